@@ -1,0 +1,33 @@
+# Everything runs in .venv, made from the hash-pinned lock file; nothing else is needed beforehand.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: train test venv lint lock clean
+
+train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
+	$(VENV)/bin/lenet train --recipe quick
+
+test: venv  ## the whole test suite
+	$(VENV)/bin/pytest
+
+venv: $(STAMP)
+
+# An interrupted installation leaves no stamp, so the next call starts over.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 13) else "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	touch $@
+
+lint: venv
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+lock: venv  ## pin the newest allowed versions, with hashes and without the registry's name
+	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Where a job runs and where its runs are kept."""

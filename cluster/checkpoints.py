@@ -1,0 +1,225 @@
+"""Checkpoints that are visible only when whole, and verified before they are used.
+
+    checkpoints/
+      step-00000375/            one folder for each checkpoint, named by its global step
+        arrays.safetensors
+        state.json
+        manifest.json           size and SHA-256 of the files above, format, config digest
+      index.json                the committed checkpoints, each with its manifest's SHA-256
+
+The index is the only commit point. Its replacement is atomic, so a reader sees a checkpoint with
+all its files or does not see it at all. The crash windows are named where they occur.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from cluster.storage import Storage
+
+FORMAT = 1
+INDEX = "index.json"
+MANIFEST = "manifest.json"
+# A run of these models is a few MB; nothing larger than this is read into memory.
+MAX_FILE_BYTES = 1 << 30
+MAX_DOCUMENT_BYTES = 1 << 24
+KEEP_LAST = 2
+
+log = logging.getLogger(__name__)
+
+
+class BadCheckpoint(Exception):
+    """A checkpoint is missing a file or holds other bytes than were committed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A committed checkpoint as the index lists it."""
+
+    step: int
+    manifest_sha256: str
+    val_loss: float | None
+    pinned: bool = False
+
+    @property
+    def folder(self) -> str:
+        return f"step-{self.step:08d}"
+
+
+class Restored(NamedTuple):
+    """A verified checkpoint, and what had to be skipped to find it."""
+
+    step: int
+    files: dict[str, bytes]
+    skipped: list[str]
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        storage: The run's `checkpoints` folder.
+        config_digest: Checkpoints with another digest are not restored.
+    """
+
+    def __init__(self, storage: Storage, config_digest: str) -> None:
+        self._storage = storage
+        self._digest = config_digest
+
+    def save(self, step: int, files: Mapping[str, bytes], *, val_loss: float | None = None) -> None:
+        """Writes a checkpoint and commits it; afterwards retention removes old ones.
+
+        Args:
+            step: Global step, the checkpoint's name.
+            files: Content by file name.
+            val_loss: Validation loss if the step ends an epoch; the lowest is kept.
+        """
+        manifest = _manifest(files, self._digest)
+        entry = Entry(step=step, manifest_sha256=_sha256(manifest), val_loss=val_loss)
+        for name, content in files.items():
+            self._storage.write(f"{entry.folder}/{name}", content)
+        self._storage.write(f"{entry.folder}/{MANIFEST}", manifest)
+        # Crash window 1, anywhere above: the folder is not in the index. Readers see the previous
+        # checkpoint; the folder is an orphan that the next save of this step overwrites.
+        kept, dropped = retained([*(e for e in self.entries() if e.step < step), entry])
+        self._storage.write(INDEX, _index(kept))
+        # Crash window 2: the checkpoint counts, but dropped folders are still there. Nothing
+        # names them; `remove_orphans` finds them.
+        for old in dropped:
+            self._storage.delete(old.folder)
+
+    def restore(self) -> Restored | None:
+        """The newest checkpoint that verifies, or None where nothing was ever committed.
+
+        Raises:
+            BadCheckpoint: Checkpoints were committed, but none of them verifies.
+        """
+        skipped = []
+        entries = self.entries()
+        for entry in sorted(entries, key=lambda e: e.step, reverse=True):
+            try:
+                return Restored(entry.step, self._verified(entry), skipped)
+            except BadCheckpoint as problem:
+                skipped.append(f"{entry.folder}: {problem}")
+        if entries:
+            raise BadCheckpoint(
+                f"no checkpoint in {self._storage.uri} can be trusted: " + "; ".join(skipped)
+            )
+        return None
+
+    def entries(self) -> list[Entry]:
+        """The committed checkpoints, oldest first. An index that can't be trusted is replaced by
+        what the folders themselves prove, with a warning."""
+        try:
+            return _parse_index(self._storage.read(INDEX, limit=MAX_DOCUMENT_BYTES))
+        except FileNotFoundError:
+            return []
+        except ValueError as problem:
+            log.warning("%s/%s: %s; reading the folders instead", self._storage.uri, INDEX, problem)
+            return sorted(self._scan(), key=lambda e: e.step)
+
+    def remove_orphans(self) -> list[str]:
+        """Removes the folders that crashed attempts left and the index does not name."""
+        named = {entry.folder for entry in self.entries()}
+        orphans = [
+            name for name in self._storage.list() if name.startswith("step-") and name not in named
+        ]
+        for name in orphans:
+            self._storage.delete(name)
+        return orphans
+
+    def _verified(self, entry: Entry) -> dict[str, bytes]:
+        raw = self._read(f"{entry.folder}/{MANIFEST}", MAX_DOCUMENT_BYTES)
+        if _sha256(raw) != entry.manifest_sha256:
+            raise BadCheckpoint(
+                f"{MANIFEST} has SHA-256 {_sha256(raw)}, committed was {entry.manifest_sha256}"
+            )
+        manifest = json.loads(raw)
+        if manifest["format"] != FORMAT:
+            raise BadCheckpoint(f"format {manifest['format']}, this version reads {FORMAT}")
+        if manifest["config_digest"] != self._digest:
+            raise BadCheckpoint("was written by a run with other settings")
+        files = {}
+        for name, expected in manifest["files"].items():
+            content = self._read(f"{entry.folder}/{name}", min(expected["size"], MAX_FILE_BYTES))
+            if _sha256(content) != expected["sha256"]:
+                raise BadCheckpoint(
+                    f"{name} has SHA-256 {_sha256(content)}, the manifest says {expected['sha256']}"
+                )
+            files[name] = content
+        return files
+
+    def _read(self, path: str, limit: int) -> bytes:
+        try:
+            return self._storage.read(path, limit=limit)
+        except (FileNotFoundError, ValueError) as error:
+            raise BadCheckpoint(f"{path} is missing or too large ({error})") from error
+
+    def _scan(self) -> Iterator[Entry]:
+        for name in self._storage.list():
+            if not name.startswith("step-"):
+                continue
+            try:
+                raw = self._storage.read(f"{name}/{MANIFEST}", limit=MAX_DOCUMENT_BYTES)
+                entry = Entry(
+                    step=int(name.removeprefix("step-")),
+                    manifest_sha256=_sha256(raw),
+                    val_loss=None,
+                )
+                self._verified(entry)
+            except (BadCheckpoint, FileNotFoundError, ValueError, KeyError) as problem:
+                log.warning("%s/%s is not whole: %s", self._storage.uri, name, problem)
+                continue
+            yield entry
+
+
+def retained(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Splits checkpoints into those to keep (the last two, the best by validation loss, pinned
+    ones) and those to drop. The newest is always kept."""
+    ordered = sorted(entries, key=lambda e: e.step)
+    keep = {e.step for e in ordered[-KEEP_LAST:]} | {e.step for e in ordered if e.pinned}
+    measured = [e for e in ordered if e.val_loss is not None]
+    if measured:
+        keep.add(min(measured, key=lambda e: e.val_loss).step)
+    return [e for e in ordered if e.step in keep], [e for e in ordered if e.step not in keep]
+
+
+def _manifest(files: Mapping[str, bytes], digest: str) -> bytes:
+    document = {
+        "format": FORMAT,
+        "config_digest": digest,
+        "files": {
+            name: {"size": len(content), "sha256": _sha256(content)}
+            for name, content in files.items()
+        },
+    }
+    return json.dumps(document, indent=1).encode()
+
+
+def _index(entries: list[Entry]) -> bytes:
+    body = [dataclasses.asdict(entry) for entry in entries]
+    return json.dumps(
+        {"format": FORMAT, "sha256": _sha256(json.dumps(body).encode()), "checkpoints": body},
+        indent=1,
+    ).encode()
+
+
+def _parse_index(raw: bytes) -> list[Entry]:
+    """Raises ValueError for anything that `_index` did not write."""
+    try:
+        document = json.loads(raw)
+        body = document["checkpoints"]
+        if _sha256(json.dumps(body).encode()) != document["sha256"]:
+            raise ValueError("its SHA-256 does not match its content")
+        return [Entry(**entry) for entry in body]
+    except (KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"not an index of checkpoints ({error!r})") from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""What one training job does: config, data, models, engine, state, evaluation, figures."""

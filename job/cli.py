@@ -1,0 +1,290 @@
+"""The `lenet` command. Options of `lenet train` are the fields of `TrainConfig`.
+
+Nothing here imports TensorFlow before it is needed: help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from job.config import FIELDS, flag
+from job.errors import InputError, Interrupted, JobError
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=HELP)
+@click.version_option(package_name="lenet-on-ray")
+def cli() -> None:
+    """Train LeNet5 and a feed-forward net on MNIST, alone or on a Ray cluster.
+
+    Start with `lenet train`: it gets the data, trains, evaluates and says where things are.
+    """
+
+
+def config_options(command: Callable) -> Callable:
+    """Adds an option for each field of `TrainConfig`; values are checked there, not here."""
+    for field in reversed(FIELDS.values()):
+        metavar = "NAME" if field.type == "str" else "TEXT"
+        if field.type.startswith("int"):
+            metavar = "N"
+        elif field.type.startswith("float"):
+            metavar = "NUMBER"
+        help_text = field.metadata["help"]
+        if field.default is not None:
+            help_text += f"  [{field.default}]"
+        command = click.option(flag(field.name), field.name, metavar=metavar, help=help_text)(
+            command
+        )
+    return command
+
+
+def verbose_option(command: Callable) -> Callable:
+    return click.option("--verbose", is_flag=True, help="Show the frameworks' own messages.")(
+        command
+    )
+
+
+def json_option(command: Callable) -> Callable:
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
+        command
+    )
+
+
+storage_option = click.option(
+    "--storage", default="runs", metavar="FOLDER", help="Folder in which runs are kept.  [runs]"
+)
+
+
+@cli.command()
+@config_options
+@click.option("--overwrite", is_flag=True, help="Start anew where a run of that name exists.")
+@verbose_option
+@json_option
+def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) -> None:
+    """Train a model, evaluate it on the test set and keep everything in a run folder.
+
+    A run that was interrupted goes on when it is called again with the same --name.
+    """
+    from job.progress import training_progress
+    from job.runs import settle
+    from job.train import stop_on_signal, train_and_evaluate
+
+    given = {name: value for name, value in options.items() if value is not None}
+    run = settle(given, overwrite=overwrite)
+    run.storage.probe()
+    with training_progress() as progress, stop_on_signal(progress) as stop:
+        config = run.config
+        progress.note(
+            f"{config.name}: {config.model} on {config.dataset}, {config.epochs} epochs, "
+            f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
+            f"seed {config.seed}"
+        )
+        result = train_and_evaluate(run, progress, stop_requested=stop, verbose=verbose)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(summary(result, run.storage.uri))
+
+
+def summary(result: dict[str, Any], folder: str) -> str:
+    """The last lines of a finished run."""
+    from job.progress import duration
+
+    return "\n".join(
+        [
+            "",
+            f"test accuracy   {result['test_accuracy']:.2%}"
+            f"   (before training {result['baseline_accuracy']:.2%})",
+            f"validation      {result['val_accuracy']:.2%}, loss {result['val_loss']:.4f},"
+            f" best of {result['epochs']} epochs: {result['best_epoch']}",
+            f"training time   {duration(result['train_seconds'])},"
+            f" {result['images_per_second']:,.0f} images/s on {result['device']}",
+            f"model           {folder}/model.keras   ({result['parameters']:,} parameters)",
+            f"pictures        {folder}/figures",
+            f"all figures     {folder}/result.json, history.csv, tensorboard/",
+        ]
+    )
+
+
+@cli.command()
+@click.argument("run")
+@storage_option
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Which examples.",
+)
+@click.option("--data", metavar="FOLDER", help="Folder of the data set, as for training.")
+@verbose_option
+@json_option
+def evaluate(
+    run: str, storage: str, split: str, data: str | None, verbose: bool, as_json: bool
+) -> None:
+    """Evaluate the best weights of RUN (a name, or the path of a run folder)."""
+    from job.runs import open_run, verified_best
+
+    opened = open_run(run, storage)
+    verified_best(opened)
+    _start(verbose)
+    from job.evaluate import evaluate as evaluate_run
+
+    result = evaluate_run(opened, split, data)
+    print(
+        json.dumps(result)
+        if as_json
+        else f"{result['run']}: {split} accuracy {result['accuracy']:.2%}, "
+        f"loss {result['loss']:.4f} ({result['examples']:,} examples, "
+        f"weights of epoch {result['best_epoch']})"
+    )
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@storage_option
+@verbose_option
+@json_option
+def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_json: bool) -> None:
+    """Tell what PNG or JPEG pictures show, with the best weights of RUN.
+
+    Pictures may have any size, dark on light or light on dark.
+    """
+    from job.datasets import CATALOGUE
+    from job.predict import describe, read_examples
+    from job.runs import open_run, verified_best
+
+    opened = open_run(run, storage)
+    state = verified_best(opened)
+    dataset = CATALOGUE[opened.config.dataset]
+    examples = read_examples(list(images), dataset.name)
+    _start(verbose)
+    from job.engine import predict as predict_images
+    from job.evaluate import model_with
+
+    probabilities = predict_images(model_with(opened, state.best_weights), examples)
+    results = [describe(*pair, dataset.labels) for pair in zip(images, probabilities, strict=True)]
+    if as_json:
+        print(json.dumps(results))
+        return
+    for result in results:
+        ranked = sorted(result["probabilities"].items(), key=lambda item: -item[1])
+        print(f"{result['image']}: {result['prediction']}")
+        print("   " + "  ".join(f"{label} {p:.2%}" for label, p in ranked))
+
+
+@cli.command()
+@click.argument("action", type=click.Choice(["show", "verify", "download"]), default="show")
+@click.argument("names", metavar="[DATASET]...", nargs=-1)
+@click.option("--data", metavar="FOLDER", help="Look in this folder instead of the cache.")
+def data(action: str, names: Sequence[str], data: str | None) -> None:
+    """Show, verify or download the data sets (all of them, or those named).
+
+    show lists what is cached; verify checks every byte against the published SHA-256; download
+    fetches what is missing.
+    """
+    from job.datasets import CATALOGUE, test_split, training_splits
+    from job.download import cached, obtain
+    from job.errors import nearest
+
+    for name in names:
+        if name not in CATALOGUE:
+            choices = ", ".join(CATALOGUE)
+            raise InputError("DATASET", name, f"choose one of {choices}{nearest(name, CATALOGUE)}")
+    missing = []
+    for name in names or CATALOGUE:
+        dataset = CATALOGUE[name]
+        if action == "download":
+            obtain(name, data)
+        found = cached(name, data)
+        print(f"{name}: {found.place}" + ("" if found.contents else f" ({found.problem})"))
+        if found.contents is None:
+            missing.append(name)
+            continue
+        train, validation = training_splits(found.contents, dataset)
+        test = test_split(found.contents, dataset)
+        print(f"   {len(train):,} training, {len(validation):,} validation, {len(test):,} test")
+        print("   first ten labels: " + ", ".join(dataset.labels[i] for i in train.labels[:10]))
+        if action == "verify":
+            for file in dataset.files:
+                print(f"   ok {file.sha256} {file.name}")
+    if action == "verify" and missing:
+        raise JobError(f"not verified: {', '.join(missing)}; `lenet data download` fetches them")
+
+
+@cli.command()
+def models() -> None:
+    """Print the layers and parameters of each model."""
+    _start(False)
+    from rich.console import Console
+    from rich.table import Table
+
+    from job.models import MODELS, build_model
+
+    console = Console()
+    for name in MODELS:
+        model = build_model(name)
+        table = Table(title=f"{name}: {model.count_params():,} parameters", title_justify="left")
+        for column in ("layer", "kind", "activation", "output"):
+            table.add_column(column)
+        table.add_column("parameters", justify="right")
+        for layer in model.layers:
+            activation = getattr(layer, "activation", None)
+            table.add_row(
+                layer.name,
+                type(layer).__name__,
+                activation.__name__ if activation else "",
+                " × ".join(str(n) for n in layer.output.shape[1:]),
+                f"{layer.count_params():,}",
+            )
+        console.print(table)
+
+
+def _start(verbose: bool) -> None:
+    from job.runtime import start_tensorflow
+
+    start_tensorflow(verbose=verbose)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 1 failed, 2 bad input, 128 + n ended by signal n."""
+    sys.exit(run_command(arguments))
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        cli.main(arguments, prog_name="lenet", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        print(help_text.format_message())
+        return 0
+    except click.ClickException as error:
+        print(f"error: {_one_line(error.format_message())}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+if __name__ == "__main__":
+    main()

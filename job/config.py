@@ -1,0 +1,285 @@
+"""One run's settings: the single source of the command line, the run's `config.json`, the sweep
+space and the report.
+
+Every field carries its help text and its parser, so a value is checked in the same way whether it
+came from the command line, from a file or from Python, and an error always names the field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from job.errors import InputError, nearest
+from job.models import MODELS
+
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+SCHEDULES = ("constant", "warmup-cosine")
+PRECISIONS = ("float32", "mixed_bfloat16")
+DATASETS = ("mnist", "fashion-mnist")
+
+Parser = Callable[[Any], Any]
+
+
+def choice(*names: str) -> Parser:
+    def parse(value: Any) -> str:
+        if value not in names:
+            raise ValueError(f"choose one of {', '.join(names)}{nearest(str(value), names)}")
+        return value
+
+    return parse
+
+
+def integer(minimum: int, maximum: int = 2**31 - 1) -> Parser:
+    def parse(value: Any) -> int:
+        try:
+            # int(2.5) would silently round; int("2.5") and int(True) must be refused too.
+            number = int(value) if isinstance(value, str) else value
+            if isinstance(number, bool) or number != int(number):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("not a whole number") from None
+        if not minimum <= number <= maximum:
+            raise ValueError(f"must be between {minimum} and {maximum}")
+        return int(number)
+
+    return parse
+
+
+def number(*, above: float | None = None, minimum: float | None = None, maximum: float) -> Parser:
+    def parse(value: Any) -> float:
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            result = float(value)
+        except (TypeError, ValueError):
+            raise ValueError("not a number") from None
+        if not math.isfinite(result):
+            raise ValueError("must be finite")
+        if above is not None and result <= above:
+            raise ValueError(f"must be greater than {above:g}")
+        if minimum is not None and result < minimum:
+            raise ValueError(f"must be at least {minimum:g}")
+        if result > maximum:
+            raise ValueError(f"must be at most {maximum:g}")
+        return result
+
+    return parse
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+def run_name(value: Any) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", str(value)) or ".." in value:
+        raise ValueError(
+            "use 1 to 100 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit and without '..'"
+        )
+    return value
+
+
+def interval(value: Any) -> str:
+    """Accepts a number of steps (`500`) or of seconds (`30s`)."""
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)s", str(value))
+    if not match or float(match[1] or match[2]) <= 0:
+        raise ValueError("give a number of steps such as 500 or of seconds such as 30s, above 0")
+    return str(value)
+
+
+def optional(parser: Parser) -> Parser:
+    return lambda value: None if value is None else parser(value)
+
+
+def option(default: Any, parse: Parser, help: str, *, fixed: bool = True) -> Any:
+    """A config field. `fixed` fields decide the result and can't change when a run continues."""
+    return dataclasses.field(
+        default=default, metadata={"parse": parse, "help": help, "fixed": fixed}
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The settings of one training run.
+
+    Raises:
+        InputError: A field's value is unusable; the message names field, value and fix.
+    """
+
+    model: str = option("lenet5", choice(*MODELS), f"Model: {', '.join(MODELS)}.")
+    dataset: str = option("mnist", choice(*DATASETS), f"Data set: {', '.join(DATASETS)}.")
+    data: str | None = option(
+        None,
+        optional(text),
+        "Folder that holds the data set's IDX files (also .gz) or mnist.npz; "
+        "without it they are found or downloaded.",
+        fixed=False,
+    )
+    recipe: str = option(
+        "quick",
+        choice("quick", "notebook"),
+        "Settings to start from: 'quick' (tuned for 2 CPU cores) or 'notebook' "
+        "(those of the original). Any other flag overrides it.",
+    )
+    epochs: int = option(10, integer(1, 100_000), "Passes over the training rows.")
+    batch_size: int = option(
+        128, integer(1, 60_000), "Examples per optimizer step, over all workers together."
+    )
+    optimizer: str = option(
+        "momentum", choice(*OPTIMIZERS), f"Optimizer: {', '.join(OPTIMIZERS)} (Nesterov)."
+    )
+    learning_rate: float = option(
+        0.1, number(above=0, maximum=100), "Learning rate; the peak of a schedule."
+    )
+    schedule: str = option(
+        "warmup-cosine",
+        choice(*SCHEDULES),
+        "Learning rate over time: 'constant', or 'warmup-cosine' "
+        "(linear rise over the first tenth of the steps, then a cosine to 0).",
+    )
+    weight_decay: float = option(
+        0.0, number(minimum=0, maximum=1), "Decoupled weight decay of the optimizer; 0 is off."
+    )
+    precision: str = option("float32", choice(*PRECISIONS), f"Arithmetic: {', '.join(PRECISIONS)}.")
+    seed: int = option(1, integer(0), "Seed of weights, example order and dropout.")
+    limit_train: int | None = option(
+        None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."
+    )
+    patience: int | None = option(
+        None,
+        optional(integer(1)),
+        "Stop early after N epochs without a better validation loss.",
+    )
+    checkpoint_every: str = option(
+        "30s",
+        interval,
+        "Checkpoint every N steps (500) or seconds (30s), and at each epoch's end.",
+        fixed=False,
+    )
+    storage: str = option("runs", text, "Folder in which runs are kept.", fixed=False)
+    name: str | None = option(
+        None,
+        optional(run_name),
+        "Name of the run and its folder; a run of that name that was interrupted goes on. "
+        "Without it a readable name is made.",
+        fixed=False,
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            try:
+                parsed = field.metadata["parse"](value)
+            except ValueError as problem:
+                raise InputError(flag(field.name), value, str(problem)) from None
+            object.__setattr__(self, field.name, parsed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def fixed_dict(self) -> dict[str, Any]:
+        """The settings that decide the result, without where it is read from or written to."""
+        return {f.name: getattr(self, f.name) for f in FIELDS.values() if f.metadata["fixed"]}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the fixed settings: checkpoints of another job are never restored."""
+        return hashlib.sha256(json.dumps(self.fixed_dict(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def checkpoint_steps(self) -> int | None:
+        return None if self.checkpoint_every.endswith("s") else int(self.checkpoint_every)
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        every = self.checkpoint_every
+        return float(every[:-1]) if every.endswith("s") else None
+
+
+FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(TrainConfig)}
+
+# 'notebook': the settings that S. Jansen's notebook used (Keras' default rates).
+# 'quick': chosen on validation accuracy; docs/recipes.md says how.
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "notebook": {
+        "lenet5": {
+            "epochs": 50,
+            "batch_size": 32,
+            "optimizer": "sgd",
+            "learning_rate": 0.01,
+            "schedule": "constant",
+        },
+        "ffnn": {
+            "epochs": 10,
+            "batch_size": 32,
+            "optimizer": "rmsprop",
+            "learning_rate": 0.001,
+            "schedule": "constant",
+        },
+    },
+    "quick": {
+        "lenet5": {
+            "epochs": 9,
+            "batch_size": 64,
+            "optimizer": "momentum",
+            "learning_rate": 0.05,
+            "schedule": "warmup-cosine",
+        },
+        "ffnn": {
+            "epochs": 10,
+            "batch_size": 128,
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "schedule": "warmup-cosine",
+        },
+    },
+}
+
+
+def flag(field: str) -> str:
+    """The command-line spelling of a config field."""
+    return "--" + field.replace("_", "-")
+
+
+def resolve(given: Mapping[str, Any]) -> TrainConfig:
+    """Builds the config of a new run: what was given, over the recipe, over the defaults.
+
+    Raises:
+        InputError: An unknown key or an unusable value.
+    """
+    for key in given:
+        if key not in FIELDS:
+            raise InputError(flag(key), None, f"no such setting{nearest(key, FIELDS)}")
+    # The recipe of a model needs both names checked first.
+    chosen = TrainConfig(**{k: given[k] for k in ("model", "recipe") if k in given})
+    return TrainConfig(**{**RECIPES[chosen.recipe][chosen.model], **given})
+
+
+def resume(stored: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
+    """Builds the config with which an interrupted run goes on.
+
+    Flags that were not given keep the run's own value; a given one must agree with it where it
+    decides the result.
+
+    Raises:
+        InputError: `given` names a fixed setting with another value than the run was started with.
+    """
+    config = TrainConfig(**{**stored, **{k: v for k, v in given.items() if k in FIELDS}})
+    original = TrainConfig(**stored)
+    for name, value in config.fixed_dict().items():
+        if name in given and value != getattr(original, name):
+            raise InputError(
+                flag(name),
+                value,
+                f"run {original.name!r} was started with {getattr(original, name)!r}; "
+                "leave the flag out to continue it, take another --name, or --overwrite it",
+            )
+    return config

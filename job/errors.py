@@ -1,0 +1,41 @@
+"""The errors a user can meet, each with the exit code of the command it ends."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class JobError(Exception):
+    """Something went wrong while the job ran: one clear message, exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(JobError):
+    """The user gave something unusable: one line that names it and the fix, exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        self.field, self.value, self.problem = field, value, problem
+        shown = "" if value is None else f" {str(value)!r}"
+        super().__init__(f"{field}{shown}: {problem}")
+
+
+class TrainingDiverged(JobError):
+    """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class Interrupted(JobError):
+    """A signal ended the run after a checkpoint was written (exit code 128 + signal)."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean X?` for the closest known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

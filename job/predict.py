@@ -1,0 +1,115 @@
+"""Predictions for a user's own pictures."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from job.datasets import CATALOGUE
+from job.errors import InputError
+
+SIZE = 28
+# MNIST's digits were scaled into 20×20 and set into 28×28 by their centre of mass (LeCun's MNIST
+# page); a picture must be brought into the same form to be judged by the same model.
+DIGIT_SIZE = 20
+MAX_PIXELS = 50_000_000
+
+
+def read_image(path: str) -> np.ndarray:
+    """Reads a PNG or JPEG as grey values, uint8 (height, width); transparency becomes white.
+
+    Raises:
+        InputError: No such file, or no such picture.
+    """
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError("IMAGE", path, f"has more than {MAX_PIXELS:,} pixels")
+            rgba = image.convert("RGBA")
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "no such file" if not Path(path).exists() else "is not a whole PNG or JPEG image"
+        raise InputError("IMAGE", path, reason) from error
+    white = Image.new("RGBA", rgba.size, "white")
+    return np.asarray(Image.alpha_composite(white, rgba).convert("L"))
+
+
+def to_example(pixels: np.ndarray, *, is_digit: bool) -> np.ndarray:
+    """Brings a grey picture of any size into the form of the data set.
+
+    Args:
+        pixels: uint8 (height, width), dark on light or light on dark.
+        is_digit: Crop to the drawing and centre it by mass, as MNIST was made; other pictures are
+            only padded to a square and scaled.
+
+    Returns:
+        uint8 (28, 28, 1), light on dark.
+    """
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    # What surrounds the drawing is the background; the data sets have a dark one.
+    if np.median(border) > 127:
+        pixels = 255 - pixels
+    if pixels.shape == (SIZE, SIZE):
+        # Already in the form of the data set: leave each pixel as it is.
+        return pixels[..., None].copy()
+    if not is_digit:
+        return _scaled(_square(pixels), SIZE)[..., None]
+    low, high = int(pixels.min()), int(pixels.max())
+    if high - low < 16:
+        # An empty picture; there is nothing to crop to.
+        return np.zeros((SIZE, SIZE, 1), np.uint8)
+    stretched = ((pixels.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8)
+    rows, columns = np.nonzero(stretched > 64)
+    drawing = stretched[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    drawing = _scaled(_square(drawing), DIGIT_SIZE)
+    return _centred_by_mass(drawing)[..., None]
+
+
+def _square(pixels: np.ndarray) -> np.ndarray:
+    height, width = pixels.shape
+    side = max(height, width)
+    square = np.zeros((side, side), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def _scaled(pixels: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _centred_by_mass(drawing: np.ndarray) -> np.ndarray:
+    mass = drawing.astype(np.float64) + 1e-9
+    positions = np.arange(len(drawing))
+    row = (mass.sum(axis=1) @ positions) / mass.sum()
+    column = (mass.sum(axis=0) @ positions) / mass.sum()
+    middle = (SIZE - 1) / 2
+    room = SIZE - len(drawing)
+    top = int(np.clip(round(middle - row), 0, room))
+    left = int(np.clip(round(middle - column), 0, room))
+    canvas = np.zeros((SIZE, SIZE), np.uint8)
+    canvas[top : top + len(drawing), left : left + len(drawing)] = drawing
+    return canvas
+
+
+def read_examples(paths: list[str], dataset: str) -> np.ndarray:
+    """Reads pictures as examples, uint8 (n, 28, 28, 1). Raises InputError for the first bad one."""
+    is_digit = CATALOGUE[dataset].is_digits
+    with warnings.catch_warnings():
+        # `MAX_PIXELS` is the limit; Pillow's warning below it would be noise.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return np.stack([to_example(read_image(path), is_digit=is_digit) for path in paths])
+
+
+def describe(path: str, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
+    """One prediction as a document: the label and every class's probability."""
+    return {
+        "image": path,
+        "prediction": labels[int(probabilities.argmax())],
+        "probabilities": {
+            label: round(float(p), 6) for label, p in zip(labels, probabilities, strict=True)
+        },
+    }
