@@ -106,6 +106,7 @@ class CheckpointStore:
                 return Restored(entry.step, self._verified(entry), skipped)
             except BadCheckpoint as problem:
                 skipped.append(f"{entry.folder}: {problem}")
+                log.warning("skipped checkpoint %s/%s", self._storage.uri, skipped[-1])
         if entries:
             raise BadCheckpoint(
                 f"no checkpoint in {self._storage.uri} can be trusted: " + "; ".join(skipped)

@@ -80,12 +80,6 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     run = settle(given, overwrite=overwrite)
     run.storage.probe()
     with training_progress() as progress, stop_on_signal(progress) as stop:
-        config = run.config
-        progress.note(
-            f"{config.name}: {config.model} on {config.dataset}, {config.epochs} epochs, "
-            f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
-            f"seed {config.seed}"
-        )
         result = train_and_evaluate(run, progress, stop_requested=stop, verbose=verbose)
     if as_json:
         print(json.dumps(result))

@@ -79,12 +79,13 @@ def text(value: Any) -> str:
 
 
 def run_name(value: Any) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", str(value)) or ".." in value:
+    name = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or ".." in name:
         raise ValueError(
             "use 1 to 100 letters, digits, '.', '_' or '-', "
             "starting with a letter or digit and without '..'"
         )
-    return value
+    return name
 
 
 def interval(value: Any) -> str:
@@ -148,6 +149,12 @@ class TrainConfig:
     weight_decay: float = option(
         0.0, number(minimum=0, maximum=1), "Decoupled weight decay of the optimizer; 0 is off."
     )
+    label_smoothing: float = option(
+        0.0,
+        number(minimum=0, maximum=0.9),
+        "Train towards labels mixed with this share of a uniform distribution; 0 is off. "
+        "Validation and test losses are always against the plain labels.",
+    )
     precision: str = option("float32", choice(*PRECISIONS), f"Arithmetic: {', '.join(PRECISIONS)}.")
     seed: int = option(1, integer(0), "Seed of weights, example order and dropout.")
     limit_train: int | None = option(
@@ -191,8 +198,13 @@ class TrainConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the fixed settings: checkpoints of another job are never restored."""
-        return hashlib.sha256(json.dumps(self.fixed_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 over the fixed settings: checkpoints of another job are never restored.
+
+        Defaults are left out, so that a setting added later, off by default, does not lock the
+        runs made before it.
+        """
+        chosen = {k: v for k, v in self.fixed_dict().items() if v != FIELDS[k].default}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     @property
     def checkpoint_steps(self) -> int | None:
@@ -227,11 +239,13 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "quick": {
         "lenet5": {
-            "epochs": 9,
-            "batch_size": 64,
+            "epochs": 8,
+            "batch_size": 128,
             "optimizer": "momentum",
-            "learning_rate": 0.05,
+            "learning_rate": 0.1,
             "schedule": "warmup-cosine",
+            "weight_decay": 0.002,
+            "label_smoothing": 0.05,
         },
         "ffnn": {
             "epochs": 10,

@@ -77,6 +77,7 @@ class Engine:
         self.batch_size = config.batch_size
         self.rank, self.world = rank, world
         self._strategy = strategy or tf.distribute.get_strategy()
+        self._smoothing = config.label_smoothing
         self._noise = ExampleNoise(config.seed)
         self._first_position = rank * self._share(config.batch_size)
         with self._strategy.scope():
@@ -142,10 +143,10 @@ class Engine:
 
     def weights(self) -> Arrays:
         """Copies of the model's arrays by variable path, in `model.weights` order."""
-        return {variable.path: variable.numpy() for variable in self.model.weights}
+        return to_arrays(self.model.weights)
 
     def optimizer_arrays(self) -> Arrays:
-        return {variable.path: variable.numpy() for variable in self.optimizer.variables}
+        return to_arrays(self.optimizer.variables)
 
     def restore(self, weights: Arrays, optimizer: Arrays) -> None:
         """Sets all variables. Raises ValueError where names, shapes or dtypes don't fit."""
@@ -158,8 +159,8 @@ class Engine:
         labels = tf.gather(labels, examples)
         with tf.GradientTape() as tape, self._noise.at(step, self._first_position):
             probabilities = self._twin(scale(tf.gather(images, examples)), training=True)
-            losses = cross_entropy(labels, probabilities) * tf.cast(real, tf.float32)
-            loss_sum = tf.reduce_sum(losses)
+            losses = cross_entropy(labels, probabilities, self._smoothing)
+            loss_sum = tf.reduce_sum(losses * tf.cast(real, tf.float32))
             loss = loss_sum / count
         gradients = tape.gradient(loss, self.model.trainable_variables)
         return loss_sum, count_correct(labels, probabilities, real), gradients
@@ -218,12 +219,16 @@ def scale(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32) / 255.0
 
 
-def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Per-example cross-entropy (batch,), equal to that of one-hot labels.
+def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Per-example cross-entropy (batch,) against one-hot labels, smoothed if wanted (Szegedy et
+    al., CVPR 2016).
 
     Keras finds the logits behind the softmax, so that saturated outputs lose nothing.
     """
-    return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    if not smoothing:
+        return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    targets = tf.one_hot(labels, probabilities.shape[-1])
+    return keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=smoothing)
 
 
 def count_correct(labels: tf.Tensor, probabilities: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
@@ -239,6 +244,11 @@ def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
         for start in range(0, len(images), EVALUATION_BATCH)
     ]
     return np.concatenate(parts)
+
+
+def to_arrays(variables: list[keras.Variable]) -> Arrays:
+    """Copies of variables by path, in their order."""
+    return {variable.path: np.asarray(variable.numpy()) for variable in variables}
 
 
 def assign(variables: list[keras.Variable], arrays: Arrays) -> None:

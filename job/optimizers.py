@@ -29,6 +29,9 @@ def learning_rate(
 def build_optimizer(config: TrainConfig, total_steps: int) -> keras.optimizers.Optimizer:
     """The optimizer of a config; slot variables are made when it meets the model."""
     common = {
+        # Without a name Keras counts the optimizers of the process, and the variables of a restored
+        # one would be called otherwise.
+        "name": config.optimizer,
         "learning_rate": learning_rate(config, total_steps),
         "weight_decay": config.weight_decay or None,
     }

@@ -113,7 +113,9 @@ def training_twin(model: keras.Model, noise: ExampleNoise) -> keras.Model:
 
     def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.Dropout):
-            return ExampleDropout(layer.rate, noise, next(indices), dtype=layer.dtype_policy)
+            return ExampleDropout(
+                layer.rate, noise, next(indices), name=layer.name, dtype=layer.dtype_policy
+            )
         return layer
 
     return keras.models.clone_model(model, clone_function=twin)

@@ -85,7 +85,7 @@ class RunState:
             "order": {group: list(arrays) for group, arrays in groups.items()},
         }
         arrays = {
-            f"{group}/{path}": np.ascontiguousarray(array)
+            f"{group}/{path}": np.asarray(array, order="C")
             for group, members in groups.items()
             for path, array in members.items()
         }
@@ -119,7 +119,13 @@ class RunState:
                 optimizer=groups["optimizer"],
                 best_weights=groups["best"],
             )
-        except (KeyError, TypeError, json.JSONDecodeError, safetensors.SafetensorError) as error:
+        except (
+            KeyError,
+            TypeError,
+            UnicodeDecodeError,
+            json.JSONDecodeError,
+            safetensors.SafetensorError,
+        ) as error:
             raise ValueError(f"not a checkpoint's files: {error!r}") from error
 
 

@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import platform
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,8 +51,13 @@ def train_and_evaluate(
     dataset = CATALOGUE[config.dataset]
     contents = obtain(config.dataset, config.data)
     train, validation = training_splits(contents, dataset, config.limit_train)
-    saved = run.restore()
+    saved = None if run.is_new else run.restore()
     run.begin()
+    progress.note(
+        f"{config.name}: {config.model} on {config.dataset}, {config.epochs} epochs, "
+        f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
+        f"seed {config.seed}"
+    )
 
     from job.runtime import USE_XLA, device_name, start_tensorflow
 
@@ -189,4 +195,4 @@ def stop_on_signal(progress: Progress) -> Iterator[Callable[[], int]]:
 if __name__ == "__main__":
     from job.cli import main
 
-    main(["train"])
+    main(["train", *sys.argv[1:]])

@@ -1,0 +1,82 @@
+"""Shared fixtures: the real data set, a trained run, and the command line as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from job.datasets import CATALOGUE, Split, test_split, training_splits
+from job.download import obtain
+
+# Machines are shared: how long an example takes says nothing about the code.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared")
+
+Lenet = Callable[..., subprocess.CompletedProcess]
+
+SMOKE = ("--limit-train", "2000", "--epochs", "2", "--batch-size", "32", "--seed", "7")
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "job.cli", *map(str, arguments)]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    # COLUMNS keeps click from wrapping by the width of whoever's terminal this is.
+    return {**os.environ, "COLUMNS": "100", **extra}
+
+
+@pytest.fixture(scope="session")
+def lenet() -> Lenet:
+    """Runs `lenet …` in a folder and returns the finished process."""
+
+    def run(*arguments: object, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command(*arguments), cwd=cwd, env=environment(**env), capture_output=True, text=True
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def mnist() -> dict[str, bytes]:
+    return obtain("mnist")
+
+
+@pytest.fixture(scope="session")
+def splits(mnist) -> tuple[Split, Split, Split]:
+    dataset = CATALOGUE["mnist"]
+    return *training_splits(mnist, dataset), test_split(mnist, dataset)
+
+
+@pytest.fixture(scope="session")
+def finished_run(lenet, tmp_path_factory, mnist) -> Path:
+    """The folder of a small finished LeNet5 run; tests read it and change copies only."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = lenet("train", *SMOKE, "--name", "smoke", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "smoke"
+    return folder / "runs" / "smoke"
+
+
+def result_of(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content; folders end in `/`."""
+    return {
+        str(p.relative_to(folder)) + ("/" if p.is_dir() else ""): b""
+        if p.is_dir()
+        else p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+    }

@@ -1,0 +1,330 @@
+"""Whole runs on real data: what they leave, that they repeat, and that they go on where they
+stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from conftest import SMOKE, command, environment, result_of
+from PIL import Image
+
+from job.runtime import start_tensorflow
+
+start_tensorflow()
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from job.config import resolve  # noqa: E402
+from job.errors import Interrupted, TrainingDiverged  # noqa: E402
+from job.progress import PlainProgress  # noqa: E402
+from job.runs import open_run, settle  # noqa: E402
+from job.train import train_and_evaluate  # noqa: E402
+
+SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
+
+
+def train(folder: Path, name: str, **more) -> dict:
+    """A run in this process."""
+    stop = more.pop("stop_requested", lambda: 0)
+    run = settle({**SETTINGS, "storage": str(folder), "name": name, **more})
+    return train_and_evaluate(run, PlainProgress(), stop_requested=stop)
+
+
+def stop_after(spans: int):
+    """A stop request that comes after so many spans of steps."""
+    calls = 0
+
+    def requested() -> int:
+        nonlocal calls
+        calls += 1
+        return signal.SIGINT if calls > spans else 0
+
+    return requested
+
+
+@pytest.mark.parametrize("model", ["lenet5", "ffnn"])
+def test_equal_seeds_give_equal_bits_and_others_do_not(model, tmp_path, mnist):
+    first, again = (train(tmp_path, name, model=model) for name in ("a", "b"))
+    assert first["weights_sha256"] == again["weights_sha256"]
+    assert first["test_accuracy"] == again["test_accuracy"]
+    assert train(tmp_path, "c", model=model, seed=4)["weights_sha256"] != first["weights_sha256"]
+
+
+@pytest.mark.parametrize("model", ["lenet5", "ffnn"])
+def test_interrupted_anywhere_a_run_ends_with_the_same_bits(model, tmp_path, mnist):
+    """Stopped in the first epoch, at its end, in the second; each time it goes on."""
+    whole = train(tmp_path, "whole", model=model)
+    for spans in (0, 1, 2, 3):
+        name = f"stopped-{spans}"
+        with pytest.raises(Interrupted) as stopped:
+            train(tmp_path, name, model=model, stop_requested=stop_after(spans))
+        assert stopped.value.exit_code == 130
+        assert f"--name {name} goes on" in str(stopped.value)
+        assert not (tmp_path / name / "result.json").exists()
+        resumed = train(tmp_path, name, model=model)
+        for key in ("weights_sha256", "best_weights_sha256", "test_accuracy", "val_loss"):
+            assert resumed[key] == whole[key]
+        rows = [(tmp_path / n / "history.csv").read_text().split() for n in ("whole", name)]
+        losses = [[line.split(",")[1:5] for line in lines] for lines in rows]
+        assert losses[0] == losses[1], "the history must not depend on interruptions"
+
+
+def test_ctrl_c_and_kill_from_outside(tmp_path, mnist, lenet):
+    """The command as a user runs it: Ctrl-C is graceful, SIGKILL loses at most an interval."""
+    settings = ["--limit-train", "6000", "--epochs", "2", "--checkpoint-every", "20", "--name", "r"]
+    whole = lenet("train", *settings, "--storage", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    index = tmp_path / "runs/r/checkpoints/index.json"
+    codes = []
+    for number in (signal.SIGINT, signal.SIGKILL):
+        before = index.read_text() if index.exists() else ""
+        process = subprocess.Popen(
+            command("train", *settings), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE
+        )
+        # A new checkpoint shows that training is under way; the run must not finish first.
+        while not index.exists() or index.read_text() == before:
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(number)
+        stderr = process.communicate()[1].decode()
+        codes.append(process.returncode)
+        if number == signal.SIGINT:
+            assert "Traceback" not in stderr
+            assert "stopping after a checkpoint" in stderr
+            assert "--name r goes on from there" in stderr
+    assert codes == [130, -9]
+    resumed = lenet("train", "--name", "r", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "continuing r at step" in resumed.stderr
+    ours, theirs = result_of(tmp_path / "runs/r"), result_of(tmp_path / "whole/r")
+    assert ours["weights_sha256"] == theirs["weights_sha256"]
+    assert ours["best_weights_sha256"] == theirs["best_weights_sha256"]
+
+
+def test_a_corrupt_newest_checkpoint_costs_steps_but_not_the_result(tmp_path, mnist, caplog):
+    whole = train(tmp_path, "whole")
+    with pytest.raises(Interrupted):
+        train(tmp_path, "r", checkpoint_every="7", stop_requested=stop_after(4))
+    newest = sorted((tmp_path / "r/checkpoints").glob("step-*"))[-1]
+    arrays = newest / "arrays.safetensors"
+    arrays.write_bytes(arrays.read_bytes()[:-1] + b"\x55")
+    assert train(tmp_path, "r")["weights_sha256"] == whole["weights_sha256"]
+    assert f"{newest.name}: arrays.safetensors has SHA-256" in caplog.text
+
+
+def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, mnist):
+    """The warm-up starts at 0, so the first steps are still good."""
+    with pytest.raises(TrainingDiverged, match=r"became .* lower --learning-rate.* good") as error:
+        train(tmp_path, "r", model="ffnn", learning_rate=100, checkpoint_every="1")
+    state = open_run("r", str(tmp_path)).restore()
+    assert f"last good checkpoint is step {state.step}" in str(error.value)
+    assert state.is_finite()
+    assert not (tmp_path / "r/result.json").exists()
+
+
+def test_early_stopping(tmp_path, mnist):
+    """With a rate that changes nothing, no epoch after the first is better."""
+    result = train(tmp_path, "r", epochs=9, patience=2, learning_rate=1e-30, schedule="constant")
+    assert (result["epochs"], result["best_epoch"]) == (3, 1)
+
+
+def test_mixed_precision_trains(tmp_path, mnist):
+    result = train(tmp_path, "r", precision="mixed_bfloat16", limit_train=500, epochs=1)
+    assert result["precision"] == "mixed_bfloat16"
+    assert math.isfinite(result["test_loss"])
+
+
+def test_result_names_everything(finished_run):
+    result = result_of(finished_run)
+    assert result.keys() >= {
+        *[
+            "name",
+            "model",
+            "dataset",
+            "parameters",
+            "baseline_accuracy",
+            "epochs",
+            "best_epoch",
+            "val_loss",
+        ],
+        *["val_accuracy", "test_loss", "test_accuracy", "train_seconds", "images_per_second"],
+        *[
+            "workers",
+            "device",
+            "seed",
+            "batch_size",
+            "optimizer",
+            "learning_rate",
+            "weights_sha256",
+        ],
+        *["best_weights_sha256", "versions"],
+    }
+    assert result["parameters"] == 303_626
+    assert 0.0 < result["baseline_accuracy"] < 0.25
+    assert result["test_accuracy"] > 0.85
+    assert result["versions"]["keras"].startswith("3.")
+
+
+def test_history_is_the_same_in_every_form(finished_run):
+    with (finished_run / "history.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    columns = [
+        "epoch",
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "seconds",
+        "images_per_second",
+    ]
+    assert list(rows[0]) == columns
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    table = pyarrow.parquet.read_table(finished_run / "history.parquet").to_pylist()
+    assert [{k: float(v) for k, v in row.items()} for row in rows] == table
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        (events,) = (finished_run / "tensorboard" / part).iterdir()
+        found = {
+            (value.tag, event.step): value.simple_value
+            for event in tf.compat.v1.train.summary_iterator(str(events))
+            for value in event.summary.value
+        }
+        wanted = {
+            (f"epoch_{metric}", row["epoch"]): pytest.approx(row[f"{prefix}{metric}"], rel=1e-6)
+            for row in table
+            for metric in ("loss", "accuracy")
+        }
+        assert found == wanted
+
+
+def test_figures_are_pictures(finished_run):
+    names = {path.name for path in (finished_run / "figures").iterdir()}
+    wanted = "first_ten in_detail history confusion worst_mistakes"
+    assert names == {f"{name}.png" for name in wanted.split()}
+    for path in (finished_run / "figures").iterdir():
+        with Image.open(path) as image:
+            assert min(image.size) > 200
+            low, high = image.convert("L").getextrema()
+            assert high - low > 100, f"{path.name} is blank"
+
+
+PLAIN_KERAS = """
+import sys
+import numpy as np
+import keras
+model = keras.models.load_model(sys.argv[1])
+images = np.load(sys.argv[2]).astype("float32") / 255
+labels = np.load(sys.argv[3])
+print((model.predict(images, verbose=0).argmax(axis=1) == labels).mean())
+assert "job" not in sys.modules
+"""
+
+
+def test_model_file_opens_in_plain_keras_and_predicts_the_same(finished_run, splits, tmp_path):
+    test = splits[2]
+    np.save(tmp_path / "images.npy", test.images)
+    np.save(tmp_path / "labels.npy", test.labels)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", PLAIN_KERAS, finished_run / "model.keras"),
+            *(tmp_path / "images.npy", tmp_path / "labels.npy"),
+        ],
+        cwd=tmp_path,
+        env=environment(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="1"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == result_of(finished_run)["test_accuracy"]
+
+
+def test_evaluate_repeats_the_result(finished_run, lenet, tmp_path):
+    for name, where in (("smoke", ["--storage", finished_run.parent]), (finished_run, [])):
+        done = lenet("evaluate", name, *where, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found, result = json.loads(done.stdout), result_of(finished_run)
+        assert found["accuracy"] == result["test_accuracy"]
+        assert found["loss"] == result["test_loss"]
+        assert done.stderr == ""
+
+
+def test_evaluate_refuses_weights_that_are_not_the_results(finished_run, lenet, tmp_path):
+    copy = Path(shutil.copytree(finished_run, tmp_path / "runs/smoke"))
+    result = {**result_of(copy), "best_weights_sha256": "0" * 64}
+    (copy / "result.json").write_text(json.dumps(result))
+    done = lenet("evaluate", "smoke", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "SHA-256 differs" in done.stderr
+
+
+def test_overwrite_starts_anew(tmp_path, mnist):
+    train(tmp_path, "r")
+    (tmp_path / "r/figures/first_ten.png").write_bytes(b"old")
+    run = settle({**SETTINGS, "storage": str(tmp_path), "name": "r", "seed": 9}, overwrite=True)
+    result = train_and_evaluate(run, PlainProgress())
+    assert result["seed"] == 9
+    assert (tmp_path / "r/figures/first_ten.png").read_bytes() != b"old"
+
+
+def test_fresh_names_never_meet(tmp_path):
+    names = set()
+    for _ in range(3):
+        run = settle({"storage": str(tmp_path)})
+        run.begin()
+        names.add(run.config.name)
+    assert len(names) == 3
+    assert all(name.startswith("lenet5-mnist-") for name in names)
+
+
+def test_the_script_for_ray_submit_is_the_same_command(tmp_path):
+    script = Path(__file__).parents[1] / "job" / "train.py"
+    done = subprocess.run(
+        [sys.executable, script, "--epochs", "0"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--epochs '0'" in done.stderr
+    done = subprocess.run(
+        [sys.executable, script, *SMOKE, "--name", "r", "--limit-train", "500", "--epochs", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    assert result_of(tmp_path / "runs/r")["epochs"] == 1
+
+
+def test_output_is_plain_and_free_of_framework_noise(finished_run, lenet, tmp_path):
+    done = lenet("train", *SMOKE, "--limit-train", "500", "--name", "r", cwd=tmp_path)
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("r: lenet5 on mnist, 2 epochs, batch 32")
+    assert [line.split()[:2] for line in lines[1:]] == [["epoch", "1/2"], ["epoch", "2/2"]]
+    assert "test accuracy" in done.stdout
+    assert "model.keras" in done.stdout
+
+
+def test_help_needs_no_tensorflow():
+    script = (
+        "import sys\n"
+        "from job.cli import run_command\n"
+        "assert run_command(['train', '--help']) == 0\n"
+        "assert not {'tensorflow', 'keras', 'ray', 'rich'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for field in resolve({}).to_dict():
+        assert "--" + field.replace("_", "-") in done.stdout
+
+
+def test_keras_stays_keras_3():
+    assert keras.__version__.startswith("3.")
+    assert "tf_keras" not in sys.modules
