@@ -218,7 +218,8 @@ class TrainConfig:
 
 FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(TrainConfig)}
 
-# 'notebook': the settings that S. Jansen's notebook used (Keras' default rates).
+# 'notebook': the settings of S. Jansen's notebook, at Keras' default rates; the batch of its FFNN is
+# not on record.
 # 'quick': chosen on validation accuracy; docs/recipes.md says how.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "notebook": {
@@ -231,7 +232,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "ffnn": {
             "epochs": 10,
-            "batch_size": 32,
+            "batch_size": 128,
             "optimizer": "rmsprop",
             "learning_rate": 0.001,
             "schedule": "constant",

@@ -1,0 +1,69 @@
+"""Sets two programs against each other, in turn: A B A B …
+
+Each side is a process that stays warm: it reads a line from stdin, does one measured piece of work
+and prints a JSON line with what it measured. Only one side works at a time, so a machine that
+drifts changes both alike and the ratio of neighbours holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+
+class Side:
+    """One of the programs.
+
+    Args:
+        command: Starts it.
+        environment: Variables to add to the current ones.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def measure(self) -> dict[str, Any]:
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def paired(ours: Side, theirs: Side, key: str, pairs: int) -> dict[str, Any]:
+    """Measures both sides in turn.
+
+    Returns:
+        `ours` and `theirs` (median of `key`), `ratio` (median of ours / theirs pair by pair) with
+        `ratio_min` and `ratio_max`, and all values under `pairs`.
+    """
+    try:
+        ours.measure(), theirs.measure()  # warm-up, not counted
+        values = [(ours.measure()[key], theirs.measure()[key]) for _ in range(pairs)]
+    finally:
+        ours.close(), theirs.close()
+    ratios = [a / b for a, b in values]
+    return {
+        "ours": statistics.median(a for a, _ in values),
+        "theirs": statistics.median(b for _, b in values),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "pairs": values,
+    }

@@ -1,0 +1,51 @@
+"""Writes the tables into README.md and docs/, between their markers.
+
+python benchmarks/readme.py            # rewrites
+python benchmarks/readme.py --check    # exit code 1 where a table is not that of its data
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import studies
+import train_rate
+
+ROOT = Path(__file__).parents[1]
+TABLES = {
+    "notebook": lambda: studies.table("notebook"),
+    "quick": lambda: studies.table("quick"),
+    "choose-quick": lambda: studies.table("choose-quick"),
+    "train-rate": train_rate.table,
+}
+FILES = ("README.md", "docs/recipes.md")
+MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    return MARKED.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for name in FILES:
+        path = ROOT / name
+        before = path.read_text()
+        after = filled(before)
+        if after == before:
+            continue
+        stale.append(name)
+        if not check:
+            path.write_text(after)
+    if check and stale:
+        sys.exit(f"not what the data say: {', '.join(stale)}; run python benchmarks/readme.py")
+
+
+if __name__ == "__main__":
+    main()

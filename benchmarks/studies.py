@@ -1,0 +1,124 @@
+"""Accuracy studies: runs each setting with several seeds, keeps the results, prints the tables.
+
+    python benchmarks/studies.py run notebook      # the runs; finished ones are not repeated
+    python benchmarks/studies.py table notebook    # their table, from docs/results/notebook.json
+
+Each run is a plain `lenet train`, so a study that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+NOTEBOOK = {"lenet5": "99.19 %", "ffnn": "37.36 % (a broken run)"}
+
+Setting = tuple[str, list[str]]
+
+QUICK = ["--batch-size", "128", "--learning-rate", "0.1", "--epochs", "8"]
+STUDIES: dict[str, tuple[int, list[Setting]]] = {
+    # name: (seeds, [(title, flags)])
+    "notebook": (
+        3,
+        [
+            ("lenet5", ["--recipe", "notebook", "--model", "lenet5"]),
+            ("ffnn", ["--recipe", "notebook", "--model", "ffnn"]),
+        ],
+    ),
+    "quick": (
+        5,
+        [
+            ("lenet5", ["--recipe", "quick", "--model", "lenet5"]),
+            ("ffnn", ["--recipe", "quick", "--model", "ffnn"]),
+        ],
+    ),
+    "choose-quick": (
+        2,
+        [
+            ("no-regularisation", [*QUICK, "--weight-decay", "0", "--label-smoothing", "0"]),
+            ("weight-decay-only", [*QUICK, "--label-smoothing", "0"]),
+            ("label-smoothing-only", [*QUICK, "--weight-decay", "0"]),
+            ("chosen", QUICK),
+            ("batch-64", [*QUICK, "--batch-size", "64", "--learning-rate", "0.05"]),
+            ("adam", [*QUICK, "--optimizer", "adam", "--learning-rate", "0.003"]),
+        ],
+    ),
+}
+
+
+def run(study: str, storage: str) -> None:
+    """Trains what is missing and writes docs/results/STUDY.json."""
+    seeds, settings = STUDIES[study]
+    results = []
+    for title, flags in settings:
+        for seed in range(1, seeds + 1):
+            name = f"{study}-{title}-seed{seed}"
+            result = Path(storage) / name / "result.json"
+            if not result.exists():
+                command = [sys.executable, "-m", "job.cli", "train", *flags]
+                where = ["--seed", str(seed), "--storage", storage, "--name", name]
+                subprocess.run([*command, *where], check=True)
+            results.append({"setting": title, "flags": flags, **json.loads(result.read_text())})
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    document = {"study": study, "date": date, "runs": results}
+    (RESULTS / f"{study}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def table(study: str) -> str:
+    """The study's Markdown table, with date, hardware and versions below it."""
+    document = json.loads((RESULTS / f"{study}.json").read_text())
+    runs = document["runs"]
+    lines = [
+        "| setting | epochs, batch, optimizer | validation accuracy | test accuracy | n "
+        "| before training | notebook | training time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for setting in dict.fromkeys(run["setting"] for run in runs):
+        group = [run for run in runs if run["setting"] == setting]
+        first = group[0]
+        how = f"{first['epochs']}, {first['batch_size']}, {first['optimizer']}"
+        how += f" {first['learning_rate']:g}"
+        lines.append(
+            f"| {setting} | {how} | {spread(group, 'val_accuracy')} "
+            f"| **{spread(group, 'test_accuracy')}** | {len(group)} "
+            f"| {spread(group, 'baseline_accuracy')} | {NOTEBOOK.get(setting, '')} "
+            f"| {statistics.median(run['train_seconds'] for run in group):.0f} s |"
+        )
+    versions = runs[0]["versions"]
+    named = ", ".join(f"{name} {versions[name]}" for name in ("tensorflow", "keras", "python"))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Mean ± standard deviation over n seeds; {document['date']}, {runs[0]['device']}; "
+            f"{named}. The weights with the best validation loss are kept; the test set is read "
+            f"once, by the finished run. Training time: median, machine shared with other work.",
+        ]
+    )
+
+
+def spread(runs: list[dict], key: str) -> str:
+    values = [100 * run[key] for run in runs]
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["run", "table"])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--storage", default="runs", help="where the runs are kept")
+    arguments = parser.parse_args()
+    if arguments.action == "run":
+        run(arguments.study, arguments.storage)
+    print(table(arguments.study))
+
+
+if __name__ == "__main__":
+    main()
