@@ -74,13 +74,25 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     """
     from job.progress import training_progress
     from job.runs import settle
-    from job.train import stop_on_signal, train_and_evaluate
+    from job.train import Alone, begin, stop_on_signal, train_and_evaluate
 
     given = {name: value for name, value in options.items() if value is not None}
     run = settle(given, overwrite=overwrite)
     run.storage.probe()
     with training_progress() as progress, stop_on_signal(progress) as stop:
-        result = train_and_evaluate(run, progress, stop_requested=stop, verbose=verbose)
+        if run.config.worker_limits == (1, 1) and run.config.address is None:
+            begin(run, progress)
+            result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
+        else:
+            from cluster.launch import launch
+
+            result = launch(
+                run,
+                progress,
+                stop_requested=stop,
+                on_start=lambda: begin(run, progress),
+                verbose=verbose,
+            )
     if as_json:
         print(json.dumps(result))
     else:

@@ -96,6 +96,14 @@ def interval(value: Any) -> str:
     return str(value)
 
 
+def worker_range(value: Any) -> str:
+    """Accepts a number (`4`) or a range (`2:8`)."""
+    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value))
+    if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]):
+        raise ValueError("give a number of 1 or more, or a range such as 2:8")
+    return str(value)
+
+
 def optional(parser: Parser) -> Parser:
     return lambda value: None if value is None else parser(value)
 
@@ -165,6 +173,41 @@ class TrainConfig:
         optional(integer(1)),
         "Stop early after N epochs without a better validation loss.",
     )
+    workers: str = option(
+        "1",
+        worker_range,
+        "Workers: a number, or an elastic range such as 2:8 that goes on with what is left. "
+        "One runs in this process; more run on Ray.",
+        fixed=False,
+    )
+    cpus_per_worker: float | None = option(
+        None,
+        optional(number(above=0, maximum=4096)),
+        "Processors of each worker on Ray; as many as fit by default.",
+        fixed=False,
+    )
+    gpus_per_worker: float | None = option(
+        None,
+        optional(number(minimum=0, maximum=64)),
+        "GPUs of each worker on Ray; 1 where the cluster has any.",
+        fixed=False,
+    )
+    address: str | None = option(
+        None,
+        optional(text),
+        "Ray cluster: 'auto' (the running one), HOST:PORT, or 'local' (start one here for this "
+        "run). Without it, 'auto' where one is running and more than one worker is wanted.",
+        fixed=False,
+    )
+    max_failures: int = option(
+        3, integer(0), "How often lost workers are replaced before the run fails.", fixed=False
+    )
+    hang_timeout: float = option(
+        8.0,
+        number(minimum=1, maximum=3600),
+        "Seconds without a sign of life after which workers give up an attempt.",
+        fixed=False,
+    )
     checkpoint_every: str = option(
         "30s",
         interval,
@@ -207,6 +250,12 @@ class TrainConfig:
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     @property
+    def worker_limits(self) -> tuple[int, int]:
+        """Least and greatest number of workers."""
+        least, _, most = self.workers.partition(":")
+        return int(least), int(most or least)
+
+    @property
     def checkpoint_steps(self) -> int | None:
         return None if self.checkpoint_every.endswith("s") else int(self.checkpoint_every)
 
@@ -218,7 +267,7 @@ class TrainConfig:
 
 FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(TrainConfig)}
 
-# 'notebook': the settings of S. Jansen's notebook, at Keras' default rates; the batch of its FFNN is
+# 'notebook': those of S. Jansen's notebook, at Keras' default rates; the batch of its FFNN is
 # not on record.
 # 'quick': chosen on validation accuracy; docs/recipes.md says how.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {

@@ -9,6 +9,7 @@ in the *global* batch, so that the summed gradients are those of one worker.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -102,6 +103,7 @@ class Engine:
                 tf.TensorSpec([], tf.int64, "first_step"),
             ],
         )
+        self._sum = tf.function(self._sum_over_workers)
         self._evaluate = tf.function(
             self._evaluate_loop,
             input_signature=[
@@ -136,6 +138,14 @@ class Engine:
         local = worker_slice(rows, self.rank, self.world)
         metrics = _to_metrics(self._evaluate(*data, tf.constant(local)))
         return metrics.loss_sum.sum() / count, metrics.correct.sum() / count
+
+    def sum_over_workers(self, values: Sequence[int]) -> list[int]:
+        """Adds up small integers over the workers, so that all of them take the same decision.
+        Every worker has to call it equally often."""
+        if self.world == 1:
+            return list(values)
+        total = self._sum(tf.constant(values, tf.int64))
+        return [int(value) for value in total.numpy()]
 
     def _share(self, batch: int) -> int:
         """Examples of a global batch that each worker takes, padding included."""
@@ -206,12 +216,8 @@ class Engine:
         if self.world == 1:
             return values
 
-        def all_reduce(local):
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
-
-        summed = self._strategy.run(all_reduce, args=(values,))
-        return self._strategy.experimental_local_results(summed)[0]
+        local = self._strategy.run(tf.identity, args=(values,))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None)
 
 
 def scale(images: tf.Tensor) -> tf.Tensor:

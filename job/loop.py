@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,23 +20,43 @@ from job.state import EpochProgress, EpochRow, RunState
 # Python is met a few times a second only. Their length has no influence on the numbers.
 SPAN_SECONDS = 0.5
 FIRST_SPAN_STEPS = 8
+# How long nothing may happen while functions are traced and compiled and workers find each other;
+# and later, as a multiple of the last span's time.
+STARTING_SECONDS = 120.0
+PATIENCE_FACTOR = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What the loop asks of its surroundings.
+    """What the loop asks of its surroundings. Every worker has its own.
 
     Attributes:
         checkpoint: Keeps a state.
         epoch_end: Told of the state after each epoch.
-        stop_requested: Whether to stop at the next chance.
+        reached: Told of the state after each span.
+        stop_requested: Whether to stop at the next chance; one worker's yes is enough.
+        checkpoint_requested: Whether to take a checkpoint now, because this machine is about to be
+            taken away; one worker's yes is enough.
         progress: Follows the run.
+        alive: Called whenever something was achieved, with the longest time in seconds that may
+            pass before it is called again.
     """
 
     checkpoint: Callable[[RunState], None]
     epoch_end: Callable[[RunState], None]
+    reached: Callable[[RunState], None] = lambda state: None
     stop_requested: Callable[[], bool]
+    checkpoint_requested: Callable[[], bool] = lambda: False
     progress: Progress
+    alive: Callable[[float], None] = lambda limit: None
+
+
+class Agreement(NamedTuple):
+    """What all workers do after a span, decided together."""
+
+    stop: bool
+    checkpoint: bool
+    next_span: int
 
 
 def initial_state(engine: Engine) -> RunState:
@@ -68,6 +89,7 @@ def run_epochs(
     """
     engine.restore(state.weights, state.optimizer)
     pace = _Pace(config)
+    hooks.alive(STARTING_SECONDS)
     while not is_finished(state, config):
         epoch = len(state.history)
         order = example_order(config.seed, epoch, int(train.labels.shape[0]))
@@ -78,24 +100,42 @@ def run_epochs(
             began = time.perf_counter()
             metrics = engine.train_span(train, rows[done : done + steps], state.step)
             seconds = time.perf_counter() - began
+            hooks.alive(pace.patience)
             pace.measured(steps, seconds)
             state = _advance(state, metrics, rows[done : done + steps], seconds)
+            hooks.reached(state)
             hooks.progress.span(_report(state, config, len(rows)))
-            stop = hooks.stop_requested()
-            if state.current.steps < len(rows) and (stop or pace.checkpoint_due(state.step)):
+            agreed = _agree(engine, pace, hooks, state.step)
+            pace.span_steps = agreed.next_span
+            if state.current.steps < len(rows) and (agreed.stop or agreed.checkpoint):
                 state = _checkpoint(engine, state, hooks)
                 pace.checkpointed()
-            if stop and state.current.steps < len(rows):
-                return state
+                if agreed.stop:
+                    return state
+        hooks.alive(STARTING_SECONDS)
         state = _end_epoch(engine, state, validation)
         row = state.history[-1]
         state = _checkpoint(engine, state, hooks)
         pace.checkpointed()
         hooks.progress.epoch(row, config.epochs, state.best_epoch == row.epoch)
         hooks.epoch_end(state)
-        if hooks.stop_requested():
+        if _agree(engine, pace, hooks, state.step).stop:
             return state
+        hooks.alive(pace.patience)
     return state
+
+
+def _agree(engine: Engine, pace: _Pace, hooks: Hooks, step: int) -> Agreement:
+    """Adds up the workers' wishes; what only a clock can tell is left to the first worker."""
+    is_chief = engine.rank == 0
+    stop, checkpoint, next_span = engine.sum_over_workers(
+        [
+            int(hooks.stop_requested()),
+            int(hooks.checkpoint_requested() or (is_chief and pace.checkpoint_due(step))),
+            pace.span_steps if is_chief else 0,
+        ]
+    )
+    return Agreement(stop > 0, checkpoint > 0, next_span)
 
 
 def _advance(state: RunState, metrics: StepMetrics, rows: np.ndarray, seconds: float) -> RunState:
@@ -182,12 +222,14 @@ class _Pace:
     def __init__(self, config: TrainConfig) -> None:
         self._every_steps = config.checkpoint_steps
         self._every_seconds = config.checkpoint_seconds
-        self._span = FIRST_SPAN_STEPS
+        self._hang_timeout = config.hang_timeout
+        self.span_steps = FIRST_SPAN_STEPS
+        self.patience = STARTING_SECONDS
         self._is_first = True
         self.checkpointed()
 
     def next_span(self, step: int, left_in_epoch: int) -> int:
-        steps = min(self._span, left_in_epoch)
+        steps = min(self.span_steps, left_in_epoch)
         if self._every_steps:
             steps = min(steps, self._every_steps - step % self._every_steps)
         return steps
@@ -196,7 +238,9 @@ class _Pace:
         # The first call includes tracing and compiling.
         if not self._is_first:
             wanted = steps * SPAN_SECONDS / seconds
-            self._span = max(1, min(round(wanted), 2 * self._span))
+            self.span_steps = max(1, min(round(wanted), 2 * self.span_steps))
+            # Large batches on slow machines: a single step may take long without being stuck.
+            self.patience = max(self._hang_timeout, PATIENCE_FACTOR * seconds)
         self._is_first = False
 
     def checkpoint_due(self, step: int) -> bool:

@@ -40,6 +40,19 @@ class Progress(Protocol):
     def note(self, message: str) -> None: ...
 
 
+class Silent:
+    """For workers other than the first: all of them would say the same."""
+
+    def span(self, report: SpanReport) -> None:
+        pass
+
+    def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
+
+
 class PlainProgress:
     """A line for each epoch, for logs and pipes."""
 

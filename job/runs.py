@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +17,11 @@ from job.state import RunState, sha256_of
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
+REACHED_FILE = "reached.json"
 CHECKPOINTS = "checkpoints"
 MAX_DOCUMENT_BYTES = 1 << 24
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,21 @@ class Run:
                 self.storage.delete(name)
         document = {"created": self.created, "config": self.config.to_dict()}
         self.storage.write(CONFIG_FILE, (json.dumps(document, indent=2) + "\n").encode())
+
+    def reached(self, state: RunState) -> None:
+        """Notes how far training got, so that a restart can tell what was lost."""
+        self.storage.write(REACHED_FILE, json.dumps({"step": state.step}).encode())
+
+    def furthest_step(self) -> int:
+        """The last step noted, 0 where there is no note."""
+        try:
+            return int(json.loads(self.storage.read(REACHED_FILE, limit=1000))["step"])
+        except FileNotFoundError:
+            return 0
+        except (ValueError, KeyError) as error:
+            # Only the count of lost steps hangs on it, which is no reason to refuse the run.
+            log.warning("%s/%s can't be read: %s", self.storage.uri, REACHED_FILE, error)
+            return 0
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run achieved, or None for an unfinished one."""

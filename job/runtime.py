@@ -17,6 +17,10 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 USE_XLA = {"cpu": False, "gpu": False}
 
@@ -67,14 +71,35 @@ def _stderr_held_back() -> Iterator[None]:
             os.close(kept)
 
 
-def device_name(kind: str) -> str:
+def distribution(world: int) -> tf.distribute.Strategy | None:
+    """The strategy of one of `world` workers; none for a single one. Call it before any other
+    TensorFlow operation. Where the workers are is read from `TF_CONFIG`.
+
+    Gradients are packed into one message: with 10 arrays of 1.2 MB in all, latency decides. NCCL
+    joins GPUs, a ring joins processors.
+    """
+    if world == 1:
+        return None
+    import tensorflow as tf
+
+    communication = tf.distribute.experimental.CommunicationImplementation
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    with _stderr_held_back():
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=tf.distribute.experimental.CommunicationOptions(
+                implementation=communication.NCCL if has_gpu else communication.RING,
+            )
+        )
+
+
+def device_name(kind: str, threads: int | None = None) -> str:
     """What trains, for the record: the GPU's name, or the processor's and the number of threads."""
     if kind == "gpu":
         import tensorflow as tf
 
         gpu = tf.config.list_physical_devices("GPU")[0]
         return tf.config.experimental.get_device_details(gpu).get("device_name", "unknown GPU")
-    threads = len(os.sched_getaffinity(0))
+    threads = threads or len(os.sched_getaffinity(0))
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 

@@ -7,51 +7,79 @@ run, can check everything and fail in a fraction of a second without it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from job.datasets import CATALOGUE, test_split, training_splits
 from job.download import obtain
-from job.errors import Interrupted, TrainingDiverged
+from job.errors import Interrupted, JobError, TrainingDiverged
 from job.progress import Progress
-from job.runs import RESULT_FILE, Run
+from job.runs import REACHED_FILE, RESULT_FILE, Run
 from job.state import RunState, sha256_of
 
+if TYPE_CHECKING:
+    from job.engine import Engine
+
+# Importing TensorFlow and building a model on a busy machine.
+STARTING_SECONDS = 120.0
 VERSIONED = ("lenet-on-ray", "tensorflow", "keras", "ray", "numpy")
 
 
-def train_and_evaluate(
-    run: Run,
-    progress: Progress,
-    *,
-    stop_requested: Callable[[], int] = lambda: 0,
-    verbose: bool = False,
-) -> dict[str, Any]:
-    """Trains a run to its end, from its last checkpoint if it has one, and evaluates it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """A worker's place among the workers of a run.
 
-    Args:
-        run: Where and how to train.
-        progress: Follows the run.
-        stop_requested: Asked often; a signal's number ends the run after a checkpoint.
-        verbose: Let the frameworks log.
+    Attributes:
+        rank: Its number; number 0 writes what the run leaves.
+        world: How many there are.
+        threads: Threads for computing; all processors by default.
+    """
 
-    Returns:
-        The content of the run's `result.json`.
+    rank: int = 0
+    world: int = 1
+    threads: int | None = None
+
+
+class Outside(Protocol):
+    """What a worker hears from outside its training loop."""
+
+    def stop_requested(self) -> int:
+        """The number of the signal that asks the run to stop, 0 for none."""
+
+    def checkpoint_requested(self) -> bool:
+        """Whether a checkpoint is wanted now, because a machine will be taken away."""
+
+    def alive(self, limit: float) -> None:
+        """Something was achieved; if nothing follows for `limit` seconds, this worker hangs."""
+
+
+class Alone:
+    """A run in this process hears signals only."""
+
+    def __init__(self, stop_requested: Callable[[], int] = lambda: 0) -> None:
+        self.stop_requested = stop_requested
+
+    def checkpoint_requested(self) -> bool:
+        return False
+
+    def alive(self, limit: float) -> None:
+        pass
+
+
+def begin(run: Run, progress: Progress) -> None:
+    """Checks everything that can be checked without TensorFlow, then starts the run's folder.
 
     Raises:
         InputError: The data given can't be used; nothing was written.
-        Interrupted: A stop was requested; running again with the same name goes on.
-        TrainingDiverged: The loss became NaN or infinite.
     """
     config = run.config
-    dataset = CATALOGUE[config.dataset]
     contents = obtain(config.dataset, config.data)
-    train, validation = training_splits(contents, dataset, config.limit_train)
-    saved = None if run.is_new else run.restore()
+    training_splits(contents, CATALOGUE[config.dataset], config.limit_train)
     run.begin()
     progress.note(
         f"{config.name}: {config.model} on {config.dataset}, {config.epochs} epochs, "
@@ -59,9 +87,44 @@ def train_and_evaluate(
         f"seed {config.seed}"
     )
 
-    from job.runtime import USE_XLA, device_name, start_tensorflow
 
-    device = start_tensorflow(verbose=verbose)
+def train_and_evaluate(
+    run: Run,
+    progress: Progress,
+    outside: Outside | None = None,
+    *,
+    place: Place = Place(),
+    verbose: bool = False,
+) -> dict[str, Any] | None:
+    """Trains a run that has begun to its end, from its last checkpoint if it has one, and
+    evaluates it. With several workers, each of them calls this with its place.
+
+    Args:
+        run: Where and how to train.
+        progress: Follows the run.
+        outside: What the worker hears from outside.
+        place: This worker's place.
+        verbose: Let the frameworks log.
+
+    Returns:
+        The content of the run's `result.json`; None on all workers but the first.
+
+    Raises:
+        Interrupted: A stop was requested; running again with the same name goes on.
+        TrainingDiverged: The loss became NaN or infinite.
+        JobError: No checkpoint can be trusted, or the workers don't agree on one.
+    """
+    outside = outside or Alone()
+    config, dataset = run.config, CATALOGUE[run.config.dataset]
+    contents = obtain(config.dataset, config.data)
+    train, validation = training_splits(contents, dataset, config.limit_train)
+    saved = run.restore()
+
+    from job.runtime import USE_XLA, device_name, distribution, start_tensorflow
+
+    outside.alive(STARTING_SECONDS)
+    device = start_tensorflow(verbose=verbose, threads=place.threads)
+    strategy = distribution(place.world)
     from job import artifacts
     from job.engine import DeviceSplit, Engine
     from job.loop import Hooks, initial_state, is_finished, run_epochs
@@ -71,15 +134,16 @@ def train_and_evaluate(
         config,
         total_steps=steps_per_epoch * config.epochs,
         classes=len(dataset.labels),
+        strategy=strategy,
+        rank=place.rank,
+        world=place.world,
         jit=USE_XLA[device],
     )
+    is_chief = place.rank == 0
     initial = initial_state(engine)
-    state = saved or initial
-    if saved:
-        progress.note(
-            f"continuing {config.name} at step {saved.step:,} (epoch {len(saved.history) + 1})"
-        )
-    else:
+    state = taken_up(run, saved, progress) if saved else initial
+    check_agreement(engine, state)
+    if is_chief and not saved:
         artifacts.write_data_figures(run.storage, train, dataset, config.seed)
 
     def checkpoint(state: RunState) -> None:
@@ -90,11 +154,21 @@ def train_and_evaluate(
             val_loss=state.history[-1].val_loss if at_epoch_end else None,
         )
 
+    def skip(state: RunState) -> None:
+        """All workers hold the same state; the first one keeps it."""
+
     hooks = Hooks(
-        checkpoint=checkpoint,
-        epoch_end=lambda state: artifacts.write_history(run.storage, state.history, run.created),
-        stop_requested=lambda: bool(stop_requested()),
+        checkpoint=checkpoint if is_chief else skip,
+        epoch_end=(
+            (lambda state: artifacts.write_history(run.storage, state.history, run.created))
+            if is_chief
+            else skip
+        ),
+        reached=run.reached if is_chief else skip,
+        stop_requested=lambda: bool(outside.stop_requested()),
+        checkpoint_requested=outside.checkpoint_requested,
         progress=progress,
+        alive=outside.alive,
     )
     try:
         state = run_epochs(
@@ -110,13 +184,42 @@ def train_and_evaluate(
         raise Interrupted(
             f"stopped at step {state.step:,} with a checkpoint in {run.storage.uri}; "
             f"the same command with --name {config.name} goes on from there",
-            stop_requested(),
+            outside.stop_requested() or signal.SIGINT,
         )
-    return finish(run, state, initial, contents, f"{device} ({device_name(device)})")
+    if not is_chief:
+        return None
+    hardware = f"{device} ({device_name(device, place.threads)})"
+    return finish(run, state, initial, contents, hardware, place.world)
+
+
+def taken_up(run: Run, saved: RunState, progress: Progress) -> RunState:
+    """The saved state, with this restart and what it lost added to the books."""
+    lost = max(0, run.furthest_step() - saved.step)
+    progress.note(
+        f"continuing {run.config.name} at step {saved.step:,} (epoch {len(saved.history) + 1})"
+        + (f", {lost:,} steps after the last checkpoint are trained again" if lost else "")
+    )
+    return dataclasses.replace(
+        saved, restarts=saved.restarts + 1, lost_steps=saved.lost_steps + lost
+    )
+
+
+def check_agreement(engine: Engine, state: RunState) -> None:
+    """Raises JobError where workers restored different checkpoints: their sums would still look
+    like training."""
+    digest = sha256_of([*state.weights.values(), *state.optimizer.values()])
+    mine = [state.step, *(int(digest[i : i + 8], 16) for i in (0, 8))]
+    if engine.sum_over_workers(mine) != [engine.world * value for value in mine]:
+        raise JobError(f"the workers restored different checkpoints; this one step {state.step:,}")
 
 
 def finish(
-    run: Run, state: RunState, initial: RunState, contents: dict[str, bytes], device: str
+    run: Run,
+    state: RunState,
+    initial: RunState,
+    contents: dict[str, bytes],
+    device: str,
+    workers: int,
 ) -> dict[str, Any]:
     """Reads the test set, once, and writes what a finished run leaves; `result.json` last."""
     from job import artifacts
@@ -149,7 +252,9 @@ def finish(
         "test_accuracy": scores.accuracy,
         "train_seconds": seconds,
         "images_per_second": examples / seconds,
-        "workers": 1,
+        "workers": workers,
+        "restarts": state.restarts,
+        "lost_steps": state.lost_steps,
         "device": device,
         "seed": config.seed,
         "batch_size": config.batch_size,
@@ -164,6 +269,7 @@ def finish(
             **{name: importlib.metadata.version(name) for name in VERSIONED},
         },
     }
+    run.storage.delete(REACHED_FILE)
     run.storage.write(RESULT_FILE, artifacts.to_json(result))
     return result
 

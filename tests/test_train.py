@@ -28,8 +28,8 @@ import tensorflow as tf  # noqa: E402
 from job.config import resolve  # noqa: E402
 from job.errors import Interrupted, TrainingDiverged  # noqa: E402
 from job.progress import PlainProgress  # noqa: E402
-from job.runs import open_run, settle  # noqa: E402
-from job.train import train_and_evaluate  # noqa: E402
+from job.runs import Run, open_run, settle  # noqa: E402
+from job.train import Alone, begin, train_and_evaluate  # noqa: E402
 
 SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
 
@@ -37,8 +37,13 @@ SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
 def train(folder: Path, name: str, **more) -> dict:
     """A run in this process."""
     stop = more.pop("stop_requested", lambda: 0)
-    run = settle({**SETTINGS, "storage": str(folder), "name": name, **more})
-    return train_and_evaluate(run, PlainProgress(), stop_requested=stop)
+    return train_run(settle({**SETTINGS, "storage": str(folder), "name": name, **more}), stop)
+
+
+def train_run(run: Run, stop=lambda: 0) -> dict:
+    progress = PlainProgress()
+    begin(run, progress)
+    return train_and_evaluate(run, progress, Alone(stop))
 
 
 def stop_after(spans: int):
@@ -270,7 +275,7 @@ def test_overwrite_starts_anew(tmp_path, mnist):
     train(tmp_path, "r")
     (tmp_path / "r/figures/first_ten.png").write_bytes(b"old")
     run = settle({**SETTINGS, "storage": str(tmp_path), "name": "r", "seed": 9}, overwrite=True)
-    result = train_and_evaluate(run, PlainProgress())
+    result = train_run(run)
     assert result["seed"] == 9
     assert (tmp_path / "r/figures/first_ten.png").read_bytes() != b"old"
 

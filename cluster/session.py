@@ -1,0 +1,123 @@
+"""The connection to Ray: which cluster, and whether it holds what a run asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from job.config import TrainConfig
+from job.errors import InputError
+
+# Ray's defaults take a minute to notice a link that is down, and 418 s to fail what waits for it.
+# With these, a dead node is noticed in 8.6 s and a dead link in 11 s. They must be set where a
+# cluster's `ray start` runs too; here they serve a cluster that is started for one run.
+FAULT_DETECTION = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
+}
+# Ray Train looks at its workers this often; its default of 2 s is a part of every detection time.
+TRAIN_SETTINGS = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+
+class Share(NamedTuple):
+    """What each worker gets."""
+
+    cpus: float
+    gpus: float
+
+
+@contextlib.contextmanager
+def connected(address: str | None, *, verbose: bool) -> Iterator[None]:
+    """Connects to a Ray cluster, or starts one in this machine for the time of the block.
+
+    Args:
+        address: `auto` (the running one), `HOST:PORT`, `local`, or None for the running one if
+            there is one and else a new one.
+        verbose: Let Ray and the workers write to the terminal.
+
+    Raises:
+        InputError: There is no cluster at the address, or it is of another version.
+    """
+    os.environ.update(TRAIN_SETTINGS)
+    for name, value in FAULT_DETECTION.items():
+        os.environ.setdefault(name, value)
+    # Workers log to files; what a run has to say comes through its mailbox.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["RAY_TQDM_PATCH_PRINT"] = "0"
+    import ray
+    from ray.exceptions import RaySystemError
+
+    level = "INFO" if verbose else "ERROR"
+    try:
+        ray.init(
+            address=address,
+            logging_level=level,
+            log_to_driver=verbose,
+            # Only for a new cluster; a dashboard that nobody asked for costs a second and a port.
+            **({"include_dashboard": False} if address == "local" else {}),
+        )
+    except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError("--address", address, f"no Ray cluster can be used there: {reason}") from (
+            error
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def shares(config: TrainConfig) -> Share:
+    """Divides the connected cluster among the workers.
+
+    Raises:
+        InputError: The cluster does not hold that many workers of that size; the message says what
+            is there.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    least, most = config.worker_limits
+    gpus = config.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
+    cpus = config.cpus_per_worker
+    if cpus is None:
+        largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
+        fitting = [c for c in range(largest, 0, -1) if _places(nodes, Share(c, gpus)) >= most]
+        cpus = float(fitting[0]) if fitting else 1.0
+    share = Share(cpus, gpus)
+    places = _places(nodes, share)
+    if places < least:
+        there = ", ".join(
+            f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes
+        )
+        raise InputError(
+            "--workers",
+            config.workers,
+            f"workers of {cpus:g} CPUs and {gpus:g} GPUs: there is room for {places}; "
+            f"{len(nodes)} nodes with {there}; ask for fewer, or less with --cpus-per-worker "
+            "or --gpus-per-worker",
+        )
+    return share
+
+
+def _places(nodes: list[dict[str, Any]], share: Share) -> int:
+    """How many workers fit."""
+
+    def on(node: dict[str, Any]) -> int:
+        room = node.get("CPU", 0) // share.cpus
+        return int(min(room, node.get("GPU", 0) // share.gpus) if share.gpus else room)
+
+    return sum(on(node) for node in nodes)
