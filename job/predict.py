@@ -86,7 +86,8 @@ def _centred_by_mass(drawing: np.ndarray) -> np.ndarray:
     positions = np.arange(len(drawing))
     row = (mass.sum(axis=1) @ positions) / mass.sum()
     column = (mass.sum(axis=0) @ positions) / mass.sum()
-    middle = (SIZE - 1) / 2
+    # Pixel 14, counted from 0: where the data set's own digits have their centre of mass.
+    middle = SIZE / 2
     room = SIZE - len(drawing)
     top = int(np.clip(round(middle - row), 0, room))
     left = int(np.clip(round(middle - column), 0, room))

@@ -55,12 +55,15 @@ def test_a_picture_in_the_form_of_the_data_set_is_left_alone(digits, tmp_path):
     ["large, dark on light", "off centre, JPEG", "transparent colour", "tiny"],
 )
 def test_any_picture_comes_close_to_the_original(digits, tmp_path, kind):
+    similarities = []
     for digit in digits:
         example = to_example(read_image(str(drawn(digit, tmp_path, kind))), is_digit=True)
         assert example.shape == (28, 28, 1)
         assert example.dtype == np.uint8
-        similarity = np.corrcoef(example.ravel(), digit.ravel())[0, 1]
-        assert similarity > 0.8
+        similarities.append(np.corrcoef(example.ravel(), digit.ravel())[0, 1])
+    # A shift by one pixel, as by another idea of the centre, brings this mean down to 0.75.
+    assert np.mean(similarities) > 0.9
+    assert min(similarities) > 0.7
 
 
 def test_an_empty_picture_is_an_empty_example():

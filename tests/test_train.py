@@ -70,7 +70,7 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(model, tmp_path, mnist):
 def test_interrupted_anywhere_a_run_ends_with_the_same_bits(model, tmp_path, mnist):
     """Stopped in the first epoch, at its end, in the second; each time it goes on."""
     whole = train(tmp_path, "whole", model=model)
-    for spans in (0, 1, 2, 3):
+    for spans in (0, 2, 4):
         name = f"stopped-{spans}"
         with pytest.raises(Interrupted) as stopped:
             train(tmp_path, name, model=model, stop_requested=stop_after(spans))
@@ -129,8 +129,8 @@ def test_a_corrupt_newest_checkpoint_costs_steps_but_not_the_result(tmp_path, mn
 
 def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, mnist):
     """The warm-up starts at 0, so the first steps are still good."""
-    with pytest.raises(TrainingDiverged, match=r"became .* lower --learning-rate.* good") as error:
-        train(tmp_path, "r", model="ffnn", learning_rate=100, checkpoint_every="1")
+    with pytest.raises(TrainingDiverged, match=r"became .* lower --learning-rate") as error:
+        train(tmp_path, "r", model="ffnn", optimizer="sgd", learning_rate=100, checkpoint_every="1")
     state = open_run("r", str(tmp_path)).restore()
     assert f"last good checkpoint is step {state.step}" in str(error.value)
     assert state.is_finite()
