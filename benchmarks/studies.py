@@ -39,12 +39,13 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
         ],
     ),
     "choose-quick": (
-        2,
+        1,
         [
             ("no-regularisation", [*QUICK, "--weight-decay", "0", "--label-smoothing", "0"]),
             ("weight-decay-only", [*QUICK, "--label-smoothing", "0"]),
             ("label-smoothing-only", [*QUICK, "--weight-decay", "0"]),
             ("chosen", QUICK),
+            ("more-of-both", [*QUICK, "--weight-decay", "0.005", "--label-smoothing", "0.1"]),
             ("batch-64", [*QUICK, "--batch-size", "64", "--learning-rate", "0.05"]),
             ("adam", [*QUICK, "--optimizer", "adam", "--learning-rate", "0.003"]),
         ],
@@ -106,6 +107,8 @@ def table(study: str) -> str:
 
 def spread(runs: list[dict], key: str) -> str:
     values = [100 * run[key] for run in runs]
+    if len(values) == 1:
+        return f"{values[0]:.2f} %"
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %"
 
 

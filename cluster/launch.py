@@ -174,7 +174,7 @@ class WorkerOutside:
 
     mail: Any
     watchdog: Any
-    _was_preempted: bool = False
+    _notice: Any = None
 
     def stop_requested(self) -> int:
         return self.mail.stop_requested() if self.mail else 0
@@ -183,9 +183,9 @@ class WorkerOutside:
         """Once for each notice. Ray wants every worker to ask equally often."""
         import ray.train
 
-        is_preempted = ray.train.get_preemption_info() is not None
-        is_new = is_preempted and not self._was_preempted
-        self._was_preempted = is_preempted
+        notice = ray.train.get_preemption_info()
+        is_new = notice is not None and notice != self._notice
+        self._notice = notice
         return is_new
 
     def alive(self, limit: float) -> None:

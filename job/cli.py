@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from job.config import FIELDS, flag
+from job.config import FIELDS, RECIPES, flag
 from job.errors import InputError, Interrupted, JobError
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -30,19 +30,27 @@ def cli() -> None:
 
 def config_options(command: Callable) -> Callable:
     """Adds an option for each field of `TrainConfig`; values are checked there, not here."""
+    by_recipe = {name for models in RECIPES.values() for used in models.values() for name in used}
     for field in reversed(FIELDS.values()):
-        metavar = "NAME" if field.type == "str" else "TEXT"
-        if field.type.startswith("int"):
-            metavar = "N"
-        elif field.type.startswith("float"):
-            metavar = "NUMBER"
         help_text = field.metadata["help"]
-        if field.default is not None:
+        if field.name in by_recipe:
+            help_text += "  [by recipe]"
+        elif field.default is not None:
             help_text += f"  [{field.default}]"
-        command = click.option(flag(field.name), field.name, metavar=metavar, help=help_text)(
-            command
-        )
+        command = click.option(
+            flag(field.name), field.name, metavar=field.metadata["metavar"], help=help_text
+        )(command)
     return command
+
+
+def recipes_table() -> str:
+    """The recipes as help text; `\b` keeps click from filling the lines."""
+    lines = [
+        f"  {recipe}, {model}: " + ", ".join(f"{k} {v}" for k, v in used.items())
+        for recipe, models in RECIPES.items()
+        for model, used in models.items()
+    ]
+    return "\b\nRecipes:\n" + "\n".join(lines)
 
 
 def verbose_option(command: Callable) -> Callable:
@@ -62,7 +70,7 @@ storage_option = click.option(
 )
 
 
-@cli.command()
+@cli.command(epilog=recipes_table())
 @config_options
 @click.option("--overwrite", is_flag=True, help="Start anew where a run of that name exists.")
 @verbose_option

@@ -108,10 +108,13 @@ def optional(parser: Parser) -> Parser:
     return lambda value: None if value is None else parser(value)
 
 
-def option(default: Any, parse: Parser, help: str, *, fixed: bool = True) -> Any:
+def option(
+    default: Any, parse: Parser, help: str, *, metavar: str = "N", fixed: bool = True
+) -> Any:
     """A config field. `fixed` fields decide the result and can't change when a run continues."""
     return dataclasses.field(
-        default=default, metadata={"parse": parse, "help": help, "fixed": fixed}
+        default=default,
+        metadata={"parse": parse, "help": help, "metavar": metavar, "fixed": fixed},
     )
 
 
@@ -123,47 +126,75 @@ class TrainConfig:
         InputError: A field's value is unusable; the message names field, value and fix.
     """
 
-    model: str = option("lenet5", choice(*MODELS), f"Model: {', '.join(MODELS)}.")
-    dataset: str = option("mnist", choice(*DATASETS), f"Data set: {', '.join(DATASETS)}.")
+    model: str = option(
+        "lenet5",
+        choice(*MODELS),
+        f"Model: {', '.join(MODELS)}.",
+        metavar="NAME",
+    )
+    dataset: str = option(
+        "mnist",
+        choice(*DATASETS),
+        f"Data set: {', '.join(DATASETS)}.",
+        metavar="NAME",
+    )
     data: str | None = option(
         None,
         optional(text),
         "Folder that holds the data set's IDX files (also .gz) or mnist.npz; "
         "without it they are found or downloaded.",
         fixed=False,
+        metavar="FOLDER",
     )
     recipe: str = option(
         "quick",
         choice("quick", "notebook"),
         "Settings to start from: 'quick' (tuned for 2 CPU cores) or 'notebook' "
         "(those of the original). Any other flag overrides it.",
+        metavar="NAME",
     )
     epochs: int = option(10, integer(1, 100_000), "Passes over the training rows.")
     batch_size: int = option(
         128, integer(1, 60_000), "Examples per optimizer step, over all workers together."
     )
     optimizer: str = option(
-        "momentum", choice(*OPTIMIZERS), f"Optimizer: {', '.join(OPTIMIZERS)} (Nesterov)."
+        "momentum",
+        choice(*OPTIMIZERS),
+        "Optimizer: sgd, momentum (Nesterov, 0.9), rmsprop, adam.",
+        metavar="NAME",
     )
     learning_rate: float = option(
-        0.1, number(above=0, maximum=100), "Learning rate; the peak of a schedule."
+        0.1,
+        number(above=0, maximum=100),
+        "Learning rate; the peak of a schedule.",
+        metavar="RATE",
     )
     schedule: str = option(
         "warmup-cosine",
         choice(*SCHEDULES),
         "Learning rate over time: 'constant', or 'warmup-cosine' "
         "(linear rise over the first tenth of the steps, then a cosine to 0).",
+        metavar="NAME",
     )
     weight_decay: float = option(
-        0.0, number(minimum=0, maximum=1), "Decoupled weight decay of the optimizer; 0 is off."
+        0.0,
+        number(minimum=0, maximum=1),
+        "Decoupled weight decay of the optimizer; 0 is off.",
+        metavar="RATE",
     )
     label_smoothing: float = option(
         0.0,
         number(minimum=0, maximum=0.9),
         "Train towards labels mixed with this share of a uniform distribution; 0 is off. "
         "Validation and test losses are always against the plain labels.",
+        metavar="SHARE",
     )
-    precision: str = option("float32", choice(*PRECISIONS), f"Arithmetic: {', '.join(PRECISIONS)}.")
+    precision: str = option(
+        "float32",
+        choice(*PRECISIONS),
+        f"Arithmetic: {', '.join(PRECISIONS)}.",
+        metavar="NAME",
+    )
     seed: int = option(1, integer(0), "Seed of weights, example order and dropout.")
     limit_train: int | None = option(
         None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."
@@ -179,6 +210,7 @@ class TrainConfig:
         "Workers: a number, or an elastic range such as 2:8 that goes on with what is left. "
         "One runs in this process; more run on Ray.",
         fixed=False,
+        metavar="N|MIN:MAX",
     )
     cpus_per_worker: float | None = option(
         None,
@@ -198,6 +230,7 @@ class TrainConfig:
         "Ray cluster: 'auto' (the running one), HOST:PORT, or 'local' (start one here for this "
         "run). Without it, 'auto' where one is running and more than one worker is wanted.",
         fixed=False,
+        metavar="WHERE",
     )
     max_failures: int = option(
         3, integer(0), "How often lost workers are replaced before the run fails.", fixed=False
@@ -207,20 +240,29 @@ class TrainConfig:
         number(minimum=1, maximum=3600),
         "Seconds without a sign of life after which workers give up an attempt.",
         fixed=False,
+        metavar="SECONDS",
     )
     checkpoint_every: str = option(
         "30s",
         interval,
         "Checkpoint every N steps (500) or seconds (30s), and at each epoch's end.",
         fixed=False,
+        metavar="N|Ns",
     )
-    storage: str = option("runs", text, "Folder in which runs are kept.", fixed=False)
+    storage: str = option(
+        "runs",
+        text,
+        "Folder in which runs are kept.",
+        fixed=False,
+        metavar="FOLDER",
+    )
     name: str | None = option(
         None,
         optional(run_name),
         "Name of the run and its folder; a run of that name that was interrupted goes on. "
         "Without it a readable name is made.",
         fixed=False,
+        metavar="NAME",
     )
 
     def __post_init__(self) -> None:

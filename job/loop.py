@@ -110,10 +110,14 @@ def run_epochs(
             if state.current.steps < len(rows) and (agreed.stop or agreed.checkpoint):
                 state = _checkpoint(engine, state, hooks)
                 pace.checkpointed()
+                hooks.alive(pace.patience)
                 if agreed.stop:
                     return state
-        hooks.alive(STARTING_SECONDS)
+        hooks.alive(pace.evaluation_patience)
+        began = time.perf_counter()
         state = _end_epoch(engine, state, validation)
+        pace.evaluated(time.perf_counter() - began)
+        hooks.alive(pace.patience)
         row = state.history[-1]
         state = _checkpoint(engine, state, hooks)
         pace.checkpointed()
@@ -225,6 +229,7 @@ class _Pace:
         self._hang_timeout = config.hang_timeout
         self.span_steps = FIRST_SPAN_STEPS
         self.patience = STARTING_SECONDS
+        self.evaluation_patience = STARTING_SECONDS
         self._is_first = True
         self.checkpointed()
 
@@ -239,9 +244,15 @@ class _Pace:
         if not self._is_first:
             wanted = steps * SPAN_SECONDS / seconds
             self.span_steps = max(1, min(round(wanted), 2 * self.span_steps))
-            # Large batches on slow machines: a single step may take long without being stuck.
-            self.patience = max(self._hang_timeout, PATIENCE_FACTOR * seconds)
+            self.patience = self._patience_after(seconds)
         self._is_first = False
+
+    def evaluated(self, seconds: float) -> None:
+        self.evaluation_patience = self._patience_after(seconds)
+
+    def _patience_after(self, seconds: float) -> float:
+        # Large batches on slow machines: a single step may take long without being stuck.
+        return max(self._hang_timeout, PATIENCE_FACTOR * seconds)
 
     def checkpoint_due(self, step: int) -> bool:
         if self._every_steps:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Importing TensorFlow and building a model on a busy machine.
 STARTING_SECONDS = 120.0
+# Evaluating and drawing, once.
+FINISHING_SECONDS = 300.0
 VERSIONED = ("lenet-on-ray", "tensorflow", "keras", "ray", "numpy")
 
 
@@ -186,6 +188,7 @@ def train_and_evaluate(
             f"the same command with --name {config.name} goes on from there",
             outside.stop_requested() or signal.SIGINT,
         )
+    outside.alive(FINISHING_SECONDS)
     if not is_chief:
         return None
     hardware = f"{device} ({device_name(device, place.threads)})"

@@ -1,0 +1,175 @@
+"""The same job on several workers: the same examples, the same curve, and it survives them.
+
+Workers are real processes of a real Ray cluster that the command starts on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import command, environment, result_of
+
+SETTINGS = ["--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"]
+# Half a processor each: four workers fit on a machine with two.
+WORKERS = ["--address", "local", "--cpus-per-worker", "0.5"]
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    lines = (run / "history.csv").read_text().splitlines()
+    names = lines[0].replace('"', "").split(",")
+    return [dict(zip(names, map(float, line.split(",")), strict=True)) for line in lines[1:]]
+
+
+@pytest.fixture(scope="module")
+def runs(lenet, tmp_path_factory, mnist) -> dict[tuple[str, int, int], Path]:
+    """Runs by (model, workers, repetition)."""
+    folder = tmp_path_factory.mktemp("workers")
+    cases = [("lenet5", 1, 0), ("lenet5", 2, 0), ("lenet5", 2, 1), ("ffnn", 1, 0), ("ffnn", 4, 0)]
+    for model, workers, repetition in cases:
+        where = WORKERS if workers > 1 else []
+        name = f"{model}-{workers}-{repetition}"
+        done = lenet(
+            *("train", "--model", model, "--workers", workers, "--name", name),
+            *(*SETTINGS, *where),
+            cwd=folder,
+        )
+        assert done.returncode == 0, done.stderr
+        # One clean line an epoch, whatever the number of workers.
+        assert [line.split()[0] for line in done.stderr.splitlines()] == [
+            f"{name}:",
+            "epoch",
+            "epoch",
+        ]
+    return {case: folder / "runs" / "{}-{}-{}".format(*case) for case in cases}
+
+
+@pytest.mark.parametrize(("model", "workers"), [("lenet5", 2), ("ffnn", 4)])
+def test_the_curve_is_that_of_one_worker(runs, model, workers):
+    """Sums over 100 examples are rounded in another order, 1e-7 a step; momentum and 40 steps make
+    2e-5 of it (measured), and one of 12,000 examples may fall on the other side. An example counted
+    twice, or a mask of another example, changes the second digit."""
+    alone, together = runs[model, 1, 0], runs[model, workers, 0]
+    assert result_of(together)["workers"] == workers
+    for one, many in zip(history(alone), history(together), strict=True):
+        assert many["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert many["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4)
+        assert many["val_accuracy"] == pytest.approx(one["val_accuracy"], abs=1.01 / 12_000)
+
+
+def test_within_one_number_of_workers_reruns_are_equal_to_the_bit(runs):
+    first, again = (result_of(runs["lenet5", 2, repetition]) for repetition in (0, 1))
+    assert first["weights_sha256"] == again["weights_sha256"]
+    assert first["test_accuracy"] == again["test_accuracy"]
+
+
+def started(folder: Path, name: str, *extra: object) -> subprocess.Popen:
+    arguments = ("train", "--workers", 2, *WORKERS, *SETTINGS, "--name", name, *extra)
+    with (folder / f"{name}.log").open("a") as log:
+        return subprocess.Popen(command(*arguments), cwd=folder, env=environment(), stderr=log)
+
+
+def training_workers(driver: subprocess.Popen) -> list[psutil.Process]:
+    """The processes in which Ray Train runs this driver's workers."""
+    return [
+        process
+        for process in psutil.Process(driver.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline())
+    ]
+
+
+def wait_for_new_checkpoint(run: Path, driver: subprocess.Popen, before: str = "") -> str:
+    """Waits until the run has committed another checkpoint; fails when the driver ends first."""
+    index = run / "checkpoints" / "index.json"
+    while True:
+        content = index.read_text() if index.exists() else ""
+        if content != before:
+            return content
+        assert driver.poll() is None, "the run ended before it could be disturbed"
+        time.sleep(0.01)
+
+
+def expect_result(driver: subprocess.Popen, folder: Path, name: str) -> dict:
+    log = folder / f"{name}.log"
+    assert driver.wait() == 0, log.read_text()
+    return result_of(folder / "runs" / name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_worker_is_replaced_and_the_bits_stay_the_same(runs, tmp_path, number):
+    driver = started(tmp_path, "r", "--checkpoint-every", "5")
+    wait_for_new_checkpoint(tmp_path / "runs/r", driver)
+    training_workers(driver)[-1].send_signal(number)
+    result = expect_result(driver, tmp_path, "r")
+    assert result["weights_sha256"] == result_of(runs["lenet5", 2, 0])["weights_sha256"]
+    assert result["restarts"] == 1
+    assert result["lost_steps"] <= 8 + 5
+
+
+def test_a_lost_driver_and_ctrl_c_cost_nothing(runs, tmp_path):
+    checkpoints = ""
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        driver = started(tmp_path, "r", "--checkpoint-every", "5")
+        checkpoints = wait_for_new_checkpoint(tmp_path / "runs/r", driver, checkpoints)
+        orphans = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(number)
+        assert driver.wait() == code
+        psutil.wait_procs(orphans, timeout=60)
+        checkpoints = (tmp_path / "runs/r/checkpoints/index.json").read_text()
+    result = expect_result(started(tmp_path, "r"), tmp_path, "r")
+    assert result["weights_sha256"] == result_of(runs["lenet5", 2, 0])["weights_sha256"]
+    assert result["restarts"] == 2
+
+
+BAD = {
+    "more workers than there is room for": (["--workers", "5000"], "there is room for"),
+    "more GPUs than there are": (
+        ["--workers", "2", "--gpus-per-worker", "1"],
+        "workers of 1 CPUs and 1 GPUs: there is room for 0",
+    ),
+    "a dead address": (["--address", "127.0.0.1:1"], "no Ray cluster can be used there"),
+    "an address that is none": (["--address", "nonsense"], "no Ray cluster can be used there"),
+    "no workers": (["--workers", "0"], "a number of 1 or more"),
+    "a range upside down": (["--workers", "4:2"], "a number of 1 or more"),
+    "negative failures": (["--max-failures", "-1"], "between 0 and"),
+    "no patience": (["--hang-timeout", "0"], "at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_the_cluster_can_not_do_is_said_in_one_line(case, lenet, tmp_path, mnist):
+    arguments, why = BAD[case]
+    local = [] if "--address" in arguments else ["--address", "local"]
+    done = lenet("train", *local, *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert arguments[-2] in line or arguments[0] in line
+    assert why in line
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_diverging_run_is_not_tried_again(lenet, tmp_path, mnist):
+    done = lenet(
+        *("train", "--model", "ffnn", "--optimizer", "sgd", "--learning-rate", "100"),
+        *("--workers", "2", *WORKERS, *SETTINGS, "--name", "r"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "lower --learning-rate" in done.stderr
+    assert "continuing" not in done.stderr
+    assert json.loads((tmp_path / "runs/r/config.json").read_text())
+    assert not (tmp_path / "runs/r/result.json").exists()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind() -> Iterator[None]:
+    """Ends what a failed test left running, below this process only."""
+    yield
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        process.kill()
