@@ -17,8 +17,9 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cluster.storage import Storage
 
@@ -29,6 +30,7 @@ MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 1 << 30
 MAX_DOCUMENT_BYTES = 1 << 24
 KEEP_LAST = 2
+FOLDER = re.compile(r"step-(\d{8,})")
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,6 @@ class Entry:
     step: int
     manifest_sha256: str
     val_loss: float | None
-    pinned: bool = False
 
     @property
     def folder(self) -> str:
@@ -79,7 +80,7 @@ class CheckpointStore:
             files: Content by file name.
             val_loss: Validation loss if the step ends an epoch; the lowest is kept.
         """
-        manifest = _manifest(files, self._digest)
+        manifest = _manifest(step, files, self._digest)
         entry = Entry(step=step, manifest_sha256=_sha256(manifest), val_loss=val_loss)
         for name, content in files.items():
             self._storage.write(f"{entry.folder}/{name}", content)
@@ -89,7 +90,7 @@ class CheckpointStore:
         kept, dropped = retained([*(e for e in self.entries() if e.step < step), entry])
         self._storage.write(INDEX, _index(kept))
         # Crash window 2: the checkpoint counts, but dropped folders are still there. Nothing
-        # names them; `remove_orphans` finds them.
+        # names them; `remove_orphans` takes them away when the run goes on.
         for old in dropped:
             self._storage.delete(old.folder)
 
@@ -119,17 +120,18 @@ class CheckpointStore:
         try:
             return _parse_index(self._storage.read(INDEX, limit=MAX_DOCUMENT_BYTES))
         except FileNotFoundError:
-            return []
-        except ValueError as problem:
-            log.warning("%s/%s: %s; reading the folders instead", self._storage.uri, INDEX, problem)
-            return sorted(self._scan(), key=lambda e: e.step)
+            if not self._folders():
+                return []
+            problem = "is missing"
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        log.warning("%s/%s %s; reading the folders instead", self._storage.uri, INDEX, problem)
+        return sorted(self._scan(), key=lambda e: e.step)
 
     def remove_orphans(self) -> list[str]:
         """Removes the folders that crashed attempts left and the index does not name."""
         named = {entry.folder for entry in self.entries()}
-        orphans = [
-            name for name in self._storage.list() if name.startswith("step-") and name not in named
-        ]
+        orphans = [name for name in self._folders() if name not in named]
         for name in orphans:
             self._storage.delete(name)
         return orphans
@@ -140,9 +142,9 @@ class CheckpointStore:
             raise BadCheckpoint(
                 f"{MANIFEST} has SHA-256 {_sha256(raw)}, committed was {entry.manifest_sha256}"
             )
-        manifest = json.loads(raw)
-        if manifest["format"] != FORMAT:
-            raise BadCheckpoint(f"format {manifest['format']}, this version reads {FORMAT}")
+        manifest = _parse_manifest(raw)
+        if manifest["step"] != entry.step:
+            raise BadCheckpoint(f"{MANIFEST} is that of step {manifest['step']}")
         if manifest["config_digest"] != self._digest:
             raise BadCheckpoint("was written by a run with other settings")
         files = {}
@@ -158,41 +160,43 @@ class CheckpointStore:
     def _read(self, path: str, limit: int) -> bytes:
         try:
             return self._storage.read(path, limit=limit)
-        except (FileNotFoundError, ValueError) as error:
-            raise BadCheckpoint(f"{path} is missing or too large ({error})") from error
+        except (OSError, ValueError) as error:
+            raise BadCheckpoint(f"{path} can't be read ({error})") from error
+
+    def _folders(self) -> list[str]:
+        return [name for name in self._storage.list() if FOLDER.fullmatch(name)]
 
     def _scan(self) -> Iterator[Entry]:
-        for name in self._storage.list():
-            if not name.startswith("step-"):
-                continue
+        for name in self._folders():
             try:
-                raw = self._storage.read(f"{name}/{MANIFEST}", limit=MAX_DOCUMENT_BYTES)
+                raw = self._read(f"{name}/{MANIFEST}", MAX_DOCUMENT_BYTES)
                 entry = Entry(
-                    step=int(name.removeprefix("step-")),
+                    step=int(FOLDER.fullmatch(name)[1]),
                     manifest_sha256=_sha256(raw),
                     val_loss=None,
                 )
                 self._verified(entry)
-            except (BadCheckpoint, FileNotFoundError, ValueError, KeyError) as problem:
+            except BadCheckpoint as problem:
                 log.warning("%s/%s is not whole: %s", self._storage.uri, name, problem)
                 continue
             yield entry
 
 
 def retained(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Splits checkpoints into those to keep (the last two, the best by validation loss, pinned
-    ones) and those to drop. The newest is always kept."""
+    """Splits checkpoints into those to keep (the last two, and the best by validation loss) and
+    those to drop. The newest is always kept."""
     ordered = sorted(entries, key=lambda e: e.step)
-    keep = {e.step for e in ordered[-KEEP_LAST:]} | {e.step for e in ordered if e.pinned}
+    keep = {e.step for e in ordered[-KEEP_LAST:]}
     measured = [e for e in ordered if e.val_loss is not None]
     if measured:
         keep.add(min(measured, key=lambda e: e.val_loss).step)
     return [e for e in ordered if e.step in keep], [e for e in ordered if e.step not in keep]
 
 
-def _manifest(files: Mapping[str, bytes], digest: str) -> bytes:
+def _manifest(step: int, files: Mapping[str, bytes], digest: str) -> bytes:
     document = {
         "format": FORMAT,
+        "step": step,
         "config_digest": digest,
         "files": {
             name: {"size": len(content), "sha256": _sha256(content)}
@@ -200,6 +204,25 @@ def _manifest(files: Mapping[str, bytes], digest: str) -> bytes:
         },
     }
     return json.dumps(document, indent=1).encode()
+
+
+def _parse_manifest(raw: bytes) -> dict[str, Any]:
+    """Raises BadCheckpoint for anything that `_manifest` did not write."""
+    try:
+        document = json.loads(raw)
+        if document["format"] != FORMAT:
+            raise BadCheckpoint(f"format {document['format']}, this version reads {FORMAT}")
+        files = {
+            name: {"size": int(file["size"]), "sha256": str(file["sha256"])}
+            for name, file in document["files"].items()
+        }
+        return {
+            "step": document["step"],
+            "config_digest": document["config_digest"],
+            "files": files,
+        }
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadCheckpoint(f"{MANIFEST} is not a manifest ({error!r})") from error
 
 
 def _index(entries: list[Entry]) -> bytes:
@@ -214,11 +237,13 @@ def _parse_index(raw: bytes) -> list[Entry]:
     """Raises ValueError for anything that `_index` did not write."""
     try:
         document = json.loads(raw)
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
         body = document["checkpoints"]
         if _sha256(json.dumps(body).encode()) != document["sha256"]:
             raise ValueError("its SHA-256 does not match its content")
         return [Entry(**entry) for entry in body]
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
+    except (LookupError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"not an index of checkpoints ({error!r})") from error
 
 

@@ -9,9 +9,11 @@ writes and reads.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +22,11 @@ from job.config import TrainConfig
 from job.errors import Interrupted, JobError, TrainingDiverged
 from job.progress import Progress
 from job.runs import Run
+from job.train import begun
 
 POLL_SECONDS = 0.2
+# Workers answer a request to stop after a span of steps; where none is heard, none is training.
+STOP_SECONDS = 15.0
 
 
 def launch(
@@ -29,7 +34,6 @@ def launch(
     progress: Progress,
     *,
     stop_requested: Callable[[], int] = lambda: 0,
-    on_start: Callable[[], None] = lambda: None,
     verbose: bool = False,
 ) -> dict[str, Any]:
     """Trains a run on a Ray cluster.
@@ -38,29 +42,33 @@ def launch(
         run: Where and how to train.
         progress: Follows the run.
         stop_requested: Asked often; a signal's number ends the run after a checkpoint.
-        on_start: Called once the cluster is known to hold the workers, before anything is written.
         verbose: Let the frameworks log to the terminal.
 
     Returns:
         The content of the run's `result.json`.
 
     Raises:
-        InputError: The cluster can't be reached or does not hold the workers.
+        InputError: The cluster can't be reached or does not hold the workers, or as `begun`;
+            nothing was written.
         Interrupted, TrainingDiverged: As `train_and_evaluate`.
         JobError: Workers failed more often than `max_failures`.
     """
     with connected(run.config.address, verbose=verbose):
         share = shares(run.config)
-        on_start()
-        return _supervise(run, share, progress, stop_requested, verbose)
+        with (
+            begun(run, progress),
+            # Ray Train keeps a little book of its own; nothing is ever restored from it.
+            tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
+        ):
+            trainer = functools.partial(_trainer, run, share, book, verbose)
+            return _supervise(run, trainer, progress, stop_requested)
 
 
 def _supervise(
     run: Run,
-    share: Share,
+    trainer: Callable[[Any], Any],
     progress: Progress,
     stop_requested: Callable[[], int],
-    verbose: bool,
 ) -> dict[str, Any]:
     import ray
 
@@ -68,11 +76,10 @@ def _supervise(
 
     mailbox = open_mailbox()
     failure: list[BaseException] = []
-    outcome: tuple[str, Any] | None = None
 
     def fit() -> None:
         try:
-            _trainer(run, share, mailbox, verbose).fit()
+            trainer(mailbox).fit()
         except BaseException as error:
             failure.append(error)
 
@@ -80,21 +87,29 @@ def _supervise(
     # checkpoint.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    running = True
-    while running:
+    unanswered: float | None = None
+    while True:
         thread.join(POLL_SECONDS)
-        running = thread.is_alive()
-        for event in ray.get(mailbox.take.remote(stop_requested())):
-            if event[0] == "outcome":
-                outcome = event[1]
-            else:
-                tell(progress, event)
-    if outcome is None:
-        raise JobError(_explanation(failure[0] if failure else None, run.config))
-    return _result(*outcome)
+        is_over = not thread.is_alive()
+        events = ray.get(mailbox.take.remote(stop_requested()))
+        for kind, value in events:
+            if kind == "outcome":
+                return _result(*value)
+            tell(progress, (kind, value))
+        if is_over:
+            raise JobError(_explanation(failure[0] if failure else None, run))
+        if not stop_requested() or events:
+            unanswered = None
+        elif unanswered is None:
+            unanswered = time.monotonic()
+        elif time.monotonic() - unanswered > STOP_SECONDS:
+            raise Interrupted(
+                f"stopped while no worker was training; continue with: {run.command}",
+                stop_requested(),
+            )
 
 
-def _trainer(run: Run, share: Share, mailbox: Any, verbose: bool) -> Any:
+def _trainer(run: Run, share: Share, book: str, verbose: bool, mailbox: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -121,8 +136,7 @@ def _trainer(run: Run, share: Share, mailbox: Any, verbose: bool) -> Any:
         ),
         run_config=RunConfig(
             name=run.config.name,
-            # Ray Train keeps a little book of its own; nothing is ever restored from it.
-            storage_path=tempfile.mkdtemp(prefix="lenet-ray-train-"),
+            storage_path=book,
             failure_config=FailureConfig(max_failures=run.config.max_failures),
         ),
     )
@@ -157,10 +171,9 @@ def _work(payload: dict[str, Any]) -> None:
     try:
         result = train_and_evaluate(run, progress, outside, place=place, verbose=payload["verbose"])
     except (Interrupted, JobError) as end:
-        # An end that another attempt would not change. All workers meet it at the same step, so it
-        # is not a failure in the eyes of Ray Train.
-        if place.rank == 0:
-            mail.outcome(type(end).__name__, (str(end), end.exit_code))
+        # An end that another attempt would not change, so no failure for Ray Train. Mostly all
+        # workers meet it at the same step; but one may be the only one that can't read its data.
+        mail.outcome(type(end).__name__, (str(end), end.exit_code))
         return
     finally:
         watchdog.close()
@@ -203,14 +216,14 @@ def _result(kind: str, value: Any) -> dict[str, Any]:
     raise JobError(value[0])
 
 
-def _explanation(failure: BaseException | None, config: TrainConfig) -> str:
+def _explanation(failure: BaseException | None, run: Run) -> str:
     """Why the workers ended without an outcome, in one line, and where to read more."""
     import ray
 
     lines = [line for line in str(failure).strip().splitlines() if line.strip()] or ["no reason"]
     logs = os.path.join(ray._private.worker._global_node.get_session_dir_path(), "logs")
     return (
-        f"the workers failed more often than --max-failures {config.max_failures} allows: "
+        f"the workers failed more often than --max-failures {run.config.max_failures} allows: "
         f"{lines[-1].strip()}; their logs are in {logs} (on their nodes); "
-        f"the same command with --name {config.name} goes on from the last checkpoint"
+        f"continue from the last checkpoint with: {run.command}"
     )

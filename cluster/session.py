@@ -64,8 +64,8 @@ def connected(address: str | None, *, verbose: bool) -> Iterator[None]:
             address=address,
             logging_level=level,
             log_to_driver=verbose,
-            # Only for a new cluster; a dashboard that nobody asked for costs a second and a port.
-            **({"include_dashboard": False} if address == "local" else {}),
+            # A dashboard that nobody asked for costs a second and a port.
+            include_dashboard=False,
         )
     except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:
         reason = " ".join(str(error).split())

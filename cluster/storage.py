@@ -8,14 +8,25 @@ content or the new, also after a crash, and an acknowledged write stays.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from job.errors import InputError
+
+WRITING = ".writing-"
+LOCK_FILE = ".lock"
+
+
+class Held(Exception):
+    """Another writer holds the lock; the message names it."""
 
 
 class Storage(Protocol):
@@ -40,13 +51,16 @@ class Storage(Protocol):
         """Creates or replaces a file, atomically and durably."""
 
     def list(self) -> list[str]:
-        """Names directly below the root, sorted; empty where there is nothing."""
+        """Names directly below the root, sorted, without hidden ones; empty where nothing is."""
 
     def delete(self, path: str) -> None:
         """Removes a file or a whole subtree; nothing happens where there is none."""
 
     def probe(self) -> None:
         """Raises InputError, saying why, where this place can't be written; leaves no trace."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other writers out for the time of the block. Raises Held where one is in."""
 
 
 class LocalStorage:
@@ -72,20 +86,18 @@ class LocalStorage:
     def write(self, path: str, content: bytes) -> None:
         target = self._path(path)
         _make_folders(target.parent)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+        temporary = target.with_name(f"{WRITING}{secrets.token_hex(8)}")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             # A crash before this line leaves the old file (and a `.writing-*` file that nobody
             # reads); after it, the new one. Without the fsync above, the name could come to point
             # at a file whose bytes were lost.
             os.replace(temporary, target)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
         # A crash before this line may still bring the old file back.
         _sync_folder(target.parent)
@@ -93,11 +105,11 @@ class LocalStorage:
     def list(self) -> list[str]:
         if not self.root.is_dir():
             return []
-        return sorted(p.name for p in self.root.iterdir() if not p.name.startswith(".writing-"))
+        return sorted(p.name for p in self.root.iterdir() if not p.name.startswith("."))
 
     def delete(self, path: str) -> None:
         target = self._path(path)
-        if target.is_dir():
+        if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
@@ -116,6 +128,22 @@ class LocalStorage:
             for folder in missing:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        _make_folders(self.root)
+        with (self.root / LOCK_FILE).open("a+") as stream:
+            try:
+                # The kernel gives the lock up when its holder dies, however that happens.
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                raise Held(stream.read(200).strip() or "another process") from None
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+            stream.flush()
+            yield
+            stream.truncate(0)
 
     def _path(self, path: str) -> Path:
         parts = path.split("/")
@@ -152,10 +180,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    # The only portable way to read it is to set it.
-    current = os.umask(0o022)
-    os.umask(current)
-    return current

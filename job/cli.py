@@ -82,25 +82,19 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     """
     from job.progress import training_progress
     from job.runs import settle
-    from job.train import Alone, begin, stop_on_signal, train_and_evaluate
+    from job.train import Alone, begun, stop_on_signal, train_and_evaluate
 
     given = {name: value for name, value in options.items() if value is not None}
     run = settle(given, overwrite=overwrite)
     run.storage.probe()
     with training_progress() as progress, stop_on_signal(progress) as stop:
         if run.config.worker_limits == (1, 1) and run.config.address is None:
-            begin(run, progress)
-            result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
+            with begun(run, progress):
+                result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
         else:
             from cluster.launch import launch
 
-            result = launch(
-                run,
-                progress,
-                stop_requested=stop,
-                on_start=lambda: begin(run, progress),
-                verbose=verbose,
-            )
+            result = launch(run, progress, stop_requested=stop, verbose=verbose)
     if as_json:
         print(json.dumps(result))
     else:
@@ -147,11 +141,11 @@ def evaluate(
     from job.runs import open_run, verified_best
 
     opened = open_run(run, storage)
-    verified_best(opened)
+    state = verified_best(opened)
     _start(verbose)
     from job.evaluate import evaluate as evaluate_run
 
-    result = evaluate_run(opened, split, data)
+    result = evaluate_run(opened, state, split, data)
     print(
         json.dumps(result)
         if as_json
@@ -290,6 +284,10 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # A full or failing disk, say: no fault of the program, and a traceback would not help.
+        print(f"error: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         return 130

@@ -90,7 +90,7 @@ def run_name(value: Any) -> str:
 
 def interval(value: Any) -> str:
     """Accepts a number of steps (`500`) or of seconds (`30s`)."""
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)s", str(value))
+    match = re.fullmatch(r"(\d{1,9})|(\d{1,9}(?:\.\d{1,9})?)s", str(value))
     if not match or float(match[1] or match[2]) <= 0:
         raise ValueError("give a number of steps such as 500 or of seconds such as 30s, above 0")
     return str(value)

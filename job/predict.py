@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from job.datasets import CATALOGUE
 from job.errors import InputError
@@ -29,10 +28,19 @@ def read_image(path: str) -> np.ndarray:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError("IMAGE", path, f"has more than {MAX_PIXELS:,} pixels")
-            rgba = image.convert("RGBA")
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "no such file" if not Path(path).exists() else "is not a whole PNG or JPEG image"
-        raise InputError("IMAGE", path, reason) from error
+            # A camera notes how it was held instead of turning the picture.
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):
+                # 16 bits: Pillow would clip them to 8.
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            rgba = upright.convert("RGBA")
+    except FileNotFoundError as error:
+        raise InputError("IMAGE", path, "no such file") from error
+    except (
+        *(OSError, UnidentifiedImageError, SyntaxError, ValueError),
+        Image.DecompressionBombError,
+    ) as error:
+        raise InputError("IMAGE", path, "is not a whole PNG or JPEG image") from error
     white = Image.new("RGBA", rgba.size, "white")
     return np.asarray(Image.alpha_composite(white, rgba).convert("L"))
 
@@ -56,7 +64,7 @@ def to_example(pixels: np.ndarray, *, is_digit: bool) -> np.ndarray:
         # Already in the form of the data set: leave each pixel as it is.
         return pixels[..., None].copy()
     if not is_digit:
-        return _scaled(_square(pixels), SIZE)[..., None]
+        return _fitted(pixels, SIZE)[..., None]
     low, high = int(pixels.min()), int(pixels.max())
     if high - low < 16:
         # An empty picture; there is nothing to crop to.
@@ -64,21 +72,19 @@ def to_example(pixels: np.ndarray, *, is_digit: bool) -> np.ndarray:
     stretched = ((pixels.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8)
     rows, columns = np.nonzero(stretched > 64)
     drawing = stretched[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    drawing = _scaled(_square(drawing), DIGIT_SIZE)
-    return _centred_by_mass(drawing)[..., None]
+    return _centred_by_mass(_fitted(drawing, DIGIT_SIZE))[..., None]
 
 
-def _square(pixels: np.ndarray) -> np.ndarray:
+def _fitted(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Scales a picture to fit into a square, in proportion, and fills up with black."""
     height, width = pixels.shape
-    side = max(height, width)
-    square = np.zeros((side, side), np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = pixels
+    scale = size / max(height, width)
+    shape = max(1, round(width * scale)), max(1, round(height * scale))
+    scaled = np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS))
+    square = np.zeros((size, size), np.uint8)
+    top, left = (size - scaled.shape[0]) // 2, (size - scaled.shape[1]) // 2
+    square[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     return square
-
-
-def _scaled(pixels: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def _centred_by_mass(drawing: np.ndarray) -> np.ndarray:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
+import math
+import os
+import secrets
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.checkpoints import BadCheckpoint, CheckpointStore
-from cluster.storage import Storage, open_storage
+from cluster.storage import Held, Storage, open_storage
 from job.config import FIELDS, TrainConfig, resolve, resume
 from job.errors import InputError, JobError
 from job.state import RunState, sha256_of
@@ -22,6 +27,21 @@ CHECKPOINTS = "checkpoints"
 MAX_DOCUMENT_BYTES = 1 << 24
 
 log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Notes:
+    """How far a run got, and what its interruptions cost, kept beside its checkpoints.
+
+    Attributes:
+        step: The furthest step of the current attempt.
+        restarts: How often training was taken up again.
+        lost_steps: Steps that had to be trained again, because no checkpoint held them.
+    """
+
+    step: int = 0
+    restarts: int = 0
+    lost_steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,38 +66,80 @@ class Run:
     def checkpoints(self) -> CheckpointStore:
         return CheckpointStore(self.storage.at(CHECKPOINTS), self.config.digest)
 
-    def begin(self) -> None:
-        """Writes `config.json` of a new run, after removing the one it replaces."""
+    @property
+    def command(self) -> str:
+        """What to type to continue this run."""
+        command = f"lenet train --name {self.config.name}"
+        if self.config.storage != FIELDS["storage"].default:
+            command += f" --storage {shlex.quote(self.config.storage)}"
+        return command
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """Holds the run for this process, the only one that may write to it, for the time of the
+        block; a new run gets its `config.json`.
+
+        Raises:
+            InputError: Another process trains this run, or took the name since `settle`.
+        """
+        try:
+            with self.storage.locked():
+                self._begin()
+                yield
+        except Held as holder:
+            raise InputError(
+                "--name", self.config.name, f"{holder} is training this run; take another name"
+            ) from holder
+
+    def _begin(self) -> None:
+        content = self.storage.list()
+        if not self.replaces and (RESULT_FILE if not self.is_new else CONFIG_FILE) in content:
+            raise InputError(
+                "--name", self.config.name, "another process used this name just now; try again"
+            )
         if not self.is_new:
+            self.checkpoints.remove_orphans()
             return
-        if self.replaces:
-            # The marks of a run go first: a crash in between must not leave something that looks
-            # finished or can be continued.
-            for name in (RESULT_FILE, CONFIG_FILE, *self.storage.list()):
-                self.storage.delete(name)
+        # Crash windows when a run is replaced: without its result it can be continued, without its
+        # checkpoints too, from the start; with the new settings it is the new run.
+        for name in (RESULT_FILE, CHECKPOINTS, REACHED_FILE):
+            self.storage.delete(name)
         document = {"created": self.created, "config": self.config.to_dict()}
         self.storage.write(CONFIG_FILE, (json.dumps(document, indent=2) + "\n").encode())
+        for name in set(content) - {CONFIG_FILE}:
+            self.storage.delete(name)
 
-    def reached(self, state: RunState) -> None:
-        """Notes how far training got, so that a restart can tell what was lost."""
-        self.storage.write(REACHED_FILE, json.dumps({"step": state.step}).encode())
+    def note(self, notes: Notes) -> None:
+        """Keeps the run's notes."""
+        self.storage.write(REACHED_FILE, json.dumps(dataclasses.asdict(notes)).encode())
 
-    def furthest_step(self) -> int:
-        """The last step noted, 0 where there is no note."""
+    def notes(self) -> Notes | None:
+        """The run's notes, None before its first span of steps."""
         try:
-            return int(json.loads(self.storage.read(REACHED_FILE, limit=1000))["step"])
+            document = _read_document(self.storage, REACHED_FILE)
+            return Notes(**{k: _whole(document[k]) for k in ("step", "restarts", "lost_steps")})
         except FileNotFoundError:
-            return 0
+            return None
         except (ValueError, KeyError) as error:
             # Only the count of lost steps hangs on it, which is no reason to refuse the run.
             log.warning("%s/%s can't be read: %s", self.storage.uri, REACHED_FILE, error)
-            return 0
+            return Notes()
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished run achieved, or None for an unfinished one."""
-        if RESULT_FILE not in self.storage.list():
+        """What a finished run achieved, or None for an unfinished one.
+
+        Raises:
+            JobError: The file is not what a run writes.
+        """
+        try:
+            document = _read_document(self.storage, RESULT_FILE)
+            if not isinstance(document.get("best_weights_sha256"), str):
+                raise ValueError("best_weights_sha256 is missing")
+            return document
+        except FileNotFoundError:
             return None
-        return json.loads(self.storage.read(RESULT_FILE, limit=MAX_DOCUMENT_BYTES))
+        except ValueError as error:
+            raise JobError(f"{self.storage.uri}/{RESULT_FILE} can't be trusted: {error}") from error
 
     def restore(self) -> RunState | None:
         """The newest checkpoint that verifies, None before the first.
@@ -102,13 +164,19 @@ def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     Raises:
         InputError: A setting is unusable, or the name is taken.
     """
+    if given.get("data"):
+        # Workers, and a later continuation, may stand elsewhere.
+        given = {**given, "data": os.path.abspath(given["data"])}
     config = resolve(given)
     root = open_storage(config.storage)
     now = time.time()
     if config.name is None:
-        config = dataclasses.replace(config, name=_free_name(config, root, now))
+        config = dataclasses.replace(config, name=_new_name(config, now))
     folder = root.at(config.name)
-    content = folder.list()
+    try:
+        content = folder.list()
+    except OSError as error:
+        raise InputError("--storage", config.storage, f"can't be read: {error.strerror}") from error
     new = Run(config=config, storage=folder, created=now, is_new=True, replaces=overwrite)
     if not content:
         return dataclasses.replace(new, replaces=False)
@@ -125,21 +193,21 @@ def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
             "this run has finished; take another name or start anew with --overwrite",
         )
     stored, created = _read_config(folder)
-    return Run(
-        config=resume(stored, {**given, "name": config.name}), storage=folder, created=created
-    )
+    # Where the run was found is where it goes on, whatever it was called from when it began.
+    found = {"name": config.name, "storage": config.storage}
+    return Run(config=resume(stored, {**given, **found}), storage=folder, created=created)
 
 
 def open_run(name: str, storage: str = "runs") -> Run:
-    """Opens an existing run, by its name below `storage` or by the path of its folder.
+    """Opens an existing run, by its name below `storage` or by a path, which has a `/`.
 
     Raises:
         InputError: There is no such run.
     """
-    folder = open_storage(name)
-    if "/" not in name.rstrip("/") and CONFIG_FILE not in folder.list():
-        TrainConfig(name=name)
-        folder = open_storage(storage).at(name)
+    if "/" in name:
+        folder = open_storage(name)
+    else:
+        folder = open_storage(storage).at(TrainConfig(name=name).name)
     if CONFIG_FILE not in folder.list():
         raise InputError("RUN", name, f"no run in {folder.uri}; `lenet train` makes one")
     stored, created = _read_config(folder)
@@ -157,7 +225,8 @@ def verified_best(run: Run) -> RunState:
     if state is None or state.best is None:
         raise InputError("RUN", run.config.name, "has no finished epoch yet; let it train on")
     result = run.result()
-    if result and sha256_of(state.best_weights.values()) != result["best_weights_sha256"]:
+    found = sha256_of(state.best_weights.values())
+    if result is not None and found != result["best_weights_sha256"]:
         raise JobError(
             f"run {run.config.name!r}: the best weights in its checkpoint are not those of "
             f"{RESULT_FILE} (SHA-256 differs)"
@@ -167,18 +236,36 @@ def verified_best(run: Run) -> RunState:
 
 def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
     try:
-        document = json.loads(folder.read(CONFIG_FILE, limit=MAX_DOCUMENT_BYTES))
+        document = _read_document(folder, CONFIG_FILE)
         stored, created = document["config"], float(document["created"])
-        if not isinstance(stored, dict) or not stored.keys() <= FIELDS.keys():
-            raise ValueError("has unknown settings")
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(stored, dict) or not {"model", "seed"} <= stored.keys() <= FIELDS.keys():
+            raise ValueError("its settings are not those of a run")
+        if not math.isfinite(created):
+            raise ValueError("created is not a time")
+        TrainConfig(**stored)
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
         raise InputError("RUN", folder.uri, f"{CONFIG_FILE} can't be read ({error})") from error
     return stored, created
 
 
-def _free_name(config: TrainConfig, root: Storage, now: float) -> str:
+def _read_document(storage: Storage, name: str) -> dict[str, Any]:
+    """A JSON object from a file. Raises ValueError, naming what is wrong, for anything else."""
+    try:
+        document = json.loads(storage.read(name, limit=MAX_DOCUMENT_BYTES))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")
+    return document
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _new_name(config: TrainConfig, now: float) -> str:
+    # Several runs may be started in one second; the four last letters tell them apart.
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    base = f"{config.model}-{config.dataset}-{stamp}"
-    taken = set(root.list())
-    candidates = (base, *(f"{base}-{i}" for i in range(2, 1000)))
-    return next(name for name in candidates if name not in taken)
+    return f"{config.model}-{config.dataset}-{stamp}-{secrets.token_hex(2)}"

@@ -50,16 +50,25 @@ def start_tensorflow(*, verbose: bool = False, threads: int | None = None) -> st
             tf.config.experimental.set_memory_growth(gpu, True)
         if gpus:
             tf.config.experimental.enable_op_determinism()
+        import keras
+
+        # A user's keras.json must not change what a model computes.
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_floatx("float32")
+        keras.config.set_epsilon(1e-7)
     return "gpu" if gpus else "cpu"
 
 
 @contextlib.contextmanager
 def _stderr_held_back() -> Iterator[None]:
-    """Holds back what the process writes to file descriptor 2; shows it if the block fails."""
-    sys.stderr.flush()
+    """Holds back what libraries write to file descriptor 2, and shows it if the block fails.
+    Python's own `sys.stderr` goes on: a message to the user must not get lost."""
+    own = sys.stderr
+    own.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(2), "w", buffering=1) as direct:
         os.dup2(held.fileno(), 2)
+        sys.stderr = direct
         try:
             yield
         except BaseException:
@@ -67,6 +76,7 @@ def _stderr_held_back() -> Iterator[None]:
             os.write(kept, held.read())
             raise
         finally:
+            sys.stderr = own
             os.dup2(kept, 2)
             os.close(kept)
 

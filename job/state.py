@@ -54,8 +54,6 @@ class RunState:
         weights, optimizer: Arrays by variable path, in the order of the variables.
         best_epoch: Epoch (from 1) with the lowest validation loss so far; 0 for none.
         best_weights: Its weights; empty before the first epoch's end.
-        restarts: How often training was taken up again from a checkpoint.
-        lost_steps: Steps that were trained and had to be trained again.
     """
 
     step: int = 0
@@ -65,8 +63,6 @@ class RunState:
     weights: Arrays
     optimizer: Arrays
     best_weights: Arrays = dataclasses.field(default_factory=dict)
-    restarts: int = 0
-    lost_steps: int = 0
 
     @property
     def best(self) -> EpochRow | None:
@@ -85,8 +81,6 @@ class RunState:
             "current": dataclasses.asdict(self.current),
             "history": [dataclasses.asdict(row) for row in self.history],
             "best_epoch": self.best_epoch,
-            "restarts": self.restarts,
-            "lost_steps": self.lost_steps,
             # safetensors sorts by name; the order of the variables is part of the state.
             "order": {group: list(arrays) for group, arrays in groups.items()},
         }
@@ -121,8 +115,6 @@ class RunState:
                 current=EpochProgress(**document["current"]),
                 history=tuple(EpochRow(**row) for row in document["history"]),
                 best_epoch=document["best_epoch"],
-                restarts=document["restarts"],
-                lost_steps=document["lost_steps"],
                 weights=groups["weights"],
                 optimizer=groups["optimizer"],
                 best_weights=groups["best"],

@@ -19,7 +19,7 @@ from job.datasets import CATALOGUE, test_split, training_splits
 from job.download import obtain
 from job.errors import Interrupted, JobError, TrainingDiverged
 from job.progress import Progress
-from job.runs import REACHED_FILE, RESULT_FILE, Run
+from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run
 from job.state import RunState, sha256_of
 
 if TYPE_CHECKING:
@@ -73,21 +73,25 @@ class Alone:
         pass
 
 
-def begin(run: Run, progress: Progress) -> None:
-    """Checks everything that can be checked without TensorFlow, then starts the run's folder.
+@contextlib.contextmanager
+def begun(run: Run, progress: Progress) -> Iterator[None]:
+    """Checks everything that can be checked without TensorFlow, then holds the run's folder for
+    the time of the block.
 
     Raises:
-        InputError: The data given can't be used; nothing was written.
+        InputError: The data given can't be used, or another process trains this run; nothing was
+            written.
     """
     config = run.config
     contents = obtain(config.dataset, config.data)
     training_splits(contents, CATALOGUE[config.dataset], config.limit_train)
-    run.begin()
-    progress.note(
-        f"{config.name}: {config.model} on {config.dataset}, {config.epochs} epochs, "
-        f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
-        f"seed {config.seed}"
-    )
+    with run.begun():
+        progress.note(
+            f"{config.name}: {config.model} on {config.dataset}, {config.epochs} epochs, "
+            f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
+            f"seed {config.seed}"
+        )
+        yield
 
 
 def train_and_evaluate(
@@ -98,7 +102,7 @@ def train_and_evaluate(
     place: Place = Place(),
     verbose: bool = False,
 ) -> dict[str, Any] | None:
-    """Trains a run that has begun to its end, from its last checkpoint if it has one, and
+    """Trains a run, within `begun`, to its end, from its last checkpoint if it has one, and
     evaluates it. With several workers, each of them calls this with its place.
 
     Args:
@@ -143,8 +147,11 @@ def train_and_evaluate(
     )
     is_chief = place.rank == 0
     initial = initial_state(engine)
-    state = taken_up(run, saved, progress) if saved else initial
+    state = saved or initial
     check_agreement(engine, state)
+    notes = taken_up(run, state, progress)
+    if is_chief:
+        run.note(notes)
     if is_chief and not saved:
         artifacts.write_data_figures(run.storage, train, dataset, config.seed)
 
@@ -166,7 +173,11 @@ def train_and_evaluate(
             if is_chief
             else skip
         ),
-        reached=run.reached if is_chief else skip,
+        reached=(
+            (lambda state: run.note(dataclasses.replace(notes, step=state.step)))
+            if is_chief
+            else skip
+        ),
         stop_requested=lambda: bool(outside.stop_requested()),
         checkpoint_requested=outside.checkpoint_requested,
         progress=progress,
@@ -185,26 +196,27 @@ def train_and_evaluate(
     if not is_finished(state, config):
         raise Interrupted(
             f"stopped at step {state.step:,} with a checkpoint in {run.storage.uri}; "
-            f"the same command with --name {config.name} goes on from there",
+            f"continue with: {run.command}",
             outside.stop_requested() or signal.SIGINT,
         )
     outside.alive(FINISHING_SECONDS)
     if not is_chief:
         return None
     hardware = f"{device} ({device_name(device, place.threads)})"
-    return finish(run, state, initial, contents, hardware, place.world)
+    return finish(run, state, initial, notes, contents, hardware, place.world)
 
 
-def taken_up(run: Run, saved: RunState, progress: Progress) -> RunState:
-    """The saved state, with this restart and what it lost added to the books."""
-    lost = max(0, run.furthest_step() - saved.step)
+def taken_up(run: Run, state: RunState, progress: Progress) -> Notes:
+    """The notes of a new attempt from `state`: what the last one had reached beyond is lost."""
+    last = run.notes()
+    if last is None:
+        return Notes()
+    lost = max(0, last.step - state.step)
     progress.note(
-        f"continuing {run.config.name} at step {saved.step:,} (epoch {len(saved.history) + 1})"
+        f"continuing {run.config.name} at step {state.step:,} (epoch {len(state.history) + 1})"
         + (f", {lost:,} steps after the last checkpoint are trained again" if lost else "")
     )
-    return dataclasses.replace(
-        saved, restarts=saved.restarts + 1, lost_steps=saved.lost_steps + lost
-    )
+    return Notes(step=state.step, restarts=last.restarts + 1, lost_steps=last.lost_steps + lost)
 
 
 def check_agreement(engine: Engine, state: RunState) -> None:
@@ -220,23 +232,23 @@ def finish(
     run: Run,
     state: RunState,
     initial: RunState,
+    notes: Notes,
     contents: dict[str, bytes],
     device: str,
     workers: int,
 ) -> dict[str, Any]:
     """Reads the test set, once, and writes what a finished run leaves; `result.json` last."""
     from job import artifacts
-    from job.engine import predict
-    from job.evaluate import model_with, score
+    from job.engine import score
+    from job.evaluate import model_with
 
     config, dataset = run.config, CATALOGUE[run.config.dataset]
     artifacts.write_history(run.storage, state.history, run.created)
     test = test_split(contents, dataset)
-    baseline = score(test.labels, predict(model_with(run, initial.weights), test.images))
+    baseline = score(model_with(run, initial.weights), test)
     model = model_with(run, state.best_weights)
-    probabilities = predict(model, test.images)
-    scores = score(test.labels, probabilities)
-    artifacts.write_result_figures(run.storage, state, test, probabilities, dataset)
+    scores = score(model, test)
+    artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
     run.storage.write("model.keras", artifacts.keras_file(model))
     seconds = sum(row.seconds for row in state.history)
     examples = sum(row.seconds * row.images_per_second for row in state.history)
@@ -256,8 +268,8 @@ def finish(
         "train_seconds": seconds,
         "images_per_second": examples / seconds,
         "workers": workers,
-        "restarts": state.restarts,
-        "lost_steps": state.lost_steps,
+        "restarts": notes.restarts,
+        "lost_steps": notes.lost_steps,
         "device": device,
         "seed": config.seed,
         "batch_size": config.batch_size,
@@ -288,9 +300,13 @@ def stop_on_signal(progress: Progress) -> Iterator[Callable[[], int]]:
 
     def handler(number: int, frame: object) -> None:
         nonlocal received
+        if received:
+            # Once more: leave through Python, so that the terminal is put in order; and should that
+            # hang, the next one ends the process.
+            for other in before:
+                signal.signal(other, signal.SIG_DFL)
+            raise KeyboardInterrupt
         received = number
-        for other in before:
-            signal.signal(other, signal.SIG_DFL)
         progress.note("stopping after a checkpoint … (once more to stop at once)")
 
     before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}

@@ -143,9 +143,8 @@ class Campaign:
     def step(self, name: str) -> int:
         """The furthest step noted by the run."""
         try:
-            return int(
-                json.loads((self.folder / "runs" / name / "reached.json").read_text())["step"]
-            )
+            notes = (self.folder / "runs" / name / "reached.json").read_text()
+            return int(json.loads(notes)["step"])
         except FileNotFoundError:
             return 0
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import tree
+from PIL import Image, PngImagePlugin
 
 from job.datasets import CATALOGUE
 
@@ -42,10 +46,11 @@ TRAIN = {
     "name that climbs": (["--name", ".."], "--name '..'", "letters, digits"),
     "name with dots": (["--name", "a..b"], "--name 'a..b'", "without '..'"),
     "empty name": (["--name", ""], "--name ''", "letters, digits"),
+    "storage with a name too long": (["--storage", "x" * 300], "--storage", "can't be read"),
     "empty storage": (["--storage", " "], "--storage ' '", "not be empty"),
     "unknown storage": (["--storage", "ftp://host/x"], "--storage", "ftp:// is not supported"),
     "storage below a file": (["--storage", "a-file/runs"], "--storage", "can't be written"),
-    "missing data folder": (["--data", "nowhere"], "--data 'nowhere'", "no such folder"),
+    "missing data folder": (["--data", "nowhere"], "/nowhere'", "no such folder"),
     "data folder without data": (["--data", "empty"], "--data", "has no train-images"),
     "unknown flag": (["--epoch", "3"], "No such option", "--epochs"),
     "flag without value": (["--epochs"], "--epochs", "argument"),
@@ -146,8 +151,32 @@ def test_train_refuses_npz_with_pickled_objects(lenet, tmp_path):
     evil = np.array([Boom()], dtype=object)
     np.savez(folder / "mnist.npz", x_train=evil, y_train=evil, x_test=evil, y_test=evil)
     line = refused(lenet, tmp_path, "train", "--data", folder)
-    assert "allow_pickle=False" in line
+    assert "pickles are never read" in line
     assert not (tmp_path / "pwned").exists()
+
+
+HOSTILE_MEMBERS = {
+    "another shape": np.zeros((3, 28, 28), np.uint8),
+    "fractions": np.zeros((60_000, 28, 28), np.float16),
+    "records": np.zeros(5, dtype=[("a", "u1"), ("b", "u1")]),
+    # A header that promises an exabyte.
+    "a bomb": np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (2**20,) * 3, (0,) * 3),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_MEMBERS)
+def test_train_refuses_npz_with_other_arrays(case, lenet, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, np.lib.format.header_data_from_array_1_0(HOSTILE_MEMBERS[case])
+    )
+    with zipfile.ZipFile(folder / "mnist.npz", "w") as archive:
+        archive.writestr("x_train.npy", header.getvalue())
+    line = refused(lenet, tmp_path, "train", "--data", folder)
+    assert "mnist.npz" in line
+    assert "holds" in line
 
 
 @pytest.fixture
@@ -181,9 +210,21 @@ def test_missing_run(action, lenet, tmp_path):
     assert "no run in" in refused(lenet, tmp_path, action, "./nothing", *extra)
 
 
-def test_damaged_config(lenet, tmp_path, own_run):
-    (own_run / "config.json").write_text("{")
+NO_CONFIGS = ["{", "[]", "null", '{"config": {}, "created": 1}', "[" * 100_000, "\x00"]
+
+
+@pytest.mark.parametrize("content", NO_CONFIGS)
+def test_damaged_config(lenet, tmp_path, own_run, content):
+    (own_run / "config.json").write_text(content)
     assert "config.json can't be read" in refused(lenet, tmp_path, "evaluate", "smoke")
+
+
+def test_config_with_unusable_settings_names_the_file(lenet, tmp_path, own_run):
+    document = json.loads((own_run / "config.json").read_text())
+    document["config"]["epochs"] = "abc"
+    (own_run / "config.json").write_text(json.dumps(document))
+    line = refused(lenet, tmp_path, "evaluate", "smoke")
+    assert "config.json can't be read (--epochs 'abc'" in line
 
 
 def test_evaluate_before_the_first_epoch(lenet, tmp_path, own_run):
@@ -195,7 +236,10 @@ def test_pictures_that_are_none(lenet, tmp_path, own_run):
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "cut.png").write_bytes((own_run / "figures/first_ten.png").read_bytes()[:2000])
     (tmp_path / "picture.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    for name in ("text.png", "cut.png", "picture.svg"):
+    bomb = PngImagePlugin.PngInfo()
+    bomb.add_text("comment", "x" * 5_000_000, zip=True)
+    Image.new("L", (9, 9)).save(tmp_path / "bomb.png", pnginfo=bomb)
+    for name in ("text.png", "cut.png", "picture.svg", "bomb.png", "x" * 300):
         line = refused(lenet, tmp_path, "predict", "smoke", name)
         assert f"IMAGE '{name}'" in line
         assert "not a whole PNG or JPEG" in line

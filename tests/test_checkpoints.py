@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,27 +148,54 @@ def test_a_kill_at_every_write_boundary_loses_nothing_that_was_acknowledged(tmp_
     assert died > 30
 
 
-ENTRIES = st.lists(
-    st.tuples(st.none() | st.floats(0, 9), st.booleans()), min_size=1, max_size=12
-).map(
-    lambda rows: [
-        Entry(step=i, manifest_sha256="", val_loss=loss, pinned=pinned)
-        for i, (loss, pinned) in enumerate(rows)
+ENTRIES = st.lists(st.none() | st.floats(0, 9), min_size=1, max_size=12).map(
+    lambda losses: [
+        Entry(step=step, manifest_sha256="", val_loss=loss) for step, loss in enumerate(losses)
     ]
 )
 
 
 @given(ENTRIES)
-def test_retention_keeps_the_best_the_last_two_and_the_pinned(entries):
+def test_retention_keeps_the_best_and_the_last_two(entries):
     keep, drop = retained(entries)
     assert sorted(keep + drop, key=lambda e: e.step) == entries
     assert set(entries[-2:]) <= set(keep)
-    assert not any(e.pinned for e in drop)
     losses = [e.val_loss for e in entries if e.val_loss is not None]
     if losses:
         assert min(losses) in [e.val_loss for e in keep]
-    others = [e for e in keep if e not in entries[-2:] and not e.pinned]
-    assert len(others) <= 1
+    assert len([e for e in keep if e not in entries[-2:]]) <= 1
+
+
+def test_a_missing_index_is_not_a_fresh_start(tmp_path, caplog):
+    for step in (5, 10):
+        store(tmp_path).save(step, FILES)
+    (tmp_path / "index.json").unlink()
+    assert store(tmp_path).restore().step == 10
+    assert "is missing; reading the folders instead" in caplog.text
+
+
+def test_a_renamed_checkpoint_is_not_a_later_one(tmp_path):
+    store(tmp_path).save(5, FILES)
+    shutil.copytree(tmp_path / "step-00000005", tmp_path / "step-00000099")
+    (tmp_path / "index.json").unlink()
+    assert store(tmp_path).restore().step == 5
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"null", b'{"format": 1, "files": []}', b"\xff"])
+def test_a_manifest_of_another_kind_is_no_checkpoint(tmp_path, content):
+    for step in (5, 10):
+        store(tmp_path).save(step, FILES)
+    (tmp_path / "step-00000010" / "manifest.json").write_bytes(content)
+    (tmp_path / "index.json").unlink()
+    assert store(tmp_path).restore().step == 5
+
+
+def test_a_folder_in_place_of_a_file_is_no_checkpoint(tmp_path):
+    for step in (5, 10):
+        store(tmp_path).save(step, FILES)
+    (tmp_path / "step-00000010" / "state.json").unlink()
+    (tmp_path / "step-00000010" / "state.json").mkdir()
+    assert store(tmp_path).restore().step == 5
 
 
 def state() -> RunState:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from job.predict import read_image, to_example
 
@@ -64,6 +64,29 @@ def test_any_picture_comes_close_to_the_original(digits, tmp_path, kind):
     # A shift by one pixel, as by another idea of the centre, brings this mean down to 0.75.
     assert np.mean(similarities) > 0.9
     assert min(similarities) > 0.7
+
+
+def test_a_photo_is_turned_upright(digits, tmp_path):
+    """Cameras note how they were held; orientation 6 means a quarter turn to the right."""
+    upright = Image.fromarray(255 - digits[7]).resize((280, 280))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / "photo.jpg"
+    upright.rotate(90).save(path, exif=exif, quality=95)
+    turned = read_image(str(path)).astype(float)
+    assert np.abs(turned - np.asarray(upright)).mean() < 3
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(digits, tmp_path):
+    path = tmp_path / "deep.png"
+    Image.fromarray(digits[3].astype(np.uint16) * 257).save(path)
+    assert np.array_equal(read_image(str(path)), digits[3])
+
+
+def test_a_very_long_picture_is_scaled_before_it_is_squared():
+    long = np.zeros((2, 1_000_000), np.uint8)
+    long[:, :500_000] = 255
+    assert to_example(long, is_digit=False).shape == (28, 28, 1)
 
 
 def test_an_empty_picture_is_an_empty_example():

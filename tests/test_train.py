@@ -26,10 +26,10 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from job.config import resolve  # noqa: E402
-from job.errors import Interrupted, TrainingDiverged  # noqa: E402
+from job.errors import InputError, Interrupted, TrainingDiverged  # noqa: E402
 from job.progress import PlainProgress  # noqa: E402
-from job.runs import Run, open_run, settle  # noqa: E402
-from job.train import Alone, begin, train_and_evaluate  # noqa: E402
+from job.runs import Notes, Run, open_run, settle  # noqa: E402
+from job.train import Alone, begun, train_and_evaluate  # noqa: E402
 
 SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
 
@@ -42,8 +42,8 @@ def train(folder: Path, name: str, **more) -> dict:
 
 def train_run(run: Run, stop=lambda: 0) -> dict:
     progress = PlainProgress()
-    begin(run, progress)
-    return train_and_evaluate(run, progress, Alone(stop))
+    with begun(run, progress):
+        return train_and_evaluate(run, progress, Alone(stop))
 
 
 def stop_after(spans: int):
@@ -75,7 +75,7 @@ def test_interrupted_anywhere_a_run_ends_with_the_same_bits(model, tmp_path, mni
         with pytest.raises(Interrupted) as stopped:
             train(tmp_path, name, model=model, stop_requested=stop_after(spans))
         assert stopped.value.exit_code == 130
-        assert f"--name {name} goes on" in str(stopped.value)
+        assert f"lenet train --name {name} --storage {tmp_path}" in str(stopped.value)
         assert not (tmp_path / name / "result.json").exists()
         resumed = train(tmp_path, name, model=model)
         for key in ("weights_sha256", "best_weights_sha256", "test_accuracy", "val_loss"):
@@ -106,7 +106,7 @@ def test_ctrl_c_and_kill_from_outside(tmp_path, mnist, lenet):
         if number == signal.SIGINT:
             assert "Traceback" not in stderr
             assert "stopping after a checkpoint" in stderr
-            assert "--name r goes on from there" in stderr
+            assert "continue with: lenet train --name r" in stderr
     assert codes == [130, -9]
     resumed = lenet("train", "--name", "r", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
@@ -262,6 +262,37 @@ def test_evaluate_repeats_the_result(finished_run, lenet, tmp_path):
         assert done.stderr == ""
 
 
+def test_evaluate_repeats_the_validation_loss(finished_run, lenet, tmp_path):
+    done = lenet("evaluate", finished_run, "--split", "validation", "--json", cwd=tmp_path)
+    found, result = json.loads(done.stdout), result_of(finished_run)
+    assert found["loss"] == pytest.approx(result["val_loss"], rel=1e-6)
+    assert found["accuracy"] == result["val_accuracy"]
+
+
+def test_a_users_keras_json_changes_nothing(finished_run, lenet, tmp_path):
+    settings = {"floatx": "float16", "epsilon": 0.001, "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps({**settings, "backend": "jax"}))
+    done = lenet("evaluate", finished_run, "--json", cwd=tmp_path, KERAS_HOME=str(tmp_path))
+    assert json.loads(done.stdout)["loss"] == result_of(finished_run)["test_loss"]
+
+
+@pytest.mark.parametrize("content", ["{", "null", "[1]", "0", '{"best": 1}'])
+def test_evaluate_refuses_a_result_that_is_none(finished_run, lenet, tmp_path, content):
+    copy = Path(shutil.copytree(finished_run, tmp_path / "runs/smoke"))
+    (copy / "result.json").write_text(content)
+    done = lenet("evaluate", "smoke", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "result.json can't be trusted" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"step": null}', '{"step": 1e999}', ""])
+def test_unreadable_notes_do_not_stop_a_run(tmp_path, content, caplog):
+    run = settle({"storage": str(tmp_path), "name": "r"})
+    run.storage.write("reached.json", content.encode())
+    assert run.notes() == Notes()
+    assert "reached.json can't be read" in caplog.text
+
+
 def test_evaluate_refuses_weights_that_are_not_the_results(finished_run, lenet, tmp_path):
     copy = Path(shutil.copytree(finished_run, tmp_path / "runs/smoke"))
     result = {**result_of(copy), "best_weights_sha256": "0" * 64}
@@ -281,13 +312,31 @@ def test_overwrite_starts_anew(tmp_path, mnist):
 
 
 def test_fresh_names_never_meet(tmp_path):
-    names = set()
-    for _ in range(3):
-        run = settle({"storage": str(tmp_path)})
-        run.begin()
-        names.add(run.config.name)
-    assert len(names) == 3
+    names = [settle({"storage": str(tmp_path)}).config.name for _ in range(50)]
+    assert len(set(names)) > 48
     assert all(name.startswith("lenet5-mnist-") for name in names)
+
+
+def test_a_run_has_one_writer(tmp_path, mnist):
+    run = settle({**SETTINGS, "storage": str(tmp_path), "name": "r"})
+    with run.begun():
+        for again in (run, settle({"storage": str(tmp_path), "name": "r"})):
+            with pytest.raises(InputError, match=r"process \d+ on .* is training this run"):
+                train_run(again)
+    # A new run that was settled before another took its name.
+    with pytest.raises(InputError, match="used this name just now"):
+        train_run(run)
+
+
+def test_a_moved_run_goes_on_where_it_lies(tmp_path, mnist):
+    """The storage and data folders in its config are those of another time and place."""
+    with pytest.raises(Interrupted):
+        train(tmp_path / "there", "r", stop_requested=stop_after(1))
+    (tmp_path / "there").rename(tmp_path / "here")
+    run = settle({"storage": str(tmp_path / "here"), "name": "r"})
+    assert run.config.storage == str(tmp_path / "here")
+    assert train_run(run)["restarts"] == 1
+    assert not (tmp_path / "there").exists()
 
 
 def test_the_script_for_ray_submit_is_the_same_command(tmp_path):
