@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: train test venv lint lock clean
+.PHONY: train test venv chaos lint lock clean
 
 train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 	$(VENV)/bin/lenet train --recipe quick
@@ -20,6 +20,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
+
+chaos: venv  ## kill workers, nodes and drivers a hundred times; weights must not change
+	$(VENV)/bin/python tests/chaos.py --kills 100
 
 lint: venv
 	$(VENV)/bin/ruff format --check .

@@ -45,9 +45,6 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
             ("weight-decay-only", [*QUICK, "--label-smoothing", "0"]),
             ("label-smoothing-only", [*QUICK, "--weight-decay", "0"]),
             ("chosen", QUICK),
-            ("more-of-both", [*QUICK, "--weight-decay", "0.005", "--label-smoothing", "0.1"]),
-            ("batch-64", [*QUICK, "--batch-size", "64", "--learning-rate", "0.05"]),
-            ("adam", [*QUICK, "--optimizer", "adam", "--learning-rate", "0.003"]),
         ],
     ),
 }

@@ -80,6 +80,7 @@ class CheckpointStore:
             files: Content by file name.
             val_loss: Validation loss if the step ends an epoch; the lowest is kept.
         """
+        earlier = [entry for entry in self.entries() if entry.step < step]
         manifest = _manifest(step, files, self._digest)
         entry = Entry(step=step, manifest_sha256=_sha256(manifest), val_loss=val_loss)
         for name, content in files.items():
@@ -87,7 +88,7 @@ class CheckpointStore:
         self._storage.write(f"{entry.folder}/{MANIFEST}", manifest)
         # Crash window 1, anywhere above: the folder is not in the index. Readers see the previous
         # checkpoint; the folder is an orphan that the next save of this step overwrites.
-        kept, dropped = retained([*(e for e in self.entries() if e.step < step), entry])
+        kept, dropped = retained([*earlier, entry])
         self._storage.write(INDEX, _index(kept))
         # Crash window 2: the checkpoint counts, but dropped folders are still there. Nothing
         # names them; `remove_orphans` takes them away when the run goes on.

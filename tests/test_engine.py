@@ -13,7 +13,7 @@ start_tensorflow()
 
 import keras  # noqa: E402
 
-from job.config import resolve  # noqa: E402
+from job.config import TrainConfig, resolve  # noqa: E402
 from job.engine import DeviceSplit, Engine, predict  # noqa: E402
 from job.models import build_model  # noqa: E402
 from job.optimizers import build_optimizer  # noqa: E402
@@ -22,6 +22,11 @@ from job.state import sha256_of  # noqa: E402
 
 ROWS = 100
 BATCH = 32
+
+
+def plain(settings: dict) -> TrainConfig:
+    """A config without the quick recipe's regularisation, unless it is asked for."""
+    return resolve({"recipe": "notebook", **settings})
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def trained(config, small, cuts=()) -> Engine:
 def test_an_epoch_equals_plain_keras(optimizer, schedule, small):
     """The oracle is Keras' own `train_on_batch`, last partial batch included."""
     rate = 0.001 if optimizer in ("rmsprop", "adam") else 0.01
-    config = resolve(
+    config = plain(
         {"optimizer": optimizer, "schedule": schedule, "learning_rate": rate, "batch_size": BATCH}
     )
     engine = trained(config, small)
@@ -64,7 +69,7 @@ def test_an_epoch_equals_plain_keras(optimizer, schedule, small):
 
 @pytest.mark.parametrize("extra", [{"label_smoothing": 0.1}, {"weight_decay": 0.01}])
 def test_regularisation_equals_plain_keras(extra, small):
-    config = resolve({"batch_size": BATCH, "optimizer": "sgd", "learning_rate": 0.05, **extra})
+    config = plain({"batch_size": BATCH, "optimizer": "sgd", "learning_rate": 0.05, **extra})
     engine = trained(config, small)
     rows = batches(example_order(config.seed, 0, ROWS), BATCH)
     model = build_model("lenet5", seed=config.seed)
@@ -80,7 +85,7 @@ def test_regularisation_equals_plain_keras(extra, small):
 
 @pytest.mark.parametrize("model", ["lenet5", "ffnn"])
 def test_spans_of_any_length_give_the_same_bits(model, small):
-    config = resolve({"model": model, "batch_size": 8})
+    config = plain({"model": model, "batch_size": 8})
     whole = trained(config, small)
     cut = trained(config, small, cuts=(1, 2, 7))
     assert sha256_of(whole.weights().values()) == sha256_of(cut.weights().values())
@@ -90,7 +95,7 @@ def test_spans_of_any_length_give_the_same_bits(model, small):
 
 
 def test_restored_engine_goes_on_with_the_same_bits(small):
-    config = resolve({"model": "ffnn", "batch_size": 8, "optimizer": "adam"})
+    config = plain({"model": "ffnn", "batch_size": 8, "optimizer": "adam"})
     rows = batches(example_order(config.seed, 0, len(small)), 8)
     data = DeviceSplit.load(small)
     whole = trained(config, small)
@@ -103,14 +108,14 @@ def test_restored_engine_goes_on_with_the_same_bits(small):
 
 
 def test_restore_refuses_arrays_of_another_model(small):
-    lenet, ffnn = (Engine(resolve({"model": name}), total_steps=1) for name in ("lenet5", "ffnn"))
+    lenet, ffnn = (Engine(plain({"model": name}), total_steps=1) for name in ("lenet5", "ffnn"))
     with pytest.raises(ValueError, match=r"don't fit the model: .*lenet5/CONV1/bias"):
         lenet.restore(ffnn.weights(), ffnn.optimizer_arrays())
 
 
 def test_metrics_are_those_of_the_examples_and_not_of_the_padding(small):
     """One step over a padded batch, with a rate too small to move anything."""
-    config = resolve({"batch_size": 64, "optimizer": "sgd", "learning_rate": 1e-30})
+    config = plain({"batch_size": 64, "optimizer": "sgd", "learning_rate": 1e-30})
     engine = Engine(config, total_steps=1)
     rows = batches(np.arange(ROWS, dtype=np.int32), 64)
     metrics = engine.train_span(DeviceSplit.load(small), rows, 0)
@@ -123,7 +128,7 @@ def test_metrics_are_those_of_the_examples_and_not_of_the_padding(small):
 def test_evaluate_counts_each_example_once(splits):
     test = splits[2]
     part = type(test)(test.images[:1234], test.labels[:1234])
-    engine = Engine(resolve({}), total_steps=1)
+    engine = Engine(plain({}), total_steps=1)
     loss, accuracy = engine.evaluate(DeviceSplit.load(part))
     probabilities = predict(engine.model, part.images)
     assert accuracy == (probabilities.argmax(axis=1) == part.labels).mean()

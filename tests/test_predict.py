@@ -62,7 +62,7 @@ def test_any_picture_comes_close_to_the_original(digits, tmp_path, kind):
         assert example.dtype == np.uint8
         similarities.append(np.corrcoef(example.ravel(), digit.ravel())[0, 1])
     # A shift by one pixel, as by another idea of the centre, brings this mean down to 0.75.
-    assert np.mean(similarities) > 0.9
+    assert np.mean(similarities) > (0.85 if kind == "tiny" else 0.95)
     assert min(similarities) > 0.7
 
 
