@@ -75,8 +75,8 @@ def table(study: str) -> str:
     runs = document["runs"]
     lines = [
         "| setting | epochs, batch, optimizer | validation accuracy | test accuracy | n "
-        "| before training | notebook | training time |",
-        "|---|---|---|---|---|---|---|---|",
+        "| before training | notebook |",
+        "|---|---|---|---|---|---|---|",
     ]
     for setting in dict.fromkeys(run["setting"] for run in runs):
         group = [run for run in runs if run["setting"] == setting]
@@ -86,8 +86,7 @@ def table(study: str) -> str:
         lines.append(
             f"| {setting} | {how} | {spread(group, 'val_accuracy')} "
             f"| **{spread(group, 'test_accuracy')}** | {len(group)} "
-            f"| {spread(group, 'baseline_accuracy')} | {NOTEBOOK.get(setting, '')} "
-            f"| {statistics.median(run['train_seconds'] for run in group):.0f} s |"
+            f"| {spread(group, 'baseline_accuracy')} | {NOTEBOOK.get(setting, '')} |"
         )
     versions = runs[0]["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in ("tensorflow", "keras", "python"))
@@ -97,7 +96,7 @@ def table(study: str) -> str:
             "",
             f"Mean ± standard deviation over n seeds; {document['date']}, {runs[0]['device']}; "
             f"{named}. The weights with the best validation loss are kept; the test set is read "
-            f"once, by the finished run. Training time: median, machine shared with other work.",
+            "once, by the finished run.",
         ]
     )
 

@@ -22,7 +22,15 @@ from job.datasets import CATALOGUE, training_splits
 from job.download import obtain
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "train_rate.json"
-CASES = [("lenet5", 32), ("lenet5", 128), ("ffnn", 32), ("ffnn", 128)]
+# Model, our batch, their batch. The third case is the budget of the quick recipe: it trains
+# 8 × 48,000 images in the time in which `fit` at batch 32 trains 210,000, if the ratio is 1.83.
+CASES = [
+    ("lenet5", 32, 32),
+    ("lenet5", 128, 128),
+    ("lenet5", 128, 32),
+    ("ffnn", 32, 32),
+    ("ffnn", 128, 128),
+]
 IMAGES = {"lenet5": 9_600, "ffnn": 38_400}
 PAIRS = 5
 
@@ -67,12 +75,13 @@ def serve(work, images: int) -> None:
 
 def measure() -> None:
     rows = []
-    for model, batch in CASES:
+    for model, batch, their_batch in CASES:
         sides = [
-            Side([sys.executable, __file__, "--side", side, model, str(batch)])
-            for side in ("ours", "keras")
+            Side([sys.executable, __file__, "--side", side, model, str(size)])
+            for side, size in (("ours", batch), ("keras", their_batch))
         ]
-        rows.append({"model": model, "batch": batch, **paired(*sides, "images_per_second", PAIRS)})
+        measured = paired(*sides, "images_per_second", PAIRS)
+        rows.append({"model": model, "batch": batch, "their_batch": their_batch, **measured})
         print(json.dumps(rows[-1]), file=sys.stderr)
     from job.runtime import device_name
 
@@ -90,12 +99,14 @@ def table() -> str:
     """The kept figures as Markdown."""
     document = json.loads(RESULT.read_text())
     lines = [
-        "| model | batch | Keras `fit`, images/s | this project, images/s | ratio (min–max) |",
-        "|---|---|---|---|---|",
+        "| model | batch of `fit` | Keras `fit`, images/s | our batch | this project, images/s "
+        "| ratio (min–max) |",
+        "|---|---|---|---|---|---|",
     ]
     for row in document["rows"]:
         lines.append(
-            f"| {row['model']} | {row['batch']} | {row['theirs']:,.0f} | {row['ours']:,.0f} "
+            f"| {row['model']} | {row['their_batch']} | {row['theirs']:,.0f} "
+            f"| {row['batch']} | {row['ours']:,.0f} "
             f"| **{row['ratio']:.2f} ×** ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) |"
         )
     versions = ", ".join(f"{k} {v}" for k, v in document["versions"].items())

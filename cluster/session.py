@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ TRAIN_SETTINGS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
+
+
+CONNECT_SECONDS = 5.0
 
 
 class Share(NamedTuple):
@@ -55,6 +59,8 @@ def connected(address: str | None, *, verbose: bool) -> Iterator[None]:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["RAY_TQDM_PATCH_PRINT"] = "0"
+    if address not in (None, "auto", "local"):
+        _check_reachable(address)
     import ray
     from ray.exceptions import RaySystemError
 
@@ -76,6 +82,19 @@ def connected(address: str | None, *, verbose: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdecimal() or "/" in host:
+        raise InputError("--address", address, "give auto, local or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            "--address", address, f"no Ray cluster answers there ({error}); is its head running?"
+        ) from error
 
 
 def shares(config: TrainConfig) -> Share:
