@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.request
@@ -89,6 +90,7 @@ def obtain(name: str, data: str | None = None) -> Contents:
             reasons.append(f"  - {title}: {failure}")
             continue
         if title != "cache":
+            print(f"{name}: from {title}, verified", file=sys.stderr)
             try:
                 _store(contents, cache)
             except OSError as error:
