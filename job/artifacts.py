@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -108,8 +106,3 @@ def keras_file(model: keras.Model) -> bytes:
         path = Path(scratch) / "model.keras"
         model.save(path)
         return path.read_bytes()
-
-
-def to_json(value: Any) -> bytes:
-    # NaN is not JSON: better to fail here than in whoever reads the file.
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

@@ -105,7 +105,7 @@ class Run:
         for name in (RESULT_FILE, CHECKPOINTS, REACHED_FILE):
             self.storage.delete(name)
         document = {"created": self.created, "config": self.config.to_dict()}
-        self.storage.write(CONFIG_FILE, (json.dumps(document, indent=2) + "\n").encode())
+        self.storage.write(CONFIG_FILE, to_json(document))
         for name in set(content) - {CONFIG_FILE}:
             self.storage.delete(name)
 
@@ -232,6 +232,11 @@ def verified_best(run: Run) -> RunState:
             f"{RESULT_FILE} (SHA-256 differs)"
         )
     return state
+
+
+def to_json(document: dict[str, Any]) -> bytes:
+    """A document as it is kept. NaN is not JSON: better to fail here than in whoever reads it."""
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:

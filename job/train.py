@@ -19,7 +19,7 @@ from job.datasets import CATALOGUE, test_split, training_splits
 from job.download import obtain
 from job.errors import Interrupted, JobError, TrainingDiverged
 from job.progress import Progress
-from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run
+from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
 from job.state import RunState, sha256_of
 
 if TYPE_CHECKING:
@@ -163,21 +163,20 @@ def train_and_evaluate(
             val_loss=state.history[-1].val_loss if at_epoch_end else None,
         )
 
-    def skip(state: RunState) -> None:
+    def history(state: RunState) -> None:
+        artifacts.write_history(run.storage, state.history, run.created)
+
+    def reached(state: RunState) -> None:
+        run.note(dataclasses.replace(notes, step=state.step))
+
+    def chief_only(write: Callable[[RunState], None]) -> Callable[[RunState], None]:
         """All workers hold the same state; the first one keeps it."""
+        return write if is_chief else lambda state: None
 
     hooks = Hooks(
-        checkpoint=checkpoint if is_chief else skip,
-        epoch_end=(
-            (lambda state: artifacts.write_history(run.storage, state.history, run.created))
-            if is_chief
-            else skip
-        ),
-        reached=(
-            (lambda state: run.note(dataclasses.replace(notes, step=state.step)))
-            if is_chief
-            else skip
-        ),
+        checkpoint=chief_only(checkpoint),
+        epoch_end=chief_only(history),
+        reached=chief_only(reached),
         stop_requested=lambda: bool(outside.stop_requested()),
         checkpoint_requested=outside.checkpoint_requested,
         progress=progress,
@@ -285,7 +284,7 @@ def finish(
         },
     }
     run.storage.delete(REACHED_FILE)
-    run.storage.write(RESULT_FILE, artifacts.to_json(result))
+    run.storage.write(RESULT_FILE, to_json(result))
     return result
 
 
