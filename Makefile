@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 chaos: venv  ## kill workers, nodes and drivers a hundred times; weights must not change
-	$(VENV)/bin/python tests/chaos.py --kills 100
+	$(VENV)/bin/python tests/chaos.py --faults 100 --out docs/results/chaos.json
 
 lint: venv
 	$(VENV)/bin/ruff format --check .

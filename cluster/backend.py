@@ -29,6 +29,12 @@ class TensorflowAddresses(Backend):
             ]
         )
 
+    def on_shutdown(self, worker_group, backend_config) -> None:
+        # What a run keeps is in its storage already. Ray Train would first wait five seconds for
+        # workers to say goodbye, which stopped or stuck ones never do.
+        for worker in worker_group.get_workers():
+            ray.kill(worker.actor)
+
 
 @dataclasses.dataclass
 class TensorflowBackend(BackendConfig):

@@ -15,16 +15,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.session import Share, connected, shares
 from job.config import TrainConfig
-from job.errors import Interrupted, JobError, TrainingDiverged
+from job.errors import Displaced, Interrupted, JobError, TrainingDiverged
 from job.progress import Progress
 from job.runs import Run
 from job.train import begun
 
+if TYPE_CHECKING:
+    from cluster.mailbox import Event
+
 POLL_SECONDS = 0.2
+# Training leaves a machine so long before it is taken away: enough for a span of steps and a
+# checkpoint, while the rest of the time that was granted is still used.
+LEAVE_SECONDS = 10.0
 # Workers answer a request to stop after a span of steps; where none is heard, none is training.
 STOP_SECONDS = 15.0
 
@@ -53,7 +59,8 @@ def launch(
         Interrupted, TrainingDiverged: As `train_and_evaluate`.
         JobError: Workers failed more often than `max_failures`.
     """
-    with connected(run.config.address, verbose=verbose):
+    least, most = run.config.worker_limits
+    with connected(run.config.address, elastic=least < most, verbose=verbose):
         share = shares(run.config)
         with (
             begun(run, progress),
@@ -72,9 +79,31 @@ def _supervise(
 ) -> dict[str, Any]:
     import ray
 
-    from cluster.mailbox import open_mailbox, tell
+    from cluster.mailbox import open_mailbox
 
     mailbox = open_mailbox()
+    while True:
+        kind, value = _fit(run, trainer, mailbox, progress, stop_requested)
+        if kind != Displaced.__name__:
+            return _result(kind, value)
+        # A planned move, which Ray Train can't tell from a failure; so it is not its business.
+        progress.note(value[0])
+        # The other workers' words about the same.
+        ray.get(mailbox.take.remote(0))
+
+
+def _fit(
+    run: Run,
+    trainer: Callable[[Any], Any],
+    mailbox: Any,
+    progress: Progress,
+    stop_requested: Callable[[], int],
+) -> Event:
+    """One run of Ray Train, with as many restarts as it makes; returns how it ended."""
+    import ray
+
+    from cluster.mailbox import tell
+
     failure: list[BaseException] = []
 
     def fit() -> None:
@@ -93,9 +122,12 @@ def _supervise(
         is_over = not thread.is_alive()
         events = ray.get(mailbox.take.remote(stop_requested()))
         for kind, value in events:
-            if kind == "outcome":
-                return _result(*value)
-            tell(progress, (kind, value))
+            if kind != "outcome":
+                tell(progress, (kind, value))
+                continue
+            if value[0] == Displaced.__name__:
+                thread.join()
+            return value
         if is_over:
             raise JobError(_explanation(failure[0] if failure else None, run))
         if not stop_requested() or events:
@@ -200,6 +232,12 @@ class WorkerOutside:
         is_new = notice is not None and notice != self._notice
         self._notice = notice
         return is_new
+
+    def leave_requested(self) -> bool:
+        if self._notice is None:
+            return False
+        deadline = self._notice.deadline_ms
+        return deadline is None or time.time() > deadline / 1000 - LEAVE_SECONDS
 
     def alive(self, limit: float) -> None:
         self.watchdog.alive(limit)

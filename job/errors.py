@@ -27,6 +27,10 @@ class TrainingDiverged(JobError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 
 
+class Displaced(JobError):
+    """The run left a machine that is being taken away, and can go on elsewhere."""
+
+
 class Interrupted(JobError):
     """A signal ended the run after a checkpoint was written (exit code 128 + signal)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -35,8 +36,10 @@ class Hooks:
         epoch_end: Told of the state after each epoch.
         reached: Told of the state after each span.
         stop_requested: Whether to stop at the next chance; one worker's yes is enough.
-        checkpoint_requested: Whether to take a checkpoint now, because this machine is about to be
-            taken away; one worker's yes is enough.
+        checkpoint_requested: Whether to take a checkpoint now, because a machine will be taken
+            away; one worker's yes is enough.
+        leave_requested: Whether to stop now, because a machine is about to be taken away; one
+            worker's yes is enough.
         progress: Follows the run.
         alive: Called whenever something was achieved, with the longest time in seconds that may
             pass before it is called again.
@@ -47,14 +50,23 @@ class Hooks:
     reached: Callable[[RunState], None] = lambda state: None
     stop_requested: Callable[[], bool]
     checkpoint_requested: Callable[[], bool] = lambda: False
+    leave_requested: Callable[[], bool] = lambda: False
     progress: Progress
     alive: Callable[[float], None] = lambda limit: None
+
+
+class End(enum.Enum):
+    """Why training ended: all done, asked to stop, or to go on elsewhere."""
+
+    FINISHED = enum.auto()
+    STOPPED = enum.auto()
+    LEFT = enum.auto()
 
 
 class Agreement(NamedTuple):
     """What all workers do after a span, decided together."""
 
-    stop: bool
+    end: End | None
     checkpoint: bool
     next_span: int
 
@@ -77,12 +89,11 @@ def run_epochs(
     validation: DeviceSplit,
     config: TrainConfig,
     hooks: Hooks,
-) -> RunState:
+) -> tuple[RunState, End]:
     """Trains from `state` until the run is finished or a stop is requested.
 
     Returns:
-        The state reached; `is_finished` tells which of the two it was. A checkpoint of it was
-        taken.
+        The state reached, of which a checkpoint was taken, and why it goes no further.
 
     Raises:
         TrainingDiverged: The loss or a weight became NaN or infinite.
@@ -107,12 +118,12 @@ def run_epochs(
             hooks.progress.span(_report(state, config, len(rows)))
             agreed = _agree(engine, pace, hooks, state.step)
             pace.span_steps = agreed.next_span
-            if state.current.steps < len(rows) and (agreed.stop or agreed.checkpoint):
+            if state.current.steps < len(rows) and (agreed.end or agreed.checkpoint):
                 state = _checkpoint(engine, state, hooks)
                 pace.checkpointed()
                 hooks.alive(pace.patience)
-                if agreed.stop:
-                    return state
+                if agreed.end:
+                    return state, agreed.end
         hooks.alive(pace.evaluation_patience)
         began = time.perf_counter()
         state = _end_epoch(engine, state, validation)
@@ -123,23 +134,26 @@ def run_epochs(
         pace.checkpointed()
         hooks.progress.epoch(row, config.epochs, state.best_epoch == row.epoch)
         hooks.epoch_end(state)
-        if _agree(engine, pace, hooks, state.step).stop:
-            return state
+        end = _agree(engine, pace, hooks, state.step).end
+        if end and not is_finished(state, config):
+            return state, end
         hooks.alive(pace.patience)
-    return state
+    return state, End.FINISHED
 
 
 def _agree(engine: Engine, pace: _Pace, hooks: Hooks, step: int) -> Agreement:
     """Adds up the workers' wishes; what only a clock can tell is left to the first worker."""
     is_chief = engine.rank == 0
-    stop, checkpoint, next_span = engine.sum_over_workers(
+    stop, leave, checkpoint, next_span = engine.sum_over_workers(
         [
             int(hooks.stop_requested()),
+            int(hooks.leave_requested()),
             int(hooks.checkpoint_requested() or (is_chief and pace.checkpoint_due(step))),
             pace.span_steps if is_chief else 0,
         ]
     )
-    return Agreement(stop > 0, checkpoint > 0, next_span)
+    end = End.STOPPED if stop else End.LEFT if leave else None
+    return Agreement(end, checkpoint > 0, next_span)
 
 
 def _advance(state: RunState, metrics: StepMetrics, rows: np.ndarray, seconds: float) -> RunState:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from job.datasets import CATALOGUE, test_split, training_splits
 from job.download import obtain
-from job.errors import Interrupted, JobError, TrainingDiverged
+from job.errors import Displaced, Interrupted, JobError, TrainingDiverged
 from job.progress import Progress
 from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
 from job.state import RunState, sha256_of
@@ -56,6 +56,9 @@ class Outside(Protocol):
     def checkpoint_requested(self) -> bool:
         """Whether a checkpoint is wanted now, because a machine will be taken away."""
 
+    def leave_requested(self) -> bool:
+        """Whether training has to end here now and go on elsewhere, for the same reason."""
+
     def alive(self, limit: float) -> None:
         """Something was achieved; if nothing follows for `limit` seconds, this worker hangs."""
 
@@ -67,6 +70,9 @@ class Alone:
         self.stop_requested = stop_requested
 
     def checkpoint_requested(self) -> bool:
+        return False
+
+    def leave_requested(self) -> bool:
         return False
 
     def alive(self, limit: float) -> None:
@@ -117,6 +123,7 @@ def train_and_evaluate(
 
     Raises:
         Interrupted: A stop was requested; running again with the same name goes on.
+        Displaced: A machine is being taken away; running again elsewhere goes on.
         TrainingDiverged: The loss became NaN or infinite.
         JobError: No checkpoint can be trusted, or the workers don't agree on one.
     """
@@ -133,7 +140,7 @@ def train_and_evaluate(
     strategy = distribution(place.world)
     from job import artifacts
     from job.engine import DeviceSplit, Engine
-    from job.loop import Hooks, initial_state, is_finished, run_epochs
+    from job.loop import End, Hooks, initial_state, run_epochs
 
     steps_per_epoch = -(-len(train) // config.batch_size)
     engine = Engine(
@@ -179,11 +186,12 @@ def train_and_evaluate(
         reached=chief_only(reached),
         stop_requested=lambda: bool(outside.stop_requested()),
         checkpoint_requested=outside.checkpoint_requested,
+        leave_requested=outside.leave_requested,
         progress=progress,
         alive=outside.alive,
     )
     try:
-        state = run_epochs(
+        state, end = run_epochs(
             engine, state, DeviceSplit.load(train), DeviceSplit.load(validation), config, hooks
         )
     except TrainingDiverged as error:
@@ -192,7 +200,9 @@ def train_and_evaluate(
             f"the last good checkpoint is step {kept[-1].step:,}" if kept else "no checkpoint yet"
         )
         raise TrainingDiverged(f"{error}; {last} in {run.storage.uri}") from None
-    if not is_finished(state, config):
+    if end is End.LEFT:
+        raise Displaced(f"left a machine that is being taken away at step {state.step:,}")
+    if end is End.STOPPED:
         raise Interrupted(
             f"stopped at step {state.step:,} with a checkpoint in {run.storage.uri}; "
             f"continue with: {run.command}",

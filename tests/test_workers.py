@@ -16,7 +16,10 @@ import psutil
 import pytest
 from conftest import command, environment, result_of
 
-SETTINGS = ["--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"]
+SETTINGS = [
+    *("--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"),
+    *("--learning-rate", "0.02"),
+]
 # Half a processor each: four workers fit on a machine with two.
 WORKERS = ["--address", "local", "--cpus-per-worker", "0.5"]
 
@@ -31,7 +34,10 @@ def history(run: Path) -> list[dict[str, float]]:
 def runs(lenet, tmp_path_factory, mnist) -> dict[tuple[str, int, int], Path]:
     """Runs by (model, workers, repetition)."""
     folder = tmp_path_factory.mktemp("workers")
-    cases = [("lenet5", 1, 0), ("lenet5", 2, 0), ("lenet5", 2, 1), ("ffnn", 1, 0), ("ffnn", 4, 0)]
+    cases = [
+        *(("lenet5", 1, 0), ("lenet5", 2, 0), ("lenet5", 2, 1), ("lenet5", 4, 0)),
+        *(("ffnn", 1, 0), ("ffnn", 2, 0), ("ffnn", 4, 0)),
+    ]
     for model, workers, repetition in cases:
         where = WORKERS if workers > 1 else []
         name = f"{model}-{workers}-{repetition}"
@@ -50,7 +56,8 @@ def runs(lenet, tmp_path_factory, mnist) -> dict[tuple[str, int, int], Path]:
     return {case: folder / "runs" / "{}-{}-{}".format(*case) for case in cases}
 
 
-@pytest.mark.parametrize(("model", "workers"), [("lenet5", 2), ("ffnn", 4)])
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("model", ["lenet5", "ffnn"])
 def test_the_curve_is_that_of_one_worker(runs, model, workers):
     """Sums over 100 examples are rounded in another order, 1e-7 a step; momentum and 40 steps make
     2e-5 of it (measured), and one of 12,000 examples may fall on the other side. An example counted
@@ -75,22 +82,9 @@ def started(folder: Path, name: str, *extra: object) -> subprocess.Popen:
         return subprocess.Popen(command(*arguments), cwd=folder, env=environment(), stderr=log)
 
 
-def training_workers(driver: subprocess.Popen) -> list[psutil.Process]:
-    """The processes in which Ray Train runs this driver's workers."""
-    return [
-        process
-        for process in psutil.Process(driver.pid).children(recursive=True)
-        if "RayTrainWorker" in " ".join(process.cmdline())
-    ]
-
-
-def wait_for_new_checkpoint(run: Path, driver: subprocess.Popen, before: str = "") -> str:
-    """Waits until the run has committed another checkpoint; fails when the driver ends first."""
-    index = run / "checkpoints" / "index.json"
-    while True:
-        content = index.read_text() if index.exists() else ""
-        if content != before:
-            return content
+def wait_for_new_checkpoint(run: Path, driver: subprocess.Popen) -> None:
+    """Waits until the run has committed a checkpoint; fails when the driver ends first."""
+    while not (run / "checkpoints" / "index.json").exists():
         assert driver.poll() is None, "the run ended before it could be disturbed"
         time.sleep(0.01)
 
@@ -101,30 +95,17 @@ def expect_result(driver: subprocess.Popen, folder: Path, name: str) -> dict:
     return result_of(folder / "runs" / name)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_worker_is_replaced_and_the_bits_stay_the_same(runs, tmp_path, number):
+def test_ctrl_c_costs_nothing(runs, tmp_path):
+    """Kills of workers, nodes and drivers are the business of test_chaos."""
     driver = started(tmp_path, "r", "--checkpoint-every", "5")
     wait_for_new_checkpoint(tmp_path / "runs/r", driver)
-    training_workers(driver)[-1].send_signal(number)
-    result = expect_result(driver, tmp_path, "r")
-    assert result["weights_sha256"] == result_of(runs["lenet5", 2, 0])["weights_sha256"]
-    assert result["restarts"] == 1
-    assert result["lost_steps"] <= 8 + 5
-
-
-def test_a_lost_driver_and_ctrl_c_cost_nothing(runs, tmp_path):
-    checkpoints = ""
-    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
-        driver = started(tmp_path, "r", "--checkpoint-every", "5")
-        checkpoints = wait_for_new_checkpoint(tmp_path / "runs/r", driver, checkpoints)
-        orphans = psutil.Process(driver.pid).children(recursive=True)
-        driver.send_signal(number)
-        assert driver.wait() == code
-        psutil.wait_procs(orphans, timeout=60)
-        checkpoints = (tmp_path / "runs/r/checkpoints/index.json").read_text()
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait() == 130
+    assert "continue with: lenet train --name r" in (tmp_path / "r.log").read_text()
     result = expect_result(started(tmp_path, "r"), tmp_path, "r")
     assert result["weights_sha256"] == result_of(runs["lenet5", 2, 0])["weights_sha256"]
-    assert result["restarts"] == 2
+    assert result["restarts"] == 1
+    assert result["lost_steps"] == 0
 
 
 BAD = {
