@@ -47,17 +47,25 @@ class Side:
 
 
 def paired(ours: Side, theirs: Side, key: str, pairs: int) -> dict[str, Any]:
-    """Measures both sides in turn.
-
-    Returns:
-        `ours` and `theirs` (median of `key`), `ratio` (median of ours / theirs pair by pair) with
-        `ratio_min` and `ratio_max`, and all values under `pairs`.
-    """
+    """Measures both sides in turn; returns what `compared` does."""
     try:
         ours.measure(), theirs.measure()  # warm-up, not counted
         values = [(ours.measure()[key], theirs.measure()[key]) for _ in range(pairs)]
     finally:
         ours.close(), theirs.close()
+    return compared(values)
+
+
+def compared(values: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Compares what was measured in turn.
+
+    Args:
+        values: Our figure and theirs, for each pair.
+
+    Returns:
+        `ours` and `theirs` (medians), `ratio` (median of ours / theirs pair by pair) with
+        `ratio_min` and `ratio_max`, and all values under `pairs`.
+    """
     ratios = [a / b for a, b in values]
     return {
         "ours": statistics.median(a for a, _ in values),

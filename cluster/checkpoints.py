@@ -9,6 +9,10 @@
 
 The index is the only commit point. Its replacement is atomic, so a reader sees a checkpoint with
 all its files or does not see it at all. The crash windows are named where they occur.
+
+The index is only ever replaced over the version that was read, and it counts the attempts to train:
+what an earlier attempt still has under way (a worker that was cut off, but reaches the store) can't
+be committed any more once a later one has begun.
 """
 
 from __future__ import annotations
@@ -18,10 +22,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cluster.storage import Storage
+from cluster.storage import Conflict, Storage
 
 FORMAT = 1
 INDEX = "index.json"
@@ -35,6 +39,10 @@ FOLDER = re.compile(r"step-(\d{8,})")
 log = logging.getLogger(__name__)
 
 
+class Superseded(Exception):
+    """A later attempt trains this run; this one may not commit any more."""
+
+
 class BadCheckpoint(Exception):
     """A checkpoint is missing a file or holds other bytes than were committed."""
 
@@ -46,10 +54,20 @@ class Entry:
     step: int
     manifest_sha256: str
     val_loss: float | None
+    pinned: bool = False
 
     @property
     def folder(self) -> str:
         return f"step-{self.step:08d}"
+
+
+class Index(NamedTuple):
+    """The committed checkpoints, oldest first, the attempt that may add to them, and the version of
+    the file in which they stand."""
+
+    entries: list[Entry]
+    attempt: int
+    version: str | None
 
 
 class Restored(NamedTuple):
@@ -71,6 +89,14 @@ class CheckpointStore:
     def __init__(self, storage: Storage, config_digest: str) -> None:
         self._storage = storage
         self._digest = config_digest
+        self._attempt: int | None = None
+        # What this object wrote last, which saves a request where nobody else writes.
+        self._known: Index | None = None
+
+    def claim(self) -> None:
+        """Begins a new attempt: stores that claimed before can't commit any more."""
+        index = self._update(lambda index: index._replace(attempt=index.attempt + 1))
+        self._attempt = index.attempt
 
     def save(self, step: int, files: Mapping[str, bytes], *, val_loss: float | None = None) -> None:
         """Writes a checkpoint and commits it; afterwards retention removes old ones.
@@ -79,8 +105,10 @@ class CheckpointStore:
             step: Global step, the checkpoint's name.
             files: Content by file name.
             val_loss: Validation loss if the step ends an epoch; the lowest is kept.
+
+        Raises:
+            Superseded: A later attempt has begun.
         """
-        earlier = [entry for entry in self.entries() if entry.step < step]
         manifest = _manifest(step, files, self._digest)
         entry = Entry(step=step, manifest_sha256=_sha256(manifest), val_loss=val_loss)
         for name, content in files.items():
@@ -88,12 +116,38 @@ class CheckpointStore:
         self._storage.write(f"{entry.folder}/{MANIFEST}", manifest)
         # Crash window 1, anywhere above: the folder is not in the index. Readers see the previous
         # checkpoint; the folder is an orphan that the next save of this step overwrites.
-        kept, dropped = retained([*earlier, entry])
-        self._storage.write(INDEX, _index(kept))
+        dropped: list[Entry] = []
+
+        def commit(index: Index) -> Index:
+            earlier = [known for known in index.entries if known.step < step]
+            kept, dropped[:] = retained([*earlier, entry])
+            return index._replace(entries=kept)
+
+        self._update(commit)
         # Crash window 2: the checkpoint counts, but dropped folders are still there. Nothing
         # names them; `remove_orphans` takes them away when the run goes on.
         for old in dropped:
             self._storage.delete(old.folder)
+
+    def pin(self, step: int, pinned: bool = True) -> None:
+        """Keeps a checkpoint for good, or no longer. Raises KeyError where there is none."""
+
+        def change(index: Index) -> Index:
+            if step not in {entry.step for entry in index.entries}:
+                raise KeyError(step)
+            return index._replace(
+                entries=[
+                    dataclasses.replace(e, pinned=pinned) if e.step == step else e
+                    for e in index.entries
+                ]
+            )
+
+        self._update(change)
+
+    @property
+    def last_committed(self) -> int | None:
+        """The newest step that is known to be committed, without asking the storage."""
+        return self._known.entries[-1].step if self._known and self._known.entries else None
 
     def restore(self) -> Restored | None:
         """The newest checkpoint that verifies, or None where nothing was ever committed.
@@ -118,21 +172,49 @@ class CheckpointStore:
     def entries(self) -> list[Entry]:
         """The committed checkpoints, oldest first. An index that can't be trusted is replaced by
         what the folders themselves prove, with a warning."""
+        return self._index().entries
+
+    def _index(self) -> Index:
+        # The version first: should the file change before it is read, the write over it is refused.
+        version = self._storage.version(INDEX)
         try:
-            return _parse_index(self._storage.read(INDEX, limit=MAX_DOCUMENT_BYTES))
+            raw = self._storage.read(INDEX, limit=MAX_DOCUMENT_BYTES)
+            return Index(*_parse_index(raw), version)
         except FileNotFoundError:
             if not self._folders():
-                return []
+                return Index([], 0, None)
             problem = "is missing"
         except (OSError, ValueError) as error:
             problem = str(error)
         log.warning("%s/%s %s; reading the folders instead", self._storage.uri, INDEX, problem)
-        return sorted(self._scan(), key=lambda e: e.step)
+        return Index(sorted(self._scan(), key=lambda e: e.step), self._attempt or 0, version)
+
+    def _update(self, change: Callable[[Index], Index]) -> Index:
+        """Replaces the index by what `change` makes of it; again, where another was faster."""
+        while True:
+            index = self._known or self._index()
+            if self._attempt is not None and index.attempt > self._attempt:
+                raise Superseded(
+                    f"another attempt has begun to train the run in {self._storage.uri}"
+                )
+            wanted = change(index)
+            try:
+                version = self._storage.write_if(INDEX, _to_json(wanted), index.version)
+            except Conflict:
+                self._known = None
+                continue
+            self._known = wanted._replace(version=version)
+            return self._known
+
+    def orphans(self) -> list[str]:
+        """The folders that crashed attempts left and the index does not name."""
+        folders = self._folders()
+        named = {entry.folder for entry in self.entries()}
+        return [name for name in folders if name not in named]
 
     def remove_orphans(self) -> list[str]:
-        """Removes the folders that crashed attempts left and the index does not name."""
-        named = {entry.folder for entry in self.entries()}
-        orphans = [name for name in self._folders() if name not in named]
+        """Removes them, for the one writer of the run only."""
+        orphans = self.orphans()
         for name in orphans:
             self._storage.delete(name)
         return orphans
@@ -184,10 +266,10 @@ class CheckpointStore:
 
 
 def retained(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Splits checkpoints into those to keep (the last two, and the best by validation loss) and
-    those to drop. The newest is always kept."""
+    """Splits checkpoints into those to keep (the last two, the best by validation loss, and pinned
+    ones) and those to drop. The newest is always kept."""
     ordered = sorted(entries, key=lambda e: e.step)
-    keep = {e.step for e in ordered[-KEEP_LAST:]}
+    keep = {e.step for e in ordered[-KEEP_LAST:]} | {e.step for e in ordered if e.pinned}
     measured = [e for e in ordered if e.val_loss is not None]
     if measured:
         keep.add(min(measured, key=lambda e: e.val_loss).step)
@@ -226,26 +308,30 @@ def _parse_manifest(raw: bytes) -> dict[str, Any]:
         raise BadCheckpoint(f"{MANIFEST} is not a manifest ({error!r})") from error
 
 
-def _index(entries: list[Entry]) -> bytes:
-    body = [dataclasses.asdict(entry) for entry in entries]
-    return json.dumps(
-        {"format": FORMAT, "sha256": _sha256(json.dumps(body).encode()), "checkpoints": body},
-        indent=1,
-    ).encode()
+def _to_json(index: Index) -> bytes:
+    body = {
+        "attempt": index.attempt,
+        "checkpoints": [dataclasses.asdict(entry) for entry in index.entries],
+    }
+    return json.dumps({"format": FORMAT, "sha256": _digest_of(body), **body}, indent=1).encode()
 
 
-def _parse_index(raw: bytes) -> list[Entry]:
-    """Raises ValueError for anything that `_index` did not write."""
+def _parse_index(raw: bytes) -> tuple[list[Entry], int]:
+    """Raises ValueError for anything that `_to_json` did not write."""
     try:
         document = json.loads(raw)
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
-        body = document["checkpoints"]
-        if _sha256(json.dumps(body).encode()) != document["sha256"]:
+        body = {name: document[name] for name in ("attempt", "checkpoints")}
+        if _digest_of(body) != document["sha256"]:
             raise ValueError("its SHA-256 does not match its content")
-        return [Entry(**entry) for entry in body]
+        return [Entry(**entry) for entry in body["checkpoints"]], int(body["attempt"])
     except (LookupError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"not an index of checkpoints ({error!r})") from error
+
+
+def _digest_of(document: Any) -> str:
+    return _sha256(json.dumps(document).encode())
 
 
 def _sha256(content: bytes) -> str:

@@ -21,7 +21,7 @@ from cluster.session import Share, connected, shares
 from job.config import TrainConfig
 from job.errors import Displaced, Interrupted, JobError, TrainingDiverged
 from job.progress import Progress
-from job.runs import Run
+from job.runs import Run, absolute
 from job.train import begun
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _trainer(run: Run, share: Share, book: str, verbose: bool, mailbox: Any) -> 
     payload = {
         "config": run.config.to_dict(),
         "created": run.created,
-        "storage": os.path.abspath(run.config.storage),
+        "storage": absolute(run.config.storage),
         "cpus": share.cpus,
         "verbose": verbose,
         "mailbox": mailbox,
@@ -181,7 +181,7 @@ def _work(payload: dict[str, Any]) -> None:
     from cluster.mailbox import WorkerEnd
     from cluster.storage import open_storage
     from cluster.watchdog import Watchdog
-    from job.progress import Silent
+    from job.progress import Silent, warnings_to
     from job.train import Place, train_and_evaluate
 
     context = ray.train.get_context()
@@ -193,7 +193,7 @@ def _work(payload: dict[str, Any]) -> None:
     config = TrainConfig(**{**payload["config"], "storage": payload["storage"]})
     run = Run(
         config=config,
-        storage=open_storage(config.storage).at(config.name),
+        storage=open_storage(config.storage, patience=config.storage_timeout).at(config.name),
         created=payload["created"],
     )
     mail = WorkerEnd(payload["mailbox"])
@@ -201,7 +201,11 @@ def _work(payload: dict[str, Any]) -> None:
     outside = WorkerOutside(mail if place.rank == 0 else None, watchdog)
     progress = mail if place.rank == 0 else Silent()
     try:
-        result = train_and_evaluate(run, progress, outside, place=place, verbose=payload["verbose"])
+        # Every worker's: only the first one's progress goes anywhere.
+        with warnings_to(progress):
+            result = train_and_evaluate(
+                run, progress, outside, place=place, verbose=payload["verbose"]
+            )
     except (Interrupted, JobError) as end:
         # An end that another attempt would not change, so no failure for Ray Train. Mostly all
         # workers meet it at the same step; but one may be the only one that can't read its data.

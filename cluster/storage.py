@@ -1,5 +1,5 @@
 """Where runs are kept. Everything a run writes goes through this interface, so that a local folder
-and (later) an object store behave alike.
+and an object store (`cluster/object_storage.py`) behave alike.
 
 Paths are relative, with `/` between parts. A write is atomic and durable: a reader sees the old
 content or the new, also after a crash, and an acknowledged write stays.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -19,14 +20,26 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from job.errors import InputError
+from job.errors import InputError, JobError
 
 WRITING = ".writing-"
 LOCK_FILE = ".lock"
 
 
+# How long a command waits for a store that does not answer; a run in training waits longer.
+QUICK_SECONDS = 10.0
+
+
 class Held(Exception):
     """Another writer holds the lock; the message names it."""
+
+
+class Conflict(Exception):
+    """A conditional write found other content than it was told to replace."""
+
+
+class StoreError(JobError):
+    """The store refused a request, or did not answer for too long; the message says why."""
 
 
 class Storage(Protocol):
@@ -50,6 +63,22 @@ class Storage(Protocol):
     def write(self, path: str, content: bytes) -> None:
         """Creates or replaces a file, atomically and durably."""
 
+    def version(self, path: str) -> str | None:
+        """What tells this content of a file from any other; None where there is no file."""
+
+    def write_if(self, path: str, content: bytes, version: str | None) -> str:
+        """Writes like `write`, but only over the given version (None: only where no file is).
+
+        Returns:
+            The new version.
+
+        Raises:
+            Conflict: Another writer was there first.
+        """
+
+    def files(self) -> dict[str, int]:
+        """Sizes in bytes of all files below, by path."""
+
     def list(self) -> list[str]:
         """Names directly below the root, sorted, without hidden ones; empty where nothing is."""
 
@@ -62,9 +91,18 @@ class Storage(Protocol):
     def locked(self) -> AbstractContextManager[None]:
         """Keeps other writers out for the time of the block. Raises Held where one is in."""
 
+    def holder(self) -> str | None:
+        """The writer that `locked` would meet, None where there is none."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a write takes so long that training must not wait for it."""
+
 
 class LocalStorage:
     """A folder on disk."""
+
+    is_remote = False
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -101,6 +139,27 @@ class LocalStorage:
             raise
         # A crash before this line may still bring the old file back.
         _sync_folder(target.parent)
+
+    def version(self, path: str) -> str | None:
+        try:
+            return hashlib.sha256(self._path(path).read_bytes()).hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def write_if(self, path: str, content: bytes, version: str | None) -> str:
+        target = self._path(path)
+        _make_folders(target.parent)
+        # The kernel gives this lock up, too, when its holder dies.
+        with target.with_name(f".{target.name}.lock").open("a") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            if self.version(path) != version:
+                raise Conflict(str(target))
+            self.write(path, content)
+        return hashlib.sha256(content).hexdigest()
+
+    def files(self) -> dict[str, int]:
+        found = (p for p in self.root.rglob("*") if p.is_file() and not p.name.startswith("."))
+        return {p.relative_to(self.root).as_posix(): p.stat().st_size for p in found}
 
     def list(self) -> list[str]:
         if not self.root.is_dir():
@@ -145,19 +204,57 @@ class LocalStorage:
             yield
             stream.truncate(0)
 
+    def holder(self) -> str | None:
+        try:
+            with (self.root / LOCK_FILE).open("r") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return None
+                except BlockingIOError:
+                    return stream.read(200).strip() or "another process"
+        except FileNotFoundError:
+            return None
+
     def _path(self, path: str) -> Path:
-        parts = path.split("/")
-        if any(part in ("", ".", "..") for part in parts):
-            raise ValueError(f"not a relative path of plain names: {path!r}")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*plain_parts(path))
 
 
-def open_storage(uri: str) -> Storage:
-    """The storage behind a `--storage` value. Raises InputError for an unknown kind."""
-    scheme, separator, _ = uri.partition("://")
-    if separator:
-        raise InputError("--storage", uri, f"{scheme}:// is not supported; name a local folder")
-    return LocalStorage(uri)
+def plain_parts(path: str) -> list[str]:
+    """The names of a relative path. Raises ValueError for anything that leads elsewhere."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"not a relative path of plain names: {path!r}")
+    return parts
+
+
+def open_storage(uri: str, *, patience: float = QUICK_SECONDS) -> Storage:
+    """The storage behind a `--storage` value.
+
+    Args:
+        uri: A local folder, or `s3://BUCKET/PREFIX`.
+        patience: Seconds for which an object store may fail to answer.
+
+    Raises:
+        InputError: An unknown kind of place, or one that carries a secret.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return LocalStorage(uri)
+    if scheme != "s3":
+        raise InputError("--storage", uri, "name a local folder or s3://BUCKET/PREFIX")
+    if "@" in rest or "?" in rest:
+        # Not shown again: it may hold a secret, and errors are logged.
+        raise InputError(
+            "--storage",
+            "s3://...",
+            "give s3://BUCKET/PREFIX only; credentials belong into the "
+            "standard AWS places (environment, profile or instance profile)",
+        )
+    # boto3 takes a third of a second to import, which a run on disk need not wait for.
+    from cluster.object_storage import Connection, S3Storage
+
+    bucket, _, prefix = rest.partition("/")
+    return S3Storage(bucket, prefix.strip("/"), Connection(patience=patience))
 
 
 def _make_folders(folder: Path) -> None:

@@ -66,7 +66,10 @@ def json_option(command: Callable) -> Callable:
 
 
 storage_option = click.option(
-    "--storage", default="runs", metavar="FOLDER", help="Folder in which runs are kept.  [runs]"
+    "--storage",
+    default="runs",
+    metavar="PLACE",
+    help="Where runs are kept: a folder, or s3://BUCKET/PREFIX.  [runs]",
 )
 
 
@@ -80,14 +83,18 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
     A run that was interrupted goes on when it is called again with the same --name.
     """
-    from job.progress import training_progress
+    from job.progress import training_progress, warnings_to
     from job.runs import settle
     from job.train import Alone, begun, stop_on_signal, train_and_evaluate
 
     given = {name: value for name, value in options.items() if value is not None}
     run = settle(given, overwrite=overwrite)
     run.storage.probe()
-    with training_progress() as progress, stop_on_signal(progress) as stop:
+    with (
+        training_progress() as progress,
+        warnings_to(progress),
+        stop_on_signal(progress) as stop,
+    ):
         if run.config.worker_limits == (1, 1) and run.config.address is None:
             with begun(run, progress):
                 result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
@@ -131,7 +138,7 @@ def summary(result: dict[str, Any], folder: str) -> str:
     show_default=True,
     help="Which examples.",
 )
-@click.option("--data", metavar="FOLDER", help="Folder of the data set, as for training.")
+@click.option("--data", metavar="PLACE", help="Where the data set is, as for training.")
 @verbose_option
 @json_option
 def evaluate(
@@ -166,19 +173,20 @@ def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_jso
 
     Pictures may have any size, dark on light or light on dark.
     """
-    from job.datasets import CATALOGUE
+    from job.examples import dataset_of
     from job.predict import describe, read_examples
     from job.runs import open_run, verified_best
 
     opened = open_run(run, storage)
     state = verified_best(opened)
-    dataset = CATALOGUE[opened.config.dataset]
-    examples = read_examples(list(images), dataset.name)
+    dataset = dataset_of(opened)
+    examples = read_examples(list(images), is_digit=dataset.is_digits)
     _start(verbose)
     from job.engine import predict as predict_images
     from job.evaluate import model_with
 
-    probabilities = predict_images(model_with(opened, state.best_weights), examples)
+    model = model_with(opened, state.best_weights, len(dataset.labels))
+    probabilities = predict_images(model, examples)
     results = [describe(*pair, dataset.labels) for pair in zip(images, probabilities, strict=True)]
     if as_json:
         print(json.dumps(results))
@@ -190,23 +198,36 @@ def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_jso
 
 
 @cli.command()
-@click.argument("action", type=click.Choice(["show", "verify", "download"]), default="show")
-@click.argument("names", metavar="[DATASET]...", nargs=-1)
-@click.option("--data", metavar="FOLDER", help="Look in this folder instead of the cache.")
+@click.argument(
+    "action", type=click.Choice(["show", "verify", "download", "stage"]), default="show"
+)
+@click.argument("names", metavar="[DEST] [DATASET]...", nargs=-1)
+@click.option("--data", metavar="PLACE", help="Look there instead of in the cache.")
 def data(action: str, names: Sequence[str], data: str | None) -> None:
-    """Show, verify or download the data sets (all of them, or those named).
+    """Show, verify, download or stage the data sets (all of them, or those named).
 
     show lists what is cached; verify checks every byte against the published SHA-256; download
-    fetches what is missing.
+    fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX, from
+    which `lenet train --data DEST/DATASET` reads.
     """
     from job.datasets import CATALOGUE, test_split, training_splits
     from job.download import cached, obtain
     from job.errors import nearest
 
+    if action == "stage":
+        if not names:
+            raise InputError("DEST", None, "say where to: a folder or s3://BUCKET/PREFIX")
+        destination, *names = names
     for name in names:
         if name not in CATALOGUE:
             choices = ", ".join(CATALOGUE)
             raise InputError("DATASET", name, f"choose one of {choices}{nearest(name, CATALOGUE)}")
+    if action == "stage":
+        from job.examples import stage
+
+        for name, place in stage(destination, names or list(CATALOGUE), data):
+            print(f"{name}: {place}")
+        return
     missing = []
     for name in names or CATALOGUE:
         dataset = CATALOGUE[name]
@@ -226,6 +247,63 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
                 print(f"   ok {file.sha256} {file.name}")
     if action == "verify" and missing:
         raise JobError(f"not verified: {', '.join(missing)}; `lenet data download` fetches them")
+
+
+@cli.command()
+@click.argument("run", required=False)
+@storage_option
+@click.option(
+    "--pin", type=int, metavar="STEP", help="Keep RUN's checkpoint of this step for good."
+)
+@click.option("--unpin", type=int, metavar="STEP", help="No longer keep it.")
+@click.option("--clean", is_flag=True, help="Remove what crashed attempts left; asks first.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+def runs(
+    run: str | None,
+    storage: str,
+    pin: int | None,
+    unpin: int | None,
+    clean: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """List the runs kept in a place, or show RUN with its checkpoints."""
+    from job import listing, show
+
+    if run is None and (pin is not None or unpin is not None):
+        raise InputError("RUN", None, "name the run whose checkpoint is meant")
+    found = listing.list_runs(storage)
+    if run is not None:
+        found = [listed for listed in found if listed.name == run]
+        if not found:
+            raise InputError("RUN", run, f"no such run in {storage}; `lenet runs` lists them")
+    for step, pinned in ((pin, True), (unpin, False)):
+        if step is not None:
+            listing.pin(storage, run, step, pinned)
+    if clean:
+        _clean(storage, found, yes)
+    elif as_json:
+        print(json.dumps(show.as_documents(storage, found, detail=run is not None)))
+    else:
+        show.print_runs(storage, found, detail=run is not None)
+
+
+def _clean(storage: str, found: Sequence[Any], yes: bool) -> None:
+    from cluster.storage import Held
+    from job import listing
+
+    left = listing.orphans(storage, found)
+    for name, folders in left.items():
+        print(f"{name}: {', '.join(folders)}")
+    if not left:
+        print("nothing to remove")
+    elif yes or click.confirm("Remove these unfinished checkpoints?"):
+        for name in left:
+            try:
+                listing.remove_orphans(storage, name)
+            except Held as holder:
+                raise JobError(f"{name}: {holder} trains this run; nothing was removed") from holder
 
 
 @cli.command()

@@ -21,7 +21,7 @@ from job.models import MODELS
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 SCHEDULES = ("constant", "warmup-cosine")
 PRECISIONS = ("float32", "mixed_bfloat16")
-DATASETS = ("mnist", "fashion-mnist")
+DATASETS = ("mnist", "fashion-mnist", "own")
 
 Parser = Callable[[Any], Any]
 
@@ -135,16 +135,16 @@ class TrainConfig:
     dataset: str = option(
         "mnist",
         choice(*DATASETS),
-        f"Data set: {', '.join(DATASETS)}.",
+        f"Data set: {', '.join(DATASETS)} (the one at --data).",
         metavar="NAME",
     )
     data: str | None = option(
         None,
         optional(text),
-        "Folder that holds the data set's IDX files (also .gz) or mnist.npz; "
-        "without it they are found or downloaded.",
+        "Where the data set is: a folder of IDX files (also .gz), mnist.npz or Parquet, or "
+        "s3://BUCKET/PREFIX of Parquet; without it, it is found or downloaded.",
         fixed=False,
-        metavar="FOLDER",
+        metavar="PLACE",
     )
     recipe: str = option(
         "quick",
@@ -236,7 +236,7 @@ class TrainConfig:
         3, integer(0), "How often lost workers are replaced before the run fails.", fixed=False
     )
     hang_timeout: float = option(
-        8.0,
+        6.0,
         number(minimum=1, maximum=3600),
         "Seconds without a sign of life after which workers give up an attempt.",
         fixed=False,
@@ -252,9 +252,17 @@ class TrainConfig:
     storage: str = option(
         "runs",
         text,
-        "Folder in which runs are kept.",
+        "Where runs are kept: a folder, or s3://BUCKET/PREFIX.",
         fixed=False,
-        metavar="FOLDER",
+        metavar="PLACE",
+    )
+    storage_timeout: float = option(
+        600.0,
+        number(minimum=1, maximum=86400),
+        "Seconds for which an object store may stay away before the run fails; training goes on "
+        "meanwhile, checkpoints wait.",
+        fixed=False,
+        metavar="SECONDS",
     )
     name: str | None = option(
         None,

@@ -13,13 +13,11 @@ import io
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from job.errors import InputError
-
-VALIDATION_ROWS = 12_000
 
 
 class IdxFile(NamedTuple):
@@ -37,24 +35,40 @@ class IdxFile(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """An entry of the catalogue."""
+    """What there is to know about a data set without its bytes: an entry of the catalogue, or a
+    user's own set."""
 
     name: str
     files: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
     labels: tuple[str, ...]
     is_digits: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "files": [file._asdict() for file in self.files]}
 
-def _files(*hashes: str) -> tuple[IdxFile, IdxFile, IdxFile, IdxFile]:
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Dataset:
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+        fields = {k: document[k] for k in ("name", "labels", "is_digits")}
+        if not all(isinstance(label, str) for label in fields["labels"]):
+            raise ValueError("labels are not names")
+        files = [IdxFile(f["name"], f["sha256"], tuple(f["shape"])) for f in document["files"]]
+        if len(files) != 4:
+            raise ValueError("there are not four files")
+        return cls(**{**fields, "labels": tuple(fields["labels"])}, files=tuple(files))
+
+
+def idx_files(*hashes: str, train: int = 60_000, test: int = 10_000) -> tuple[IdxFile, ...]:
+    """The four files of a data set by their SHA-256, as MNIST names them, with their rows."""
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    shapes = ((60_000, 28, 28), (60_000,), (10_000, 28, 28), (10_000,))
+    shapes = ((train, 28, 28), (train,), (test, 28, 28), (test,))
     return tuple(IdxFile(f"{n}-ubyte", h, s) for n, h, s in zip(names, hashes, shapes, strict=True))
 
 
 CATALOGUE = {
     "mnist": Dataset(
         name="mnist",
-        files=_files(
+        files=idx_files(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -65,7 +79,7 @@ CATALOGUE = {
     ),
     "fashion-mnist": Dataset(
         name="fashion-mnist",
-        files=_files(
+        files=idx_files(
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
             "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
@@ -238,12 +252,12 @@ def training_splits(
 ) -> tuple[Split, Split]:
     """Training and validation examples.
 
-    Validation is the last 12,000 of the 60,000 training rows, which is what Keras'
-    `validation_split=0.2` takes.
+    Validation is the last fifth of the training rows, which is what Keras' `validation_split=0.2`
+    takes: 12,000 of 60,000.
 
     Args:
         contents: IDX content by file name.
-        dataset: The catalogue entry.
+        dataset: What they hold.
         limit_train: Keep only the first rows of the training part.
 
     Raises:
@@ -251,7 +265,7 @@ def training_splits(
     """
     images, labels = dataset.files[:2]
     rows = to_split(contents[images.name], contents[labels.name], images.shape)
-    count = len(rows) - VALIDATION_ROWS
+    count = len(rows) * 4 // 5
     if limit_train is not None and limit_train > count:
         raise InputError("--limit-train", limit_train, f"there are {count:,} training rows")
     kept = limit_train or count
@@ -262,7 +276,7 @@ def training_splits(
 
 
 def test_split(contents: dict[str, bytes], dataset: Dataset) -> Split:
-    """The 10,000 test examples; a training run reads them once, when it has finished."""
+    """The test examples; a training run reads them once, when it has finished."""
     images, labels = dataset.files[2:]
     return to_split(contents[images.name], contents[labels.name], images.shape)
 

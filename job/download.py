@@ -21,8 +21,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.storage import QUICK_SECONDS
+from job.cache import cache_folder, home, store
 from job.datasets import CATALOGUE, Dataset, IdxFile, check_file, gunzip, read_folder
 from job.errors import InputError, JobError
+from job.parquet import read_dataset
 from job.progress import download_bar
 
 MIRRORS = {
@@ -51,36 +54,24 @@ class SourceFailed(Exception):
     """One rung of the ladder could not give the data set; the message says why."""
 
 
-def cache_folder(dataset: str) -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
-    return Path(root) / "lenet-on-ray" / dataset
-
-
-def _home() -> Path:
-    """The home folder, or the temporary one for a user that has none, as in some containers."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path(tempfile.gettempdir())
-
-
-def obtain(name: str, data: str | None = None) -> Contents:
+def obtain(name: str, data: str | None = None, *, patience: float = QUICK_SECONDS) -> Contents:
     """Gets a data set, from the nearest place that has it.
 
     Args:
         name: A key of the catalogue.
-        data: An explicit folder; nothing else is tried then.
+        data: An explicit folder, or a place that holds Parquet; nothing else is tried then.
+        patience: Seconds for which an object store there may fail to answer.
 
     Returns:
         Verified IDX content by file name.
 
     Raises:
-        InputError: The explicit folder does not hold the published files.
+        InputError: The explicit place does not hold the published files.
         JobError: Every source failed; the message lists each with its reason.
     """
     dataset = CATALOGUE[name]
     if data is not None:
-        return _explicit(Path(data), dataset)
+        return _explicit(data, dataset, patience)
     cache = cache_folder(name)
     reasons = []
     for title, source in sources(dataset):
@@ -92,7 +83,7 @@ def obtain(name: str, data: str | None = None) -> Contents:
         if title != "cache":
             print(f"{name}: from {title}, verified", file=sys.stderr)
             try:
-                _store(contents, cache)
+                store(contents, cache)
             except OSError as error:
                 log.warning("%s is used, but can't be kept in %s: %s", name, cache, error.strerror)
         return contents
@@ -106,25 +97,29 @@ def obtain(name: str, data: str | None = None) -> Contents:
 class Found(NamedTuple):
     """A look at one place: `contents` where the data set is there and verified, else `problem`."""
 
-    place: Path
+    place: str
     contents: Contents | None
     problem: str
 
 
 def cached(name: str, data: str | None = None) -> Found:
-    """Looks into the cache, or an explicit folder, without fetching anything."""
-    folder = Path(data) if data else cache_folder(name)
+    """Looks into the cache, or an explicit place, and nowhere else."""
+    dataset, folder = CATALOGUE[name], cache_folder(name)
     try:
-        return Found(folder, _from_folder(folder, CATALOGUE[name]), "")
+        if data is not None:
+            return Found(data, _explicit(data, dataset, QUICK_SECONDS), "")
+        return Found(str(folder), _from_folder(folder, dataset), "")
+    except InputError as error:
+        return Found(data, None, error.problem)
     except SourceFailed as failure:
-        return Found(folder, None, str(failure))
+        return Found(str(folder), None, str(failure))
 
 
 def sources(dataset: Dataset) -> Iterator[tuple[str, Callable[[], Contents]]]:
     """The rungs below `--data`, nearest first, each with its title."""
     yield "cache", lambda: _from_folder(cache_folder(dataset.name), dataset)
     if dataset.name == "mnist":
-        keras_home = Path(os.environ.get("KERAS_HOME") or _home() / ".keras")
+        keras_home = Path(os.environ.get("KERAS_HOME") or home() / ".keras")
         yield "Keras' cache", lambda: _from_folder(keras_home / "datasets", dataset)
     else:
         yield f"installed {DEBIAN_PACKAGE}", lambda: _from_folder(DEBIAN_FOLDER, dataset)
@@ -136,7 +131,11 @@ def sources(dataset: Dataset) -> Iterator[tuple[str, Callable[[], Contents]]]:
         yield f"Debian package {DEBIAN_PACKAGE}", lambda: _from_debian(dataset)
 
 
-def _explicit(folder: Path, dataset: Dataset) -> Contents:
+def _explicit(data: str, dataset: Dataset, patience: float) -> Contents:
+    staged = read_dataset(data, patience=patience)
+    if staged is not None:
+        return _published(*staged, data, dataset)
+    folder = Path(data)
     if not folder.is_dir():
         raise InputError("--data", folder, "no such folder")
     try:
@@ -145,6 +144,19 @@ def _explicit(folder: Path, dataset: Dataset) -> Contents:
         raise InputError("--data", None, f"{error}; it must be the published {dataset.name}") from (
             error
         )
+
+
+def _published(found: Dataset, contents: Contents, data: str, dataset: Dataset) -> Contents:
+    """The contents of a set kept as Parquet, once they are seen to be the published ones."""
+    must = f"it must be the published {dataset.name}"
+    if (found.name, found.labels) != (dataset.name, dataset.labels):
+        raise InputError("--data", data, f"holds {found.name!r} by its names; {must}")
+    for file in dataset.files:
+        try:
+            check_file(file, contents[file.name])
+        except ValueError as error:
+            raise InputError("--data", data, f"{file.name} {error}; {must}") from error
+    return contents
 
 
 def _from_folder(folder: Path, dataset: Dataset) -> Contents:
@@ -226,18 +238,3 @@ def _run(*command: str, cwd: str) -> None:
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise SourceFailed(f"{' '.join(command)} exited {done.returncode}: {lines[-1]}")
-
-
-def _store(contents: Contents, folder: Path) -> None:
-    """Puts verified files into the cache: each appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".partial-", delete=False) as stream:
-            try:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-                os.replace(stream.name, folder / name)
-            except BaseException:
-                os.unlink(stream.name)
-                raise

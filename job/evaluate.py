@@ -6,22 +6,16 @@ from typing import Any
 
 import keras
 
-from job.datasets import CATALOGUE, test_split, training_splits
-from job.download import obtain
 from job.engine import assign, score
+from job.examples import examples_of
 from job.models import build_model
 from job.runs import Run
 from job.state import Arrays, RunState
 
 
-def model_with(run: Run, weights: Arrays) -> keras.Model:
-    """The run's model, built in code, with the given arrays."""
-    config = run.config
-    model = build_model(
-        config.model,
-        classes=len(CATALOGUE[config.dataset].labels),
-        precision=config.precision,
-    )
+def model_with(run: Run, weights: Arrays, classes: int) -> keras.Model:
+    """The run's model for so many classes, built in code, with the given arrays."""
+    model = build_model(run.config.model, classes=classes, precision=run.config.precision)
     assign(model.weights, weights)
     return model
 
@@ -35,25 +29,25 @@ def evaluate(
         run: The run.
         state: Its state, as `verified_best` gives it.
         split: `test`, `validation` or `train`.
-        data: Folder of the data set, as for training.
+        data: Place of the data set, as for training.
 
     Raises:
-        InputError, JobError: As `obtain`.
+        InputError, JobError: As `examples_of`.
     """
-    dataset = CATALOGUE[run.config.dataset]
-    contents = obtain(run.config.dataset, data or run.config.data)
+    examples = examples_of(run, data)
     if split == "test":
-        examples = test_split(contents, dataset)
+        chosen = examples.test()
     else:
-        train, validation = training_splits(contents, dataset, run.config.limit_train)
-        examples = train if split == "train" else validation
-    scores = score(model_with(run, state.best_weights), examples)
+        train, validation = examples.training(run.config.limit_train)
+        chosen = train if split == "train" else validation
+    model = model_with(run, state.best_weights, len(examples.dataset.labels))
+    scores = score(model, chosen)
     return {
         "run": run.config.name,
         "model": run.config.model,
-        "dataset": run.config.dataset,
+        "dataset": examples.dataset.name,
         "split": split,
-        "examples": len(examples),
+        "examples": len(chosen),
         "best_epoch": state.best_epoch,
         "loss": scores.loss,
         "accuracy": scores.accuracy,

@@ -12,6 +12,10 @@ from job.state import EpochRow
 
 GRID = 5
 WORST = 10
+# Labels on an axis.
+READABLE = 30
+# Label names are not formulas, whatever dollars they hold.
+PLAIN = {"parse_math": False}
 
 
 def first_ten(images: np.ndarray, labels: Sequence[str]) -> bytes:
@@ -35,7 +39,7 @@ def in_detail(image: np.ndarray, label: str) -> bytes:
             fontsize=7,
             color="white" if value < 128 else "black",
         )
-    axes.set_title(label, fontsize=18)
+    axes.set_title(label, fontsize=18, **PLAIN)
     axes.set_axis_off()
     return _png(figure)
 
@@ -57,7 +61,7 @@ def history(rows: Sequence[EpochRow], best_epoch: int) -> bytes:
 
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
     """Counts of (true, predicted) labels. Colours show the mistakes, the diagonal would drown
-    them."""
+    them. With more labels than can be read, only every so many is named, and no count is."""
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
     mistakes = matrix.astype(float)
@@ -65,14 +69,15 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
     axes.imshow(mistakes, cmap="Reds")
     threshold = mistakes.max() / 2
     for (true, predicted), count in np.ndenumerate(matrix):
-        if count:
+        if count and len(labels) <= READABLE:
             dark = true != predicted and count > threshold
             axes.text(
                 predicted, true, f"{count}", ha="center", va="center", color="w" if dark else "k"
             )
-    ticks = range(len(labels))
-    axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 2 else 0)
-    axes.set_yticks(ticks, labels)
+    ticks = range(0, len(labels), -(-len(labels) // READABLE))
+    names = [labels[tick] for tick in ticks]
+    axes.set_xticks(ticks, names, rotation=45 if max(map(len, names)) > 2 else 0, **PLAIN)
+    axes.set_yticks(ticks, names, **PLAIN)
     axes.set(xlabel="predicted", ylabel="true", title="Test set: who is taken for whom")
     return _png(figure)
 
@@ -106,7 +111,7 @@ def _gallery(images: np.ndarray, titles: Sequence[str]) -> bytes:
         axes.set_axis_off()
     for axes, image, title in zip(grid.flat, images, titles, strict=False):
         axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title, fontsize=10, **PLAIN)
     return _png(figure)
 
 

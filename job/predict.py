@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from job.datasets import CATALOGUE
 from job.errors import InputError
 
 SIZE = 28
@@ -102,9 +101,8 @@ def _centred_by_mass(drawing: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def read_examples(paths: list[str], dataset: str) -> np.ndarray:
+def read_examples(paths: list[str], *, is_digit: bool) -> np.ndarray:
     """Reads pictures as examples, uint8 (n, 28, 28, 1). Raises InputError for the first bad one."""
-    is_digit = CATALOGUE[dataset].is_digits
     with warnings.catch_warnings():
         # `MAX_PIXELS` is the limit; Pillow's warning below it would be noise.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -93,6 +94,27 @@ def training_progress() -> Iterator[Progress]:
     console = Console(stderr=True)
     with Live("starting …", console=console, transient=True, auto_refresh=False) as live:
         yield LiveProgress(live, console)
+
+
+@contextlib.contextmanager
+def warnings_to(progress: Progress) -> Iterator[None]:
+    """Shows what is logged as a warning as a note of the run, wherever its display is."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    root.handlers[:] = [_NoteHandler(progress)]
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+
+
+class _NoteHandler(logging.Handler):
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.WARNING)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.note(record.getMessage())
 
 
 def epoch_line(row: EpochRow, epochs: int, is_best: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.checkpoints import BadCheckpoint, CheckpointStore
-from cluster.storage import Held, Storage, open_storage
+from cluster.storage import Held, Storage, StoreError, open_storage
 from job.config import FIELDS, TrainConfig, resolve, resume
 from job.errors import InputError, JobError
 from job.state import RunState, sha256_of
@@ -23,6 +24,7 @@ from job.state import RunState, sha256_of
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 REACHED_FILE = "reached.json"
+DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
 MAX_DOCUMENT_BYTES = 1 << 24
 
@@ -62,7 +64,7 @@ class Run:
     is_new: bool = False
     replaces: bool = False
 
-    @property
+    @functools.cached_property
     def checkpoints(self) -> CheckpointStore:
         return CheckpointStore(self.storage.at(CHECKPOINTS), self.config.digest)
 
@@ -102,7 +104,7 @@ class Run:
             return
         # Crash windows when a run is replaced: without its result it can be continued, without its
         # checkpoints too, from the start; with the new settings it is the new run.
-        for name in (RESULT_FILE, CHECKPOINTS, REACHED_FILE):
+        for name in (RESULT_FILE, CHECKPOINTS, REACHED_FILE, DATA_FILE):
             self.storage.delete(name)
         document = {"created": self.created, "config": self.config.to_dict()}
         self.storage.write(CONFIG_FILE, to_json(document))
@@ -116,7 +118,7 @@ class Run:
     def notes(self) -> Notes | None:
         """The run's notes, None before its first span of steps."""
         try:
-            document = _read_document(self.storage, REACHED_FILE)
+            document = read_document(self.storage, REACHED_FILE)
             return Notes(**{k: _whole(document[k]) for k in ("step", "restarts", "lost_steps")})
         except FileNotFoundError:
             return None
@@ -132,7 +134,7 @@ class Run:
             JobError: The file is not what a run writes.
         """
         try:
-            document = _read_document(self.storage, RESULT_FILE)
+            document = read_document(self.storage, RESULT_FILE)
             if not isinstance(document.get("best_weights_sha256"), str):
                 raise ValueError("best_weights_sha256 is missing")
             return document
@@ -166,17 +168,15 @@ def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     """
     if given.get("data"):
         # Workers, and a later continuation, may stand elsewhere.
-        given = {**given, "data": os.path.abspath(given["data"])}
+        given = {**given, "data": absolute(given["data"])}
     config = resolve(given)
-    root = open_storage(config.storage)
     now = time.time()
     if config.name is None:
         config = dataclasses.replace(config, name=_new_name(config, now))
-    folder = root.at(config.name)
-    try:
-        content = folder.list()
-    except OSError as error:
-        raise InputError("--storage", config.storage, f"can't be read: {error.strerror}") from error
+    with usable(config.storage):
+        content = open_storage(config.storage).at(config.name).list()
+    # From here on a store that stays away for a while is waited for.
+    folder = open_storage(config.storage, patience=config.storage_timeout).at(config.name)
     new = Run(config=config, storage=folder, created=now, is_new=True, replaces=overwrite)
     if not content:
         return dataclasses.replace(new, replaces=False)
@@ -198,6 +198,11 @@ def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     return Run(config=resume(stored, {**given, **found}), storage=folder, created=created)
 
 
+def absolute(place: str) -> str:
+    """A place as it is called from anywhere; URIs are that already."""
+    return place if "://" in place else os.path.abspath(place)
+
+
 def open_run(name: str, storage: str = "runs") -> Run:
     """Opens an existing run, by its name below `storage` or by a path, which has a `/`.
 
@@ -208,10 +213,22 @@ def open_run(name: str, storage: str = "runs") -> Run:
         folder = open_storage(name)
     else:
         folder = open_storage(storage).at(TrainConfig(name=name).name)
-    if CONFIG_FILE not in folder.list():
-        raise InputError("RUN", name, f"no run in {folder.uri}; `lenet train` makes one")
-    stored, created = _read_config(folder)
+    with usable(folder.uri):
+        if CONFIG_FILE not in folder.list():
+            raise InputError("RUN", name, f"no run in {folder.uri}; `lenet train` makes one")
+        stored, created = _read_config(folder)
     return Run(config=TrainConfig(**stored), storage=folder, created=created)
+
+
+@contextlib.contextmanager
+def usable(place: str) -> Iterator[None]:
+    """Turns what a store says when it can't be used into an error that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError("--storage", place, f"can't be read: {error.strerror}") from error
+    except StoreError as error:
+        raise InputError("--storage", place, str(error)) from error
 
 
 def verified_best(run: Run) -> RunState:
@@ -241,7 +258,7 @@ def to_json(document: dict[str, Any]) -> bytes:
 
 def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
     try:
-        document = _read_document(folder, CONFIG_FILE)
+        document = read_document(folder, CONFIG_FILE)
         stored, created = document["config"], float(document["created"])
         if not isinstance(stored, dict) or not {"model", "seed"} <= stored.keys() <= FIELDS.keys():
             raise ValueError("its settings are not those of a run")
@@ -253,7 +270,7 @@ def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
     return stored, created
 
 
-def _read_document(storage: Storage, name: str) -> dict[str, Any]:
+def read_document(storage: Storage, name: str) -> dict[str, Any]:
     """A JSON object from a file. Raises ValueError, naming what is wrong, for anything else."""
     try:
         document = json.loads(storage.read(name, limit=MAX_DOCUMENT_BYTES))

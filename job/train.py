@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import math
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from job.datasets import CATALOGUE, test_split, training_splits
-from job.download import obtain
+from cluster.checkpoints import Superseded
+from cluster.storage import StoreError
+from cluster.uploads import Uploads
 from job.errors import Displaced, Interrupted, JobError, TrainingDiverged
+from job.examples import Examples, examples_of, keep_dataset
 from job.progress import Progress
 from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
 from job.state import RunState, sha256_of
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 STARTING_SECONDS = 120.0
 # Evaluating and drawing, once.
 FINISHING_SECONDS = 300.0
+# How far the run got is noted so often where each note is a request that costs money.
+NOTE_SECONDS = 1.0
 VERSIONED = ("lenet-on-ray", "tensorflow", "keras", "ray", "numpy")
 
 
@@ -89,11 +95,12 @@ def begun(run: Run, progress: Progress) -> Iterator[None]:
             written.
     """
     config = run.config
-    contents = obtain(config.dataset, config.data)
-    training_splits(contents, CATALOGUE[config.dataset], config.limit_train)
+    examples = examples_of(run)
+    examples.training(config.limit_train)
     with run.begun():
+        keep_dataset(run, examples.dataset)
         progress.note(
-            f"{config.name}: {config.model} on {config.dataset}, {config.epochs} epochs, "
+            f"{config.name}: {config.model} on {examples.dataset.name}, {config.epochs} epochs, "
             f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
             f"seed {config.seed}"
         )
@@ -125,12 +132,17 @@ def train_and_evaluate(
         Interrupted: A stop was requested; running again with the same name goes on.
         Displaced: A machine is being taken away; running again elsewhere goes on.
         TrainingDiverged: The loss became NaN or infinite.
-        JobError: No checkpoint can be trusted, or the workers don't agree on one.
+        JobError: No checkpoint can be trusted, or the store stayed away for too long.
+        Disagreement: The workers restored different checkpoints.
     """
     outside = outside or Alone()
-    config, dataset = run.config, CATALOGUE[run.config.dataset]
-    contents = obtain(config.dataset, config.data)
-    train, validation = training_splits(contents, dataset, config.limit_train)
+    config = run.config
+    examples = examples_of(run, patience=config.storage_timeout)
+    dataset = examples.dataset
+    train, validation = examples.training(config.limit_train)
+    is_chief = place.rank == 0
+    if is_chief:
+        run.checkpoints.claim()
     saved = run.restore()
 
     from job.runtime import USE_XLA, device_name, distribution, start_tensorflow
@@ -152,7 +164,6 @@ def train_and_evaluate(
         world=place.world,
         jit=USE_XLA[device],
     )
-    is_chief = place.rank == 0
     initial = initial_state(engine)
     state = saved or initial
     check_agreement(engine, state)
@@ -162,19 +173,27 @@ def train_and_evaluate(
     if is_chief and not saved:
         artifacts.write_data_figures(run.storage, train, dataset, config.seed)
 
+    uploads = Uploads(background=is_chief and run.storage.is_remote)
+    notes_due = Every(NOTE_SECONDS if run.storage.is_remote else 0.0)
+
     def checkpoint(state: RunState) -> None:
         at_epoch_end = state.current.steps == 0 and state.history
-        run.checkpoints.save(
-            state.step,
-            state.to_files(),
-            val_loss=state.history[-1].val_loss if at_epoch_end else None,
+        val_loss = state.history[-1].val_loss if at_epoch_end else None
+        uploads.submit(
+            "checkpoint",
+            lambda: run.checkpoints.save(state.step, state.to_files(), val_loss=val_loss),
         )
 
     def history(state: RunState) -> None:
-        artifacts.write_history(run.storage, state.history, run.created)
+        uploads.submit(
+            "history",
+            lambda: artifacts.write_history(run.storage, state.history, run.created),
+        )
 
     def reached(state: RunState) -> None:
-        run.note(dataclasses.replace(notes, step=state.step))
+        if notes_due():
+            here = dataclasses.replace(notes, step=state.step)
+            uploads.submit("notes", lambda: run.note(here))
 
     def chief_only(write: Callable[[RunState], None]) -> Callable[[RunState], None]:
         """All workers hold the same state; the first one keeps it."""
@@ -190,16 +209,12 @@ def train_and_evaluate(
         progress=progress,
         alive=outside.alive,
     )
-    try:
+    with explained(run, uploads):
         state, end = run_epochs(
             engine, state, DeviceSplit.load(train), DeviceSplit.load(validation), config, hooks
         )
-    except TrainingDiverged as error:
-        kept = run.checkpoints.entries()
-        last = (
-            f"the last good checkpoint is step {kept[-1].step:,}" if kept else "no checkpoint yet"
-        )
-        raise TrainingDiverged(f"{error}; {last} in {run.storage.uri}") from None
+        outside.alive(config.storage_timeout + FINISHING_SECONDS)
+        uploads.wait()
     if end is End.LEFT:
         raise Displaced(f"left a machine that is being taken away at step {state.step:,}")
     if end is End.STOPPED:
@@ -212,7 +227,8 @@ def train_and_evaluate(
     if not is_chief:
         return None
     hardware = f"{device} ({device_name(device, place.threads)})"
-    return finish(run, state, initial, notes, contents, hardware, place.world)
+    with explained(run, uploads):
+        return finish(run, state, initial, notes, examples, hardware, place.world)
 
 
 def taken_up(run: Run, state: RunState, progress: Progress) -> Notes:
@@ -228,13 +244,59 @@ def taken_up(run: Run, state: RunState, progress: Progress) -> Notes:
     return Notes(step=state.step, restarts=last.restarts + 1, lost_steps=last.lost_steps + lost)
 
 
+@contextlib.contextmanager
+def explained(run: Run, uploads: Uploads) -> Iterator[None]:
+    """Adds to errors of training and of the store what is safe and how to go on."""
+    try:
+        yield
+    except TrainingDiverged as error:
+        uploads.wait()
+        raise TrainingDiverged(f"{error}; {last_saved(run)}") from None
+    except StoreError as error:
+        raise JobError(
+            f"{error}; {last_saved(run)}; when the store is back, continue with: {run.command}"
+        ) from error
+    except Superseded as error:
+        raise JobError(f"{error}; this one ends") from error
+
+
+def last_saved(run: Run) -> str:
+    """What is safe, in words; known without asking the store."""
+    step = run.checkpoints.last_committed
+    where = run.storage.uri
+    if step is None:
+        return f"this attempt saved no checkpoint in {where}"
+    return f"the last saved checkpoint is step {step:,} in {where}"
+
+
+class Disagreement(Exception):
+    """The workers did not begin from the same state."""
+
+
+class Every:
+    """True at most once in so many seconds, and the first time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = -math.inf
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        is_due = now - self._last >= self._seconds
+        if is_due:
+            self._last = now
+        return is_due
+
+
 def check_agreement(engine: Engine, state: RunState) -> None:
-    """Raises JobError where workers restored different checkpoints: their sums would still look
-    like training."""
+    """Raises Disagreement where workers restored different checkpoints: their sums would still look
+    like training. It can happen when one was committed at that moment; another attempt helps."""
     digest = sha256_of([*state.weights.values(), *state.optimizer.values()])
     mine = [state.step, *(int(digest[i : i + 8], 16) for i in (0, 8))]
     if engine.sum_over_workers(mine) != [engine.world * value for value in mine]:
-        raise JobError(f"the workers restored different checkpoints; this one step {state.step:,}")
+        raise Disagreement(
+            f"the workers restored different checkpoints; this one step {state.step:,}"
+        )
 
 
 def finish(
@@ -242,7 +304,7 @@ def finish(
     state: RunState,
     initial: RunState,
     notes: Notes,
-    contents: dict[str, bytes],
+    examples: Examples,
     device: str,
     workers: int,
 ) -> dict[str, Any]:
@@ -251,11 +313,11 @@ def finish(
     from job.engine import score
     from job.evaluate import model_with
 
-    config, dataset = run.config, CATALOGUE[run.config.dataset]
+    config, dataset = run.config, examples.dataset
     artifacts.write_history(run.storage, state.history, run.created)
-    test = test_split(contents, dataset)
-    baseline = score(model_with(run, initial.weights), test)
-    model = model_with(run, state.best_weights)
+    test = examples.test()
+    baseline = score(model_with(run, initial.weights, len(dataset.labels)), test)
+    model = model_with(run, state.best_weights, len(dataset.labels))
     scores = score(model, test)
     artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
     run.storage.write("model.keras", artifacts.keras_file(model))
@@ -264,7 +326,7 @@ def finish(
     result = {
         "name": config.name,
         "model": config.model,
-        "dataset": config.dataset,
+        "dataset": dataset.name,
         "recipe": config.recipe,
         "parameters": model.count_params(),
         "baseline_accuracy": baseline.accuracy,

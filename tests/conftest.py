@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from object_store import ObjectStore
 
 from job.datasets import CATALOGUE, Split, test_split, training_splits
 from job.download import obtain
@@ -45,6 +47,21 @@ def lenet() -> Lenet:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Iterator[ObjectStore]:
+    """A real S3 server for the whole session; tests that kill one start their own."""
+    with ObjectStore(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(store, monkeypatch) -> str:
+    """A place of its own in the object store, which this process finds as any client would."""
+    for name, value in store.env().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{store.bucket}/{secrets.token_hex(8)}"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,117 @@
+"""What runs there are in a place, and how each of them stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.storage import open_storage
+from job.errors import InputError, JobError
+from job.runs import CONFIG_FILE, Run, open_run, usable
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A run in a list.
+
+    Attributes:
+        name, model, dataset: From its settings.
+        state: `finished`, `training` (a process holds it), `stopped` (it can be continued) or
+            `unreadable`.
+        epochs: Finished epochs.
+        val_accuracy, test_accuracy: Of the best weights, once they are known.
+        age: Seconds since it was first started.
+        size: Bytes of all its files.
+        files: Sizes of the files by path.
+    """
+
+    name: str
+    model: str = ""
+    dataset: str = ""
+    state: str
+    epochs: int = 0
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None
+    age: float = 0.0
+    size: int
+    files: dict[str, int] = dataclasses.field(repr=False)
+
+
+def list_runs(place: str) -> list[Listed]:
+    """The runs below a storage root, newest first. Raises InputError where it can't be read."""
+    root = open_storage(place)
+    with usable(place):
+        files = root.files()
+        names = sorted({path.split("/")[0] for path in files if path.endswith(f"/{CONFIG_FILE}")})
+        runs = [describe(place, name, _below(files, name)) for name in names]
+    return sorted(runs, key=lambda run: run.age)
+
+
+def describe(place: str, name: str, files: dict[str, int]) -> Listed:
+    """How one run stands. One that can't be read is listed as such: the others still matter."""
+    size = sum(files.values())
+    try:
+        run = open_run(name, place)
+        result = run.result()
+        facts = result_facts(result) if result else checkpoint_facts(run)
+        state = "finished" if result else "training" if run.storage.holder() else "stopped"
+    except JobError:
+        return Listed(name=name, state="unreadable", size=size, files=files)
+    return Listed(
+        name=name,
+        model=run.config.model,
+        dataset=run.config.dataset,
+        state=state,
+        age=max(0.0, time.time() - run.created),
+        size=size,
+        files=files,
+        **facts,
+    )
+
+
+def result_facts(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: result.get(name) for name in ("epochs", "val_accuracy", "test_accuracy")}
+
+
+def checkpoint_facts(run: Run) -> dict[str, Any]:
+    state = run.restore()
+    if state is None:
+        return {}
+    best = state.best
+    return {"epochs": len(state.history), "val_accuracy": best and best.val_accuracy}
+
+
+def orphans(place: str, runs: Sequence[Listed]) -> dict[str, list[str]]:
+    """Checkpoint folders that crashed attempts left, by run. A run in training is left alone: what
+    its index does not name yet may be under way."""
+    found = {}
+    for run in runs:
+        if run.state in ("stopped", "finished"):
+            left = open_run(run.name, place).checkpoints.orphans()
+            if left:
+                found[run.name] = left
+    return found
+
+
+def remove_orphans(place: str, name: str) -> list[str]:
+    """Removes a run's orphans while holding the run. Raises Held where it trains again."""
+    run = open_run(name, place)
+    with run.storage.locked():
+        return run.checkpoints.remove_orphans()
+
+
+def pin(place: str, name: str, step: int, pinned: bool) -> None:
+    """Keeps a checkpoint for good, or no longer. Raises InputError where there is none."""
+    checkpoints = open_run(name, place).checkpoints
+    try:
+        checkpoints.pin(step, pinned)
+    except KeyError:
+        there = ", ".join(str(entry.step) for entry in checkpoints.entries())
+        raise InputError("STEP", step, f"{name} has checkpoints of steps {there}") from None
+
+
+def _below(files: dict[str, int], name: str) -> dict[str, int]:
+    start = f"{name}/"
+    return {path.removeprefix(start): n for path, n in files.items() if path.startswith(start)}

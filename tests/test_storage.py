@@ -1,0 +1,286 @@
+"""A local folder and an object store behave alike, and say what is wrong in one line."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import threading
+import time
+
+import pytest
+
+from cluster import lease
+from cluster.checkpoints import BadCheckpoint, CheckpointStore, Superseded
+from cluster.lease import LOCK, Claim
+from cluster.object_storage import Connection, S3Storage
+from cluster.storage import Conflict, Held, Storage, open_storage
+from job.errors import InputError
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request, tmp_path) -> str:
+    return str(tmp_path / "root") if request.param == "disk" else request.getfixturevalue("s3")
+
+
+@pytest.fixture
+def root(place) -> Storage:
+    return open_storage(place)
+
+
+def test_what_is_written_is_read(root):
+    root.write("a/b.txt", b"one")
+    root.write("a/b.txt", b"two")
+    assert root.at("a").read("b.txt", limit=3) == b"two"
+    assert root.files() == {"a/b.txt": 3}
+    with pytest.raises(ValueError, match="larger than 2 bytes"):
+        root.read("a/b.txt", limit=2)
+    with pytest.raises(FileNotFoundError):
+        root.read("a/c.txt", limit=9)
+
+
+def test_names_directly_below(root):
+    assert root.list() == []
+    for path in ("b/1", "b/2", "a", "c/d/e", ".hidden", "b-more/1"):
+        root.write(path, b"x")
+    assert root.list() == ["a", "b", "b-more", "c"]
+    root.delete("b")
+    root.delete("nothing")
+    assert root.list() == ["a", "b-more", "c"]
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../x", "/x", "a//b", ""])
+def test_no_path_leads_out_of_the_tree(root, path):
+    with pytest.raises(ValueError, match="relative path"):
+        root.write(path, b"")
+
+
+def test_a_conditional_write_replaces_only_what_was_seen(root):
+    first = root.write_if("i", b"1", None)
+    assert first == root.version("i")
+    with pytest.raises(Conflict):
+        root.write_if("i", b"2", None)
+    second = root.write_if("i", b"2", first)
+    with pytest.raises(Conflict):
+        root.write_if("i", b"3", first)
+    with pytest.raises(Conflict):
+        root.write_if("none", b"3", second)
+    assert root.read("i", limit=9) == b"2"
+    assert root.version("none") is None
+
+
+def test_of_many_conditional_writes_at_once_one_succeeds(root):
+    for path in ("x", "y", "z"):
+        barrier, winners = threading.Barrier(8), []
+
+        def race(number, path=path, barrier=barrier, winners=winners):
+            barrier.wait()
+            try:
+                root.write_if(path, str(number).encode(), None)
+                winners.append(number)
+            except Conflict:
+                pass
+
+        threads = [threading.Thread(target=race, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (winner,) = winners
+        assert root.read(path, limit=9) == str(winner).encode()
+
+
+def test_a_probe_leaves_no_trace(root):
+    root.probe()
+    assert root.files() == {}
+
+
+def test_one_writer_at_a_time(root):
+    with root.locked():
+        assert f"process {multiprocessing.current_process().pid}" in root.holder()
+        with (
+            pytest.raises(Held, match=f"process {multiprocessing.current_process().pid}"),
+            open_again(root).locked(),
+        ):
+            raise AssertionError("two writers")
+    assert root.holder() is None
+    with root.locked():
+        pass
+
+
+def open_again(root: Storage) -> Storage:
+    return open_storage(root.uri)
+
+
+def _compete(place: str, ready, wins, losses, end) -> None:
+    ready.wait()
+    try:
+        with open_storage(place).locked():
+            wins.put(1)
+            end.wait()
+    except Held as holder:
+        losses.put(str(holder))
+
+
+def test_of_twenty_drivers_one_gets_the_run(place):
+    """Twenty times, on disk and on S3."""
+    context = multiprocessing.get_context("fork")
+    for attempt in range(20):
+        ready, end = context.Barrier(20), context.Event()
+        wins, losses = context.Queue(), context.Queue()
+        where = f"{place}/run{attempt}"
+        drivers = [
+            context.Process(target=_compete, args=(where, ready, wins, losses, end), daemon=True)
+            for _ in range(20)
+        ]
+        for driver in drivers:
+            driver.start()
+        try:
+            wins.get(timeout=60)
+            lost = [losses.get(timeout=60) for _ in range(19)]
+        finally:
+            end.set()
+        for driver in drivers:
+            driver.join()
+        assert wins.empty()
+        assert all(message.startswith("process ") for message in lost)
+
+
+def test_the_lease_of_a_dead_holder_is_taken_over(s3):
+    root = open_storage(s3)
+    left = Claim(holder="process 1 on elsewhere", token="x")
+    root.write(LOCK, left.to_bytes())
+    assert root.holder() == "process 1 on elsewhere"
+    began = time.monotonic()
+    with root.locked():
+        assert time.monotonic() - began > lease.LEASE_SECONDS - 2
+        assert "elsewhere" not in root.holder()
+
+
+def test_a_holder_that_slept_too_long_notices(s3, caplog):
+    root = open_storage(s3)
+    with root.locked():
+        usurper = Claim(holder="process 1 on elsewhere", token="x").to_bytes()
+        # As after a takeover while this machine was suspended.
+        root.write(LOCK, usurper)
+        deadline = time.monotonic() + 30
+        while "has taken this run over" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert root.read(LOCK, limit=999) == usurper, "the lock of another is not released"
+
+
+def test_checkpoints_in_either_place(root):
+    store = CheckpointStore(root, "job")
+    for step, loss in ((5, 0.1), (10, 0.3), (15, 0.2), (20, None)):
+        store.save(step, {"a": bytes([step]) * 100, "b": b"{}"}, val_loss=loss)
+    assert [e.step for e in store.entries()] == [5, 15, 20]
+    assert root.list() == ["index.json", "step-00000005", "step-00000015", "step-00000020"]
+    assert CheckpointStore(root, "job").restore().files["a"] == bytes([20]) * 100
+
+
+def test_every_file_of_a_checkpoint_is_checked(root):
+    """One byte of each file in turn; the message names the file and the hash."""
+    for step in (5, 10):
+        CheckpointStore(root, "job").save(step, {"a": b"a" * 100, "b": b"{}"})
+    for name in ("a", "b", "manifest.json"):
+        path = f"step-00000010/{name}"
+        good = root.read(path, limit=9999)
+        root.write(path, bytes([good[0] ^ 1]) + good[1:])
+        restored = CheckpointStore(root, "job").restore()
+        assert restored.step == 5
+        assert f"{name} has SHA-256" in restored.skipped[0]
+        root.write(path, good)
+    assert CheckpointStore(root, "job").restore().step == 10
+    root.write(
+        "index.json", root.read("index.json", limit=9999).replace(b'"step": 10', b'"step": 9')
+    )
+    assert CheckpointStore(root, "job").restore().step == 10, "found by the folders themselves"
+
+
+def test_pinned_checkpoints_stay(root):
+    store = CheckpointStore(root, "job")
+    store.save(1, {"a": b"1"})
+    # By another process, while the run goes on.
+    CheckpointStore(root, "job").pin(1)
+    for step in range(2, 6):
+        store.save(step, {"a": b"1"})
+    assert [e.step for e in store.entries()] == [1, 4, 5]
+    CheckpointStore(root, "job").pin(1, False)
+    store.save(6, {"a": b"1"})
+    assert [e.step for e in store.entries()] == [5, 6]
+    with pytest.raises(KeyError):
+        store.pin(1)
+
+
+def test_an_earlier_attempt_can_not_commit_any_more(root):
+    cut_off, later = CheckpointStore(root, "job"), CheckpointStore(root, "job")
+    cut_off.claim()
+    cut_off.save(5, {"a": b"1"})
+    later.claim()
+    with pytest.raises(Superseded):
+        cut_off.save(10, {"a": b"1"})
+    later.save(8, {"a": b"1"})
+    assert [e.step for e in CheckpointStore(root, "job").entries()] == [5, 8]
+
+
+def test_a_store_that_is_away_is_not_an_empty_one(store, s3, monkeypatch):
+    CheckpointStore(open_storage(s3), "job").save(5, {"a": b"1"})
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    with pytest.raises(Exception, match="no answer for 1 s") as error:
+        CheckpointStore(S3Storage("lenet", s3[11:], Connection(patience=1)), "job").restore()
+    assert not isinstance(error.value, BadCheckpoint | FileNotFoundError)
+
+
+WRONG = {
+    "bucket": ({}, "s3://absent/x", "there is no bucket 'absent'"),
+    "endpoint": ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, None, "no answer for 1 s"),
+    "key": ({"AWS_ACCESS_KEY_ID": "x" * 20}, None, "does not accept these credentials"),
+    "secret": ({"AWS_SECRET_ACCESS_KEY": "x" * 40}, None, "does not accept these credentials"),
+    "no credentials": (
+        {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
+        None,
+        "no AWS credentials were found",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_one_line(s3, monkeypatch, case):
+    changes, place, why = WRONG[case]
+    for name, value in changes.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    bucket, _, prefix = (place or s3).removeprefix("s3://").partition("/")
+    with pytest.raises(InputError, match="--storage") as error:
+        S3Storage(bucket, prefix, Connection(patience=1)).probe()
+    assert why in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_who_may_only_read_can_not_begin(store, s3, monkeypatch):
+    for name, value in store.env(reader=True).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="no permission"):
+        open_storage(s3).probe()
+
+
+@pytest.mark.parametrize("uri", ["s3://key:secret@bucket/x", "s3://bucket/x?secret_key=secret"])
+def test_a_secret_in_a_uri_is_refused_and_not_repeated(uri):
+    with pytest.raises(InputError) as error:
+        open_storage(uri)
+    assert "secret" not in str(error.value)
+
+
+def test_clocks_that_differ(s3, monkeypatch):
+    from botocore import auth
+
+    ahead = itertools.repeat(3600)
+    real = auth.get_current_datetime
+
+    def wrong(*arguments, **named):
+        from datetime import timedelta
+
+        return real(*arguments, **named) + timedelta(seconds=next(ahead))
+
+    monkeypatch.setattr(auth, "get_current_datetime", wrong)
+    with pytest.raises(InputError, match="clock differs"):
+        open_storage(s3).probe()
