@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: train test venv chaos lint lock clean
+.PHONY: train test venv chaos faults lint lock clean
 
 train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 	$(VENV)/bin/lenet train --recipe quick
@@ -23,6 +23,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 chaos: venv  ## kill workers, nodes and drivers a hundred times; weights must not change
 	$(VENV)/bin/python tests/chaos.py --faults 100 --out docs/results/chaos.json
+
+faults: venv  ## spoil a thousand requests to an object store; no checkpoint may be lost or wrong
+	$(VENV)/bin/python tests/faults.py --faults 1000 --out docs/results/faults.json
 
 lint: venv
 	$(VENV)/bin/ruff format --check .

@@ -7,22 +7,37 @@ python benchmarks/readme.py --check    # exit code 1 where a table is not that o
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import re
 import sys
 from pathlib import Path
 
+import checkpoint_stall
 import studies
 import train_rate
+import workers
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
 TABLES = {
     "notebook": lambda: studies.table("notebook"),
     "quick": lambda: studies.table("quick"),
     "choose-quick": lambda: studies.table("choose-quick"),
     "train-rate": train_rate.table,
+    "checkpoint-stall": checkpoint_stall.table,
+    "workers": workers.table,
+    "chaos": lambda: campaign("chaos"),
+    "faults": lambda: campaign("faults"),
 }
-FILES = ("README.md", "docs/recipes.md")
+FILES = ("README.md", "docs/recipes.md", "docs/distributed.md", "docs/storage.md")
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def campaign(name: str) -> str:
+    """What a campaign of the tests reports of its kept figures."""
+    module = importlib.import_module(name)
+    return module.report(json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text()))
 
 
 def filled(text: str) -> str:

@@ -42,7 +42,8 @@ TRANSIENT = {
     *("BadDigest", "XAmzContentChecksumMismatch", "IncompleteBody", "ConditionalRequestConflict"),
     *("500", "502", "503", "504"),
 }
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+# Answers to HEAD have no body, so that an expired token is only a 400 there.
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "400"}
 MISSING = {"NoSuchKey", "404", "NotFound"}
 LOST_RACE = {"PreconditionFailed", "412"}
 BROKEN_CONNECTION = (
@@ -287,7 +288,7 @@ class S3Storage:
                 return f"the store does not accept these credentials ({code})"
             case "RequestTimeTooSkewed":
                 return "this machine's clock differs too much from the store's; set it right"
-            case "PermanentRedirect" | "301" | "AuthorizationHeaderMalformed" | "400":
+            case "PermanentRedirect" | "301" | "AuthorizationHeaderMalformed":
                 return f"bucket {self._bucket!r} is in another region; set AWS_REGION"
             case "NoCredentialsError" | "PartialCredentialsError":
                 return (

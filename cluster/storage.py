@@ -15,10 +15,11 @@ import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from job.errors import InputError, JobError
 
@@ -196,8 +197,7 @@ class LocalStorage:
                 # The kernel gives the lock up when its holder dies, however that happens.
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                stream.seek(0)
-                raise Held(stream.read(200).strip() or "another process") from None
+                raise Held(_name_in(stream)) from None
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()
@@ -211,12 +211,23 @@ class LocalStorage:
                     fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
                     return None
                 except BlockingIOError:
-                    return stream.read(200).strip() or "another process"
+                    return _name_in(stream)
         except FileNotFoundError:
             return None
 
     def _path(self, path: str) -> Path:
         return self.root.joinpath(*plain_parts(path))
+
+
+def _name_in(lock: TextIO) -> str:
+    """Who holds a lock file; one who has just got it may not have written its name yet."""
+    for _ in range(50):
+        lock.seek(0)
+        name = lock.read(200).strip()
+        if name:
+            return name
+        time.sleep(0.02)
+    return "another process"
 
 
 def plain_parts(path: str) -> list[str]:

@@ -38,6 +38,8 @@ FAULTS = (
     *("kill worker", "stop worker", "kill raylet", "kill driver"),
     *("kill in checkpoint", "hang in checkpoint"),
 )
+# Every other fault is followed by this one, before training goes on.
+AGAIN = "kill while starting"
 # The disk operations of one checkpoint: two files, manifest and index, each with the sync of its
 # content, the rename, and the sync of its folder.
 CHECKPOINT_OPERATIONS = 12
@@ -86,21 +88,53 @@ class Campaign:
             self.driver = self.nodes.start(name, *SETTINGS)
         if fault == "kill raylet":
             self.nodes.add()
+        is_twice = len(self.records) % 3 == 0
+        if is_twice:
+            self.keep({"fault": fault, "detected": detected})
+            fault = AGAIN
+            began = self.kill_while_starting()
+            detected = 0.0 if began is None else time.monotonic() - began
+        if began is None:
+            return False
         resumed = before["restarts"] + 1
         if not self.nodes.wait(self.driver, lambda: self.nodes.notes(name)["restarts"] >= resumed):
             return False
         first = self.nodes.notes(name)
         if not self.nodes.wait(self.driver, lambda: self.nodes.notes(name)["step"] > first["step"]):
             return False
-        record = {
-            "fault": fault,
-            "detected": round(detected, 2),
-            "recovered": round(time.monotonic() - began, 2),
-            "lost_steps": first["lost_steps"] - before["lost_steps"],
-        }
-        self.records.append(record)
-        print(json.dumps({"run": name, "step": before["step"], **record}), flush=True)
+        self.keep(
+            {
+                "fault": fault,
+                "detected": detected,
+                "recovered": time.monotonic() - began,
+                "lost_steps": first["lost_steps"] - before["lost_steps"],
+            }
+        )
         return True
+
+    def keep(self, record: dict[str, Any]) -> None:
+        record = {k: round(v, 2) if isinstance(v, float) else v for k, v in record.items()}
+        self.records.append(record)
+        print(json.dumps(record), flush=True)
+
+    def kill_while_starting(self) -> float | None:
+        """Kills one of the workers that are about to take the run up again, at a random moment of
+        their start. Returns when all of them were gone, None if the run ended."""
+
+        def new_workers() -> list[psutil.Process]:
+            return training_workers(psutil.Process().pid)
+
+        if not self.nodes.wait(self.driver, lambda: len(new_workers()) == WORKERS):
+            return None
+        until = time.monotonic() + self.random.uniform(0, 8)
+        self.nodes.wait(self.driver, lambda: time.monotonic() > until)
+        victims = new_workers()
+        if not victims:
+            return None
+        began = time.monotonic()
+        self.random.choice(victims).kill()
+        gone = self.nodes.wait(self.driver, lambda: not any(alive(process) for process in victims))
+        return began if gone else None
 
     def inject(self, fault: str, victims: list[psutil.Process]) -> float | None:
         """Does it; returns when it happened, None if the run ended before it did."""
@@ -138,13 +172,13 @@ def table(records: list[dict[str, Any]]) -> str:
         "| fault | n | noticed after, s: median (max) | training again, s: median (max) |",
         "|---|---|---|---|",
     ]
-    for fault in FAULTS:
+    for fault in (*FAULTS, AGAIN):
         group = [record for record in records if record["fault"] == fault]
         if group:
-            cells = [
-                f"{statistics.median(r[key] for r in group):.1f} ({max(r[key] for r in group):.1f})"
-                for key in ("detected", "recovered")
-            ]
+            cells = []
+            for key in ("detected", "recovered"):
+                known = [record[key] for record in group if key in record]
+                cells.append(f"{statistics.median(known):.1f} ({max(known):.1f})" if known else "")
             lines.append(f"| {fault} | {len(group)} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
@@ -157,7 +191,7 @@ def complaints(outcome: dict[str, Any]) -> Iterator[str]:
     for record in outcome["records"]:
         if record["detected"] > DETECTION_LIMIT_SECONDS:
             yield f"{record['fault']} was noticed after {record['detected']} s"
-        if record["lost_steps"] > CHECKPOINT_STEPS:
+        if record.get("lost_steps", 0) > CHECKPOINT_STEPS:
             yield f"{record['fault']} cost {record['lost_steps']} steps"
 
 
@@ -192,12 +226,13 @@ def campaign(faults: int, seed: int, faults_per_run: int = 10) -> dict[str, Any]
             return {"records": stage.records, "runs": runs}
 
 
-def summary(outcome: dict[str, Any]) -> str:
+def report(outcome: dict[str, Any]) -> str:
+    """The campaign as Markdown."""
     runs = outcome["runs"]
-    return (
+    return f"{table(outcome['records'])}\n\n" + (
         f"{len(outcome['records'])} faults in {len(runs)} runs; weights equal to the bit to the "
         f"undisturbed run's in {sum(run['equal'] for run in runs)} of {len(runs)}; at most "
-        f"{max(record['lost_steps'] for record in outcome['records'])} steps lost at a fault, "
+        f"{max(record.get('lost_steps', 0) for record in outcome['records'])} steps lost at once, "
         f"with a checkpoint every {CHECKPOINT_STEPS} steps."
     )
 
@@ -211,7 +246,7 @@ def main() -> None:
     outcome = campaign(arguments.faults, arguments.seed)
     if arguments.out:
         arguments.out.write_text(json.dumps(outcome, indent=1) + "\n")
-    print(f"\n{table(outcome['records'])}\n\n{summary(outcome)}")
+    print(f"\n{report(outcome)}")
     problems = list(complaints(outcome))
     print("\n".join(problems))
     sys.exit(1 if problems else 0)

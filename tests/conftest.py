@@ -28,6 +28,16 @@ Lenet = Callable[..., subprocess.CompletedProcess]
 SMOKE = ("--limit-train", "6000", "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.05")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the campaigns in their long form")
+
+
+@pytest.fixture
+def full(request) -> bool:
+    """Whether campaigns run in their long form; by default they are short enough for CI."""
+    return request.config.getoption("--full")
+
+
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "job.cli", *map(str, arguments)]
 

@@ -48,7 +48,7 @@ TRAIN = {
     "empty name": (["--name", ""], "--name ''", "letters, digits"),
     "storage with a name too long": (["--storage", "x" * 300], "--storage", "can't be read"),
     "empty storage": (["--storage", " "], "--storage ' '", "not be empty"),
-    "unknown storage": (["--storage", "ftp://host/x"], "--storage", "ftp:// is not supported"),
+    "unknown storage": (["--storage", "ftp://host/x"], "--storage", "name a local folder or s3:"),
     "storage below a file": (["--storage", "a-file/runs"], "--storage", "can't be written"),
     "missing data folder": (["--data", "nowhere"], "/nowhere'", "no such folder"),
     "data folder without data": (["--data", "empty"], "--data", "has no train-images"),

@@ -25,9 +25,12 @@ from cluster.object_storage import S3Storage
 from cluster.storage import LocalStorage, open_storage
 from job.datasets import CATALOGUE, Split
 from job.download import obtain
-from job.errors import InputError
-from job.examples import open_examples
-from job.parquet import read_dataset, write_dataset
+from job.errors import InputError, JobError
+from job.examples import dataset_of, examples_of, open_examples
+from job.parquet import _pixels, read_dataset, write_dataset
+from job.progress import Silent
+from job.runs import settle
+from job.train import begun
 
 DOCS = Path(__file__).parents[1] / "docs" / "data.md"
 PARTS = ("train.parquet", "test.parquet")
@@ -62,6 +65,13 @@ def own(tmp_path) -> Path:
     """A small set of a user."""
     write_dataset(LocalStorage(tmp_path / "own"), "counts", NAMES, TRAIN, TEST)
     return tmp_path / "own"
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch) -> Path:
+    """An empty cache; returns its folder of fetched files."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "lenet-on-ray" / "by-sha256"
 
 
 def test_staged_mnist_is_the_published_one(staged_once, mnist):
@@ -374,8 +384,16 @@ def test_an_unusable_set_is_not_written(case, tmp_path):
     assert tree(tmp_path) == {}
 
 
-def test_the_last_fifth_validates(own):
+def test_pixels_of_parts_of_buffers():
+    rows = pa.array([bytes([n]) * 784 for n in range(6)], pa.binary(784))
+    pixels = _pixels(pa.chunked_array([rows[4:6], rows[:0], rows[1:3]]))
+    assert pixels[::784].tolist() == [4, 5, 1, 2]
+    assert len(pixels) == 4 * 784
+
+
+def test_the_last_fifth_validates(own, node):
     examples = open_examples("own", str(own))
+    assert not node.exists(), "a local folder needs no cache"
     train, validation = examples.training()
     assert np.array_equal(np.concatenate([train.images, validation.images]), TRAIN.images)
     assert (len(train), len(validation)) == (40, 10)
@@ -399,13 +417,6 @@ def test_what_commands_refuse(lenet, tmp_path, s3, monkeypatch):
     assert "DEST 'ftp://x'" in refused(lenet, tmp_path, "data", "stage", "ftp://x")
     assert "DEST 'a-file" in refused(lenet, tmp_path, "data", "stage", "a-file/x", "mnist")
     assert "did you mean 'mnist'" in refused(lenet, tmp_path, "data", "stage", "x", "minst")
-
-
-@pytest.fixture
-def node(tmp_path, monkeypatch) -> Path:
-    """An empty cache; returns its folder of fetched files."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "lenet-on-ray" / "by-sha256"
 
 
 @pytest.fixture
@@ -553,7 +564,50 @@ def test_a_run_goes_on_with_its_own_set_only(strokes, lenet, tmp_path):
     done = lenet(*again, "--data", "moved", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert (run / "result.json").exists()
-    # A run that starts anew takes what it is given.
-    done = lenet(*again, "--data", "other", "--epochs", "1", "--overwrite", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((run / "data.json").read_text())["labels"] == ["a", "b", "c"]
+
+
+def test_a_run_that_starts_anew_takes_what_it_is_given(own, tmp_path, monkeypatch):
+    """Also if it dies when its settings are written and its data are not noted yet."""
+    write_dataset(LocalStorage(tmp_path / "other"), "others", ["a", "b", "c"], TEST, TEST)
+    given = {"dataset": "own", "data": str(own), "storage": str(tmp_path / "runs"), "name": "x"}
+    with begun(settle(given), Silent()):
+        pass
+    assert dataset_of(settle(given)).name == "counts"
+    given["data"] = str(tmp_path / "other")
+    with pytest.raises(InputError, match="is not the data set"):
+        examples_of(settle(given))
+    with monkeypatch.context() as patch:
+        write = LocalStorage.write
+
+        def dying(self, path, content):
+            write(self, path, content)
+            if path == "config.json":
+                raise KeyboardInterrupt
+
+        patch.setattr(LocalStorage, "write", dying)
+        with pytest.raises(KeyboardInterrupt), begun(settle(given, overwrite=True), Silent()):
+            pass
+    with begun(settle(given), Silent()):
+        assert dataset_of(settle(given)).name == "others"
+
+
+def test_runs_of_earlier_versions_noted_no_data(tmp_path):
+    storage = {"storage": str(tmp_path)}
+    assert dataset_of(settle({"dataset": "mnist", **storage})) == CATALOGUE["mnist"]
+    with pytest.raises(JobError, match=r"data\.json is missing"):
+        dataset_of(settle({"dataset": "own", **storage}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "{}", "[" * 10**5),
+        '{"name": "x", "labels": ["a", 2], "is_digits": false, "files": []}',
+        '{"name": "x", "labels": ["a", "b"], "is_digits": false, "files": []}',
+    ],
+)
+def test_damaged_notes_of_a_run_are_not_trusted(content, tmp_path):
+    run = settle({"storage": str(tmp_path)})
+    run.storage.write("data.json", content.encode())
+    with pytest.raises(JobError, match=r"data\.json can't be trusted"):
+        dataset_of(run)

@@ -132,7 +132,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_checkpoint(t
     with pytest.raises(TrainingDiverged, match=r"became .* lower --learning-rate") as error:
         train(tmp_path, "r", model="ffnn", optimizer="sgd", learning_rate=100, checkpoint_every="1")
     state = open_run("r", str(tmp_path)).restore()
-    assert f"last good checkpoint is step {state.step}" in str(error.value)
+    assert f"last saved checkpoint is step {state.step}" in str(error.value)
     assert state.is_finite()
     assert not (tmp_path / "r/result.json").exists()
 

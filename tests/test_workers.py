@@ -16,6 +16,8 @@ import psutil
 import pytest
 from conftest import command, environment, result_of
 
+from cluster.storage import open_storage
+
 SETTINGS = [
     *("--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"),
     *("--learning-rate", "0.02"),
@@ -106,6 +108,30 @@ def test_ctrl_c_costs_nothing(runs, tmp_path):
     assert result["weights_sha256"] == result_of(runs["lenet5", 2, 0])["weights_sha256"]
     assert result["restarts"] == 1
     assert result["lost_steps"] == 0
+
+
+def test_killed_with_its_checkpoints_in_object_storage_it_goes_on(runs, s3, store, lenet, tmp_path):
+    where = ("--workers", 2, *WORKERS, *SETTINGS, "--name", "r", "--storage", s3)
+    place = open_storage(s3).at("r")
+    driver = subprocess.Popen(
+        command("train", *where, "--checkpoint-every", "5"),
+        cwd=tmp_path,
+        env=environment(**store.env()),
+        stderr=subprocess.DEVNULL,
+    )
+    while not [name for name in place.at("checkpoints").list() if name.startswith("step-")]:
+        assert driver.poll() is None, "the run ended before it could be disturbed"
+        time.sleep(0.05)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.wait()
+    psutil.wait_procs(family, timeout=60)
+    (tmp_path / "elsewhere").mkdir()
+    done = lenet("train", *where, cwd=tmp_path / "elsewhere", **store.env())
+    assert done.returncode == 0, done.stderr
+    result = json.loads(place.read("result.json", limit=1 << 20))
+    assert result["weights_sha256"] == result_of(runs["lenet5", 2, 0])["weights_sha256"]
+    assert result["restarts"] == 1
 
 
 BAD = {

@@ -1,0 +1,32 @@
+"""The fault campaign in its short form, and a training run through the same faults. `make faults`
+runs the long one; its figures are in docs/storage.md."""
+
+from __future__ import annotations
+
+from conftest import SMOKE, result_of
+from fault_proxy import Chance, FaultProxy
+from faults import HOLD_SECONDS, campaign, report
+from test_s3_runs import OFTEN, result
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_wrong_is_restored(full):
+    outcome = campaign(faults=1000 if full else 100, seed=11)
+    print(report(outcome))
+    counts = outcome["counts"]
+    assert counts["wrong restores"] == 0
+    assert counts["lost commits"] == 0
+    assert counts["deaths of the client"] > 0
+    assert counts["saves"] > 20
+
+
+def test_a_run_through_faults_ends_with_the_same_weights(lenet, s3, store, tmp_path, finished_run):
+    with FaultProxy(store.endpoint, Chance(seed=3, rate=0.2)) as proxy:
+        proxy.hold = HOLD_SECONDS
+        done = lenet(
+            *("train", *SMOKE, *OFTEN, "--name", "r", "--storage", s3),
+            cwd=tmp_path,
+            **store.env(proxy.endpoint),
+        )
+        assert done.returncode == 0, done.stderr
+        assert sum(proxy.injected.values()) > 20
+    assert result(s3)["weights_sha256"] == result_of(finished_run)["weights_sha256"]
