@@ -10,15 +10,18 @@ import dataclasses
 import json
 import os
 import socket
+from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 
 class TensorflowAddresses(Backend):
     """Sets `TF_CONFIG` on each worker (format: the TensorFlow guide on multi-worker training)."""
 
     def on_start(self, worker_group, backend_config) -> None:
+        backend_config.group = worker_group
         if len(worker_group) == 1:
             return
         addresses = worker_group.execute(_free_address)
@@ -38,11 +41,37 @@ class TensorflowAddresses(Backend):
 
 @dataclasses.dataclass
 class TensorflowBackend(BackendConfig):
-    """Names the backend to Ray Train."""
+    """Names the backend to Ray Train.
+
+    Attributes:
+        group: The worker group that was started last; known in Ray Train's controller.
+    """
+
+    group: Any = None
 
     @property
     def backend_cls(self) -> type[Backend]:
         return TensorflowAddresses
+
+
+class LeftBehind(WorkerGroupCallback):
+    """Ends a worker group that broke while it was started, before the next one is.
+
+    Ray Train 2.60 forgets such a group when a worker dies after the group counts as started (it
+    cleans up only before, `WorkerGroup._start`). Its other workers would keep their processors for
+    good, and the next group would wait for room for ever.
+
+    Args:
+        backend: Knows the last group.
+    """
+
+    def __init__(self, backend: TensorflowBackend) -> None:
+        self._backend = backend
+
+    def before_worker_group_start(self, worker_group_context) -> None:
+        group = self._backend.group
+        if group is not None and group.has_started():
+            group.shutdown()
 
 
 def _free_address() -> str:

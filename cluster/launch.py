@@ -60,6 +60,8 @@ def launch(
         JobError: Workers failed more often than `max_failures`.
     """
     least, most = run.config.worker_limits
+    # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
+    run.check_free()
     with connected(run.config.address, elastic=least < most, verbose=verbose):
         share = shares(run.config)
         with (
@@ -67,6 +69,7 @@ def launch(
             # Ray Train keeps a little book of its own; nothing is ever restored from it.
             tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
         ):
+            progress.note(f"workers log to {_logs()} on their nodes")
             trainer = functools.partial(_trainer, run, share, book, verbose)
             return _supervise(run, trainer, progress, stop_requested)
 
@@ -145,7 +148,7 @@ def _trainer(run: Run, share: Share, book: str, verbose: bool, mailbox: Any) -> 
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from cluster.backend import TensorflowBackend
+    from cluster.backend import LeftBehind, TensorflowBackend
 
     least, most = run.config.worker_limits
     payload = {
@@ -156,10 +159,11 @@ def _trainer(run: Run, share: Share, book: str, verbose: bool, mailbox: Any) -> 
         "verbose": verbose,
         "mailbox": mailbox,
     }
+    backend = TensorflowBackend()
     return DataParallelTrainer(
         _work,
         train_loop_config=payload,
-        backend_config=TensorflowBackend(),
+        backend_config=backend,
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most),
             use_gpu=share.gpus > 0,
@@ -170,6 +174,7 @@ def _trainer(run: Run, share: Share, book: str, verbose: bool, mailbox: Any) -> 
             name=run.config.name,
             storage_path=book,
             failure_config=FailureConfig(max_failures=run.config.max_failures),
+            callbacks=[LeftBehind(backend)],
         ),
     )
 
@@ -260,12 +265,16 @@ def _result(kind: str, value: Any) -> dict[str, Any]:
 
 def _explanation(failure: BaseException | None, run: Run) -> str:
     """Why the workers ended without an outcome, in one line, and where to read more."""
-    import ray
-
     lines = [line for line in str(failure).strip().splitlines() if line.strip()] or ["no reason"]
-    logs = os.path.join(ray._private.worker._global_node.get_session_dir_path(), "logs")
     return (
         f"the workers failed more often than --max-failures {run.config.max_failures} allows: "
-        f"{lines[-1].strip()}; their logs are in {logs} (on their nodes); "
+        f"{lines[-1].strip()}; their logs are in {_logs()} (on their nodes); "
         f"continue from the last checkpoint with: {run.command}"
     )
+
+
+def _logs() -> str:
+    """The folder in which Ray keeps what workers write, the same on all nodes."""
+    import ray
+
+    return os.path.join(ray._private.worker._global_node.get_session_dir_path(), "logs")

@@ -85,7 +85,8 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     """
     from job.progress import training_progress, warnings_to
     from job.runs import settle
-    from job.train import Alone, begun, stop_on_signal, train_and_evaluate
+    from job.signals import stop_on_signal
+    from job.train import Alone, begun, train_and_evaluate
 
     given = {name: value for name, value in options.items() if value is not None}
     run = settle(given, overwrite=overwrite)

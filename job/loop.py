@@ -24,7 +24,7 @@ FIRST_SPAN_STEPS = 8
 # How long nothing may happen while functions are traced and compiled and workers find each other;
 # and later, as a multiple of the last span's time.
 STARTING_SECONDS = 120.0
-PATIENCE_FACTOR = 10
+PATIENCE_FACTOR = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

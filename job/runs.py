@@ -76,6 +76,17 @@ class Run:
             command += f" --storage {shlex.quote(self.config.storage)}"
         return command
 
+    def check_free(self) -> None:
+        """Raises InputError, naming it, where another process trains this run."""
+        holder = self.storage.holder()
+        if holder is not None:
+            raise self._taken(holder)
+
+    def _taken(self, holder: object) -> InputError:
+        return InputError(
+            "--name", self.config.name, f"{holder} is training this run; take another name"
+        )
+
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
         """Holds the run for this process, the only one that may write to it, for the time of the
@@ -89,9 +100,7 @@ class Run:
                 self._begin()
                 yield
         except Held as holder:
-            raise InputError(
-                "--name", self.config.name, f"{holder} is training this run; take another name"
-            ) from holder
+            raise self._taken(holder) from holder
 
     def _begin(self) -> None:
         content = self.storage.list()

@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +195,19 @@ def complaints(outcome: dict[str, Any]) -> Iterator[str]:
             yield f"{record['fault']} cost {record['lost_steps']} steps"
 
 
-def campaign(faults: int, seed: int, faults_per_run: int = 10) -> dict[str, Any]:
+def campaign(
+    faults: int,
+    seed: int,
+    faults_per_run: int = 10,
+    keep: Callable[[dict[str, Any]], None] = lambda outcome: None,
+) -> dict[str, Any]:
     """Runs the campaign.
+
+    Args:
+        faults: At least so many.
+        seed: Picks moments and victims.
+        faults_per_run: Disturbances of one run, each of one or two faults.
+        keep: Told of the outcome so far after each run.
 
     Returns:
         `records` of the faults, and `runs`, each with what it had to endure and whether its weights
@@ -223,6 +234,7 @@ def campaign(faults: int, seed: int, faults_per_run: int = 10) -> dict[str, Any]
                     }
                 )
                 print(json.dumps(runs[-1]), flush=True)
+                keep({"records": stage.records, "runs": runs})
             return {"records": stage.records, "runs": runs}
 
 
@@ -243,9 +255,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="keep the figures in this JSON file")
     arguments = parser.parse_args()
-    outcome = campaign(arguments.faults, arguments.seed)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(outcome, indent=1) + "\n")
+
+    def keep(outcome: dict[str, Any]) -> None:
+        if arguments.out:
+            arguments.out.write_text(json.dumps(outcome, indent=1) + "\n")
+
+    outcome = campaign(arguments.faults, arguments.seed, keep=keep)
     print(f"\n{report(outcome)}")
     problems = list(complaints(outcome))
     print("\n".join(problems))

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import command, environment, result_of
+from nodes import Nodes
 
 from cluster.storage import open_storage
 
@@ -50,11 +51,9 @@ def runs(lenet, tmp_path_factory, mnist) -> dict[tuple[str, int, int], Path]:
         )
         assert done.returncode == 0, done.stderr
         # One clean line an epoch, whatever the number of workers.
-        assert [line.split()[0] for line in done.stderr.splitlines()] == [
-            f"{name}:",
-            "epoch",
-            "epoch",
-        ]
+        first, *middle, one, two = [line.split()[0] for line in done.stderr.splitlines()]
+        assert (first, one, two) == (f"{name}:", "epoch", "epoch")
+        assert middle == (["workers"] if where else [])
     return {case: folder / "runs" / "{}-{}-{}".format(*case) for case in cases}
 
 
@@ -84,9 +83,9 @@ def started(folder: Path, name: str, *extra: object) -> subprocess.Popen:
         return subprocess.Popen(command(*arguments), cwd=folder, env=environment(), stderr=log)
 
 
-def wait_for_new_checkpoint(run: Path, driver: subprocess.Popen) -> None:
-    """Waits until the run has committed a checkpoint; fails when the driver ends first."""
-    while not (run / "checkpoints" / "index.json").exists():
+def wait_for(path: Path, driver: subprocess.Popen) -> None:
+    """Waits until a run has written something; fails when the driver ends first."""
+    while not path.exists():
         assert driver.poll() is None, "the run ended before it could be disturbed"
         time.sleep(0.01)
 
@@ -97,10 +96,15 @@ def expect_result(driver: subprocess.Popen, folder: Path, name: str) -> dict:
     return result_of(folder / "runs" / name)
 
 
-def test_ctrl_c_costs_nothing(runs, tmp_path):
-    """Kills of workers, nodes and drivers are the business of test_chaos."""
+def test_a_second_driver_is_refused_and_ctrl_c_costs_nothing(runs, lenet, tmp_path):
+    """Kills are the business of test_chaos."""
     driver = started(tmp_path, "r", "--checkpoint-every", "5")
-    wait_for_new_checkpoint(tmp_path / "runs/r", driver)
+    wait_for(tmp_path / "runs/r/config.json", driver)
+    second = lenet("train", "--workers", 2, *WORKERS, "--name", "r", cwd=tmp_path)
+    assert second.returncode == 2
+    (line,) = second.stderr.splitlines()
+    assert f"process {driver.pid} on " in line
+    wait_for(tmp_path / "runs/r/checkpoints/step-00000005", driver)
     driver.send_signal(signal.SIGINT)
     assert driver.wait() == 130
     assert "continue with: lenet train --name r" in (tmp_path / "r.log").read_text()
@@ -147,6 +151,24 @@ BAD = {
     "negative failures": (["--max-failures", "-1"], "between 0 and"),
     "no patience": (["--hang-timeout", "0"], "at least 1"),
 }
+
+
+def test_a_cluster_of_another_version_is_refused_in_one_line(lenet, tmp_path, mnist):
+    from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
+    from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
+    from ray._raylet import GcsClient
+
+    with Nodes(tmp_path / "nodes", 1) as nodes:
+        said = GcsClient(address=nodes.cluster.address)
+        place = {"key": CLUSTER_METADATA_KEY, "namespace": KV_NAMESPACE_CLUSTER}
+        metadata = json.loads(said.internal_kv_get(**place))
+        metadata["ray_version"] = "2.59.0"
+        said.internal_kv_put(value=json.dumps(metadata).encode(), overwrite=True, **place)
+        done = lenet("train", "--address", nodes.cluster.address, "--name", "r", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "2.59.0" in line
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("case", BAD)

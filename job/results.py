@@ -1,0 +1,73 @@
+"""The end of a run: the test set, read once, and `result.json`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+from job import artifacts
+from job.engine import score
+from job.evaluate import model_with
+from job.examples import Examples
+from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
+from job.state import RunState, sha256_of
+
+VERSIONED = ("lenet-on-ray", "tensorflow", "keras", "ray", "numpy")
+
+
+def finish(
+    run: Run,
+    state: RunState,
+    initial: RunState,
+    notes: Notes,
+    examples: Examples,
+    device: str,
+    workers: int,
+) -> dict[str, Any]:
+    """Reads the test set, once, and writes what a finished run leaves; `result.json` last."""
+    config, dataset = run.config, examples.dataset
+    artifacts.write_history(run.storage, state.history, run.created)
+    test = examples.test()
+    baseline = score(model_with(run, initial.weights, len(dataset.labels)), test)
+    model = model_with(run, state.best_weights, len(dataset.labels))
+    scores = score(model, test)
+    artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
+    run.storage.write("model.keras", artifacts.keras_file(model))
+    seconds = sum(row.seconds for row in state.history)
+    examples = sum(row.seconds * row.images_per_second for row in state.history)
+    result = {
+        "name": config.name,
+        "model": config.model,
+        "dataset": dataset.name,
+        "recipe": config.recipe,
+        "parameters": model.count_params(),
+        "baseline_accuracy": baseline.accuracy,
+        "epochs": len(state.history),
+        "best_epoch": state.best_epoch,
+        "val_loss": state.best.val_loss,
+        "val_accuracy": state.best.val_accuracy,
+        "test_loss": scores.loss,
+        "test_accuracy": scores.accuracy,
+        "train_seconds": seconds,
+        "images_per_second": examples / seconds,
+        "workers": workers,
+        "restarts": notes.restarts,
+        "lost_steps": notes.lost_steps,
+        "device": device,
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "optimizer": config.optimizer,
+        "learning_rate": config.learning_rate,
+        "schedule": config.schedule,
+        "precision": config.precision,
+        "weights_sha256": sha256_of(state.weights.values()),
+        "best_weights_sha256": sha256_of(state.best_weights.values()),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in VERSIONED},
+        },
+    }
+    run.storage.delete(REACHED_FILE)
+    run.storage.write(RESULT_FILE, to_json(result))
+    return result
