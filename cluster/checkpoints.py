@@ -1,7 +1,7 @@
 """Checkpoints that are visible only when whole, and verified before they are used.
 
     checkpoints/
-      step-00000375/            one folder for each checkpoint, named by its global step
+      step-00000375-1f0c2ab4/   one folder for each checkpoint: its global step, and who wrote it
         arrays.safetensors
         state.json
         manifest.json           size and SHA-256 of the files above, format, config digest
@@ -10,9 +10,10 @@
 The index is the only commit point. Its replacement is atomic, so a reader sees a checkpoint with
 all its files or does not see it at all. The crash windows are named where they occur.
 
-The index is only ever replaced over the version that was read, and it counts the attempts to train:
-what an earlier attempt still has under way (a worker that was cut off, but reaches the store) can't
-be committed any more once a later one has begun.
+The index is only ever replaced over the version that was read, and it names the attempt to train
+that may add to it: what an earlier attempt still has under way (a worker that was cut off, but
+reaches the store) can't be committed any more once a later one has begun, and goes into other
+folders.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import hashlib
 import json
 import logging
 import re
+import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cluster.storage import Conflict, Storage
+from cluster.storage import Conflict, Storage, StoreError
+from job.errors import JobError
 
 FORMAT = 1
 INDEX = "index.json"
@@ -34,7 +38,8 @@ MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 1 << 30
 MAX_DOCUMENT_BYTES = 1 << 24
 KEEP_LAST = 2
-FOLDER = re.compile(r"step-(\d{8,})")
+FOLDER = re.compile(r"step-(\d{8,})(?:-([0-9a-f]{8}))?")
+TURN_SECONDS = 0.05
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +60,21 @@ class Entry:
     manifest_sha256: str
     val_loss: float | None
     pinned: bool = False
+    writer: str = ""
 
     @property
     def folder(self) -> str:
-        return f"step-{self.step:08d}"
+        return f"step-{self.step:08d}" + (f"-{self.writer}" if self.writer else "")
 
 
 class Index(NamedTuple):
-    """The committed checkpoints, oldest first, the attempt that may add to them, and the version of
-    the file in which they stand."""
+    """The committed checkpoints, oldest first, the attempt that may add to them (empty: any), the
+    version of the file in which they stand, and whether that file could be read."""
 
     entries: list[Entry]
-    attempt: int
-    version: str | None
+    writer: str = ""
+    version: str | None = None
+    is_trusted: bool = True
 
 
 class Restored(NamedTuple):
@@ -89,14 +96,22 @@ class CheckpointStore:
     def __init__(self, storage: Storage, config_digest: str) -> None:
         self._storage = storage
         self._digest = config_digest
-        self._attempt: int | None = None
+        self._writer = ""
         # What this object wrote last, which saves a request where nobody else writes.
         self._known: Index | None = None
 
     def claim(self) -> None:
         """Begins a new attempt: stores that claimed before can't commit any more."""
-        index = self._update(lambda index: index._replace(attempt=index.attempt + 1))
-        self._attempt = index.attempt
+        writer = secrets.token_hex(4)
+        self._writer = ""
+        self._known = None
+        self._update(lambda index: index._replace(writer=writer))
+        self._writer = writer
+
+    def check(self) -> None:
+        """Asks the storage whether this attempt may still write. Raises Superseded."""
+        self._known = None
+        self._permitted(self._index())
 
     def save(self, step: int, files: Mapping[str, bytes], *, val_loss: float | None = None) -> None:
         """Writes a checkpoint and commits it; afterwards retention removes old ones.
@@ -110,7 +125,12 @@ class CheckpointStore:
             Superseded: A later attempt has begun.
         """
         manifest = _manifest(step, files, self._digest)
-        entry = Entry(step=step, manifest_sha256=_sha256(manifest), val_loss=val_loss)
+        entry = Entry(
+            step=step,
+            manifest_sha256=_sha256(manifest),
+            val_loss=val_loss,
+            writer=self._writer,
+        )
         for name, content in files.items():
             self._storage.write(f"{entry.folder}/{name}", content)
         self._storage.write(f"{entry.folder}/{MANIFEST}", manifest)
@@ -126,8 +146,12 @@ class CheckpointStore:
         self._update(commit)
         # Crash window 2: the checkpoint counts, but dropped folders are still there. Nothing
         # names them; `remove_orphans` takes them away when the run goes on.
-        for old in dropped:
-            self._storage.delete(old.folder)
+        try:
+            for old in dropped:
+                self._storage.delete(old.folder)
+        except StoreError as error:
+            # No reason to end a run whose checkpoint is safe.
+            log.warning("an old checkpoint was not removed: %s", error)
 
     def pin(self, step: int, pinned: bool = True) -> None:
         """Keeps a checkpoint for good, or no longer. Raises KeyError where there is none."""
@@ -182,34 +206,41 @@ class CheckpointStore:
             return Index(*_parse_index(raw), version)
         except FileNotFoundError:
             if not self._folders():
-                return Index([], 0, None)
+                return Index([])
             problem = "is missing"
         except (OSError, ValueError) as error:
             problem = str(error)
         log.warning("%s/%s %s; reading the folders instead", self._storage.uri, INDEX, problem)
-        return Index(sorted(self._scan(), key=lambda e: e.step), self._attempt or 0, version)
+        found = sorted(self._scan(), key=lambda e: e.step)
+        return Index(found, self._writer, version, is_trusted=False)
 
     def _update(self, change: Callable[[Index], Index]) -> Index:
         """Replaces the index by what `change` makes of it; again, where another was faster."""
         while True:
             index = self._known or self._index()
-            if self._attempt is not None and index.attempt > self._attempt:
-                raise Superseded(
-                    f"another attempt has begun to train the run in {self._storage.uri}"
-                )
+            self._permitted(index)
             wanted = change(index)
             try:
                 version = self._storage.write_if(INDEX, _to_json(wanted), index.version)
             except Conflict:
                 self._known = None
+                time.sleep(TURN_SECONDS)
                 continue
-            self._known = wanted._replace(version=version)
+            self._known = wanted._replace(version=version, is_trusted=True)
             return self._known
+
+    def _permitted(self, index: Index) -> None:
+        if self._writer and index.writer != self._writer:
+            raise Superseded(f"another attempt has begun to train the run in {self._storage.uri}")
 
     def orphans(self) -> list[str]:
         """The folders that crashed attempts left and the index does not name."""
         folders = self._folders()
-        named = {entry.folder for entry in self.entries()}
+        index = self._index()
+        if not index.is_trusted:
+            # What looks damaged now may only have been out of reach, or of another version.
+            return []
+        named = {entry.folder for entry in index.entries}
         return [name for name in folders if name not in named]
 
     def remove_orphans(self) -> list[str]:
@@ -253,10 +284,12 @@ class CheckpointStore:
         for name in self._folders():
             try:
                 raw = self._read(f"{name}/{MANIFEST}", MAX_DOCUMENT_BYTES)
+                step, writer = FOLDER.fullmatch(name).groups()
                 entry = Entry(
-                    step=int(FOLDER.fullmatch(name)[1]),
+                    step=int(step),
                     manifest_sha256=_sha256(raw),
                     val_loss=None,
+                    writer=writer or "",
                 )
                 self._verified(entry)
             except BadCheckpoint as problem:
@@ -310,22 +343,26 @@ def _parse_manifest(raw: bytes) -> dict[str, Any]:
 
 def _to_json(index: Index) -> bytes:
     body = {
-        "attempt": index.attempt,
+        "writer": index.writer,
         "checkpoints": [dataclasses.asdict(entry) for entry in index.entries],
     }
     return json.dumps({"format": FORMAT, "sha256": _digest_of(body), **body}, indent=1).encode()
 
 
-def _parse_index(raw: bytes) -> tuple[list[Entry], int]:
-    """Raises ValueError for anything that `_to_json` did not write."""
+def _parse_index(raw: bytes) -> tuple[list[Entry], str]:
+    """Raises ValueError for anything that `_to_json` did not write, and JobError for what another
+    version of this program wrote: that is not damaged, and must not be repaired."""
     try:
         document = json.loads(raw)
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
-        body = {name: document[name] for name in ("attempt", "checkpoints")}
+        if isinstance(document["format"], int) and document["format"] != FORMAT:
+            raise JobError(
+                f"checkpoints of format {document['format']}: this version reads {FORMAT}; "
+                "use the version that wrote them"
+            )
+        body = {name: document[name] for name in ("writer", "checkpoints")}
         if _digest_of(body) != document["sha256"]:
             raise ValueError("its SHA-256 does not match its content")
-        return [Entry(**entry) for entry in body["checkpoints"]], int(body["attempt"])
+        return [Entry(**entry) for entry in body["checkpoints"]], str(body["writer"])
     except (LookupError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"not an index of checkpoints ({error!r})") from error
 

@@ -31,7 +31,7 @@ POLL_SECONDS = 0.2
 # Training leaves a machine so long before it is taken away: enough for a span of steps and a
 # checkpoint, while the rest of the time that was granted is still used.
 LEAVE_SECONDS = 10.0
-# Workers answer a request to stop after a span of steps; where none is heard, none is training.
+# So long after a request to stop workers that have not begun to train are given up.
 STOP_SECONDS = 15.0
 
 
@@ -119,25 +119,29 @@ def _fit(
     # checkpoint.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    unanswered: float | None = None
+    moved: Event | None = None
+    has_trained = False
+    asked: float | None = None
     while True:
         thread.join(POLL_SECONDS)
         is_over = not thread.is_alive()
-        events = ray.get(mailbox.take.remote(stop_requested()))
-        for kind, value in events:
+        for kind, value in ray.get(mailbox.take.remote(stop_requested())):
             if kind != "outcome":
+                has_trained |= kind == "span"
                 tell(progress, (kind, value))
-                continue
-            if value[0] == Displaced.__name__:
-                thread.join()
-            return value
+            elif value[0] == Displaced.__name__:
+                # Ray Train may still start workers anew; what they say later counts.
+                moved = value
+            else:
+                return value
+        if is_over and moved:
+            return moved
         if is_over:
             raise JobError(_explanation(failure[0] if failure else None, run))
-        if not stop_requested() or events:
-            unanswered = None
-        elif unanswered is None:
-            unanswered = time.monotonic()
-        elif time.monotonic() - unanswered > STOP_SECONDS:
+        if stop_requested() and asked is None:
+            asked = time.monotonic()
+        # Who has trained answers after a span, and then may have to wait for its last upload.
+        if asked and not has_trained and time.monotonic() - asked > STOP_SECONDS:
             raise Interrupted(
                 f"stopped while no worker was training; continue with: {run.command}",
                 stop_requested(),
@@ -211,10 +215,15 @@ def _work(payload: dict[str, Any]) -> None:
             result = train_and_evaluate(
                 run, progress, outside, place=place, verbose=payload["verbose"]
             )
-    except (Interrupted, JobError) as end:
-        # An end that another attempt would not change, so no failure for Ray Train. Mostly all
-        # workers meet it at the same step; but one may be the only one that can't read its data.
-        mail.outcome(type(end).__name__, (str(end), end.exit_code))
+    except (Interrupted, Displaced, TrainingDiverged) as end:
+        # All workers come to this end at the same step, but the first one has to save before it.
+        if place.rank == 0:
+            mail.outcome(type(end).__name__, (str(end), end.exit_code))
+        return
+    except JobError as end:
+        # Another attempt would not change it, so it is no failure for Ray Train. One worker may be
+        # the only one that can't read its data.
+        mail.outcome(JobError.__name__, (str(end), end.exit_code))
         return
     finally:
         watchdog.close()

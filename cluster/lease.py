@@ -5,8 +5,8 @@
 The holder writes it anew every few seconds, each time only over its own last version. Whoever finds
 it untouched for `LEASE_SECONDS`, by the store's clock, takes it over, only over the version that
 was seen; so of many that try, one succeeds. A holder that was away for so long (a suspended
-machine, say) finds another's version and stops; what it would still write is refused by the index
-of checkpoints, whose attempt number has moved on.
+machine, say) finds another's version; the index of checkpoints, which names another attempt then,
+refuses what it would still commit, and that ends it before it writes a result.
 """
 
 from __future__ import annotations
@@ -175,9 +175,21 @@ class _Heart(threading.Thread):
             # goes to one who does, which the next beat then finds.
             log.info("the lock was not renewed: %s", error)
         except Conflict:
-            self._is_ours = False
-            log.warning(
-                "%s: another process has taken this run over; this one can't save any more",
-                self._store.uri,
-            )
+            self._look()
         return self._is_ours
+
+    def _look(self) -> None:
+        """Who changed the lock: another process, or an earlier beat whose answer was lost?"""
+        try:
+            seen = self._store.peek(LOCK, limit=MAX_BYTES)
+        except (StoreError, FileNotFoundError) as error:
+            log.info("the lock could not be read: %s", error)
+            return
+        if Claim.parse(seen.content).token == self._claim.token:
+            self._version = seen.version
+            return
+        self._is_ours = False
+        log.warning(
+            "%s: another process has taken this run over; this one can't save any more",
+            self._store.uri,
+        )

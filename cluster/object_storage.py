@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import boto3
 import tenacity
+import urllib3
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.utils import parse_timestamp
@@ -39,9 +41,11 @@ LEASE_PATIENCE_SECONDS = 5.0
 TRANSIENT = {
     *("InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "OperationAborted"),
     *("Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded"),
+    *("TooManyRequests", "429", "Busy"),
     *("BadDigest", "XAmzContentChecksumMismatch", "IncompleteBody", "ConditionalRequestConflict"),
     *("500", "502", "503", "504"),
 }
+UNSUPPORTED = {"NotImplemented", "501"}
 # Answers to HEAD have no body, so that an expired token is only a 400 there.
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "400"}
 MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -49,6 +53,8 @@ LOST_RACE = {"PreconditionFailed", "412"}
 BROKEN_CONNECTION = (
     *(boto.ConnectionError, boto.HTTPClientError, boto.ResponseStreamingError),
     *(boto.IncompleteReadError, boto.FlexibleChecksumError, boto.CredentialRetrievalError),
+    # Some failures of a body that is being read pass botocore as they are.
+    urllib3.exceptions.HTTPError,
 )
 
 log = logging.getLogger(__name__)
@@ -85,13 +91,19 @@ class Connection:
 
     def _new_client(self) -> Any:
         # A new session: the default one would keep the credentials that it has read.
-        session = boto3.session.Session()
+        # AWS_REGION is what other SDKs read; this one knows AWS_DEFAULT_REGION and profiles.
+        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
         config = Config(
             connect_timeout=min(CONNECT_SECONDS, self.read_timeout),
             read_timeout=self.read_timeout,
             retries={"total_max_attempts": 1},
         )
-        client = session.client("s3", config=config)
+        try:
+            client = session.client("s3", config=config)
+        except ValueError as error:
+            raise StoreError(
+                "the endpoint is no URL; AWS_ENDPOINT_URL_S3 looks like https://HOST:PORT"
+            ) from error
         if client.meta.endpoint_url.endswith(".amazonaws.com"):
             return client
         # Few other stores serve a host name for each bucket.
@@ -191,15 +203,21 @@ class S3Storage:
         name = f".probe-{secrets.token_hex(8)}"
         content = name.encode()
         try:
-            probing.write_if(name, content, None)
+            first = probing.write_if(name, content, None)
             try:
                 if probing.read(name, limit=100) != content:
                     raise StoreError("it returns other bytes than were written")
-                with contextlib.suppress(Conflict):
-                    probing.write_if(name, b"", None)
-                    raise StoreError("it does not support conditional writes (If-None-Match)")
+                for header, wrong in (("If-None-Match", None), ("If-Match", '"0"')):
+                    with contextlib.suppress(Conflict):
+                        probing.write_if(name, header.encode(), wrong)
+                        raise StoreError(f"it does not support conditional writes ({header})")
+                probing.write_if(name, b"", first)
             finally:
                 probing.delete(name)
+        except Conflict as error:
+            raise InputError(
+                "--storage", self.uri, "it refuses a write on a condition that holds (If-Match)"
+            ) from error
         except StoreError as error:
             raise InputError("--storage", self.uri, str(error)) from error
 
@@ -270,7 +288,7 @@ class S3Storage:
             if code in LOST_RACE:
                 raise Conflict(self.uri) from error
             raise StoreError(self._reason(error)) from error
-        except (boto.BotoCoreError, boto.HTTPClientError) as error:
+        except (boto.BotoCoreError, urllib3.exceptions.HTTPError) as error:
             raise StoreError(self._reason(error)) from error
 
     def _reason(self, error: Exception) -> str:
@@ -278,6 +296,8 @@ class S3Storage:
         if is_transient(error):
             return f"{self.uri}: no answer for {self._connection.patience:.0f} s ({_name(error)})"
         match error_code(error):
+            case "NotImplemented" | "501":
+                return "the store does not support conditional writes"
             case "NoSuchBucket":
                 return f"there is no bucket {self._bucket!r}; create it or name another"
             case "InvalidBucketName" | "ParamValidationError":
@@ -337,7 +357,8 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, boto.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or error_code(error) in TRANSIENT | EXPIRED
+        code = error_code(error)
+        return code in TRANSIENT | EXPIRED or (status >= 500 and code not in UNSUPPORTED)
     return isinstance(error, BROKEN_CONNECTION)
 
 

@@ -159,8 +159,13 @@ class LocalStorage:
         return hashlib.sha256(content).hexdigest()
 
     def files(self) -> dict[str, int]:
-        found = (p for p in self.root.rglob("*") if p.is_file() and not p.name.startswith("."))
-        return {p.relative_to(self.root).as_posix(): p.stat().st_size for p in found}
+        sizes = {}
+        for path in self.root.rglob("*"):
+            # A run in training removes files while they are looked at.
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and not path.name.startswith("."):
+                    sizes[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return sizes
 
     def list(self) -> list[str]:
         if not self.root.is_dir():
@@ -251,16 +256,16 @@ def open_storage(uri: str, *, patience: float = QUICK_SECONDS) -> Storage:
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return LocalStorage(uri)
-    if scheme != "s3":
-        raise InputError("--storage", uri, "name a local folder or s3://BUCKET/PREFIX")
     if "@" in rest or "?" in rest:
         # Not shown again: it may hold a secret, and errors are logged.
         raise InputError(
             "--storage",
-            "s3://...",
+            f"{scheme}://...",
             "give s3://BUCKET/PREFIX only; credentials belong into the "
             "standard AWS places (environment, profile or instance profile)",
         )
+    if scheme != "s3":
+        raise InputError("--storage", uri, "name a local folder or s3://BUCKET/PREFIX")
     # boto3 takes a third of a second to import, which a run on disk need not wait for.
     from cluster.object_storage import Connection, S3Storage
 

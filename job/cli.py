@@ -274,11 +274,9 @@ def runs(
 
     if run is None and (pin is not None or unpin is not None):
         raise InputError("RUN", None, "name the run whose checkpoint is meant")
-    found = listing.list_runs(storage)
-    if run is not None:
-        found = [listed for listed in found if listed.name == run]
-        if not found:
-            raise InputError("RUN", run, f"no such run in {storage}; `lenet runs` lists them")
+    found = listing.list_runs(storage, only=run)
+    if run is not None and not found:
+        raise InputError("RUN", run, f"no such run in {storage}; `lenet runs` lists them")
     for step, pinned in ((pin, True), (unpin, False)):
         if step is not None:
             listing.pin(storage, run, step, pinned)

@@ -69,7 +69,10 @@ class Keeper:
         try:
             yield
         except TrainingDiverged as error:
-            self.wait()
+            try:
+                self.wait()
+            except (StoreError, Superseded) as lost:
+                raise TrainingDiverged(f"{error}; {self._last_saved()}; {lost}") from lost
             raise TrainingDiverged(f"{error}; {self._last_saved()}") from None
         except StoreError as error:
             again = f"when the store is back, continue with: {self._run.command}"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.storage import open_storage
+from cluster.storage import StoreError, open_storage
 from job.errors import InputError, JobError
 from job.runs import CONFIG_FILE, Run, open_run, usable
 
@@ -39,13 +39,25 @@ class Listed:
     files: dict[str, int] = dataclasses.field(repr=False)
 
 
-def list_runs(place: str) -> list[Listed]:
-    """The runs below a storage root, newest first. Raises InputError where it can't be read."""
+def list_runs(place: str, only: str | None = None) -> list[Listed]:
+    """The runs below a storage root, newest first.
+
+    Args:
+        place: The root.
+        only: Look at the run of this name alone.
+
+    Raises:
+        InputError: The place can't be read.
+    """
     root = open_storage(place)
     with usable(place):
         files = root.files()
-        names = sorted({path.split("/")[0] for path in files if path.endswith(f"/{CONFIG_FILE}")})
-        runs = [describe(place, name, _below(files, name)) for name in names]
+        names = [path.removesuffix(f"/{CONFIG_FILE}") for path in files]
+        runs = [
+            describe(place, name, _below(files, name))
+            for name in sorted(set(names) - set(files))
+            if "/" not in name and only in (None, name)
+        ]
     return sorted(runs, key=lambda run: run.age)
 
 
@@ -57,6 +69,8 @@ def describe(place: str, name: str, files: dict[str, int]) -> Listed:
         result = run.result()
         facts = result_facts(result) if result else checkpoint_facts(run)
         state = "finished" if result else "training" if run.storage.holder() else "stopped"
+    except StoreError:
+        raise
     except JobError:
         return Listed(name=name, state="unreadable", size=size, files=files)
     return Listed(

@@ -25,7 +25,12 @@ def finish(
     device: str,
     workers: int,
 ) -> dict[str, Any]:
-    """Reads the test set, once, and writes what a finished run leaves; `result.json` last."""
+    """Reads the test set, once, and writes what a finished run leaves; `result.json` last.
+
+    Raises:
+        Superseded: Another attempt trains this run; nothing of it was overwritten.
+    """
+    run.checkpoints.check()
     config, dataset = run.config, examples.dataset
     artifacts.write_history(run.storage, state.history, run.created)
     test = examples.test()
@@ -68,6 +73,8 @@ def finish(
             **{name: importlib.metadata.version(name) for name in VERSIONED},
         },
     }
-    run.storage.delete(REACHED_FILE)
+    run.checkpoints.check()
     run.storage.write(RESULT_FILE, to_json(result))
+    # Not before: a run that is cut off here must not forget what its interruptions cost.
+    run.storage.delete(REACHED_FILE)
     return result

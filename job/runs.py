@@ -77,8 +77,9 @@ class Run:
         return command
 
     def check_free(self) -> None:
-        """Raises InputError, naming it, where another process trains this run."""
-        holder = self.storage.holder()
+        """Raises InputError, naming it, where another process on this disk trains this run. In an
+        object store only time tells whether a holder still lives."""
+        holder = None if self.storage.is_remote else self.storage.holder()
         if holder is not None:
             raise self._taken(holder)
 
@@ -109,6 +110,8 @@ class Run:
                 "--name", self.config.name, "another process used this name just now; try again"
             )
         if not self.is_new:
+            # First, so that what an earlier attempt has under way is an orphan and stays one.
+            self.checkpoints.claim()
             self.checkpoints.remove_orphans()
             return
         # Crash windows when a run is replaced: without its result it can be continued, without its

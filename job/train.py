@@ -88,10 +88,13 @@ def begun(run: Run, progress: Progress) -> Iterator[None]:
     config = run.config
     examples = examples_of(run)
     examples.training(config.limit_train)
+    dataset = examples.dataset
+    # A driver would hold the pixels for as long as its workers train.
+    del examples
     with run.begun():
-        keep_dataset(run, examples.dataset)
+        keep_dataset(run, dataset)
         progress.note(
-            f"{config.name}: {config.model} on {examples.dataset.name}, {config.epochs} epochs, "
+            f"{config.name}: {config.model} on {dataset.name}, {config.epochs} epochs, "
             f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
             f"seed {config.seed}"
         )
@@ -138,7 +141,7 @@ def train_and_evaluate(
 
     from job.runtime import USE_XLA, device_name, distribution, start_tensorflow
 
-    outside.alive(STARTING_SECONDS)
+    outside.alive(STARTING_SECONDS + config.storage_timeout)
     device = start_tensorflow(verbose=verbose, threads=place.threads)
     strategy = distribution(place.world)
     from job import artifacts
@@ -180,7 +183,7 @@ def train_and_evaluate(
         state, end = run_epochs(
             engine, state, DeviceSplit.load(train), DeviceSplit.load(validation), config, hooks
         )
-        outside.alive(config.storage_timeout + FINISHING_SECONDS)
+        outside.alive(FINISHING_SECONDS + config.storage_timeout)
         keeper.wait()
     if end is End.LEFT:
         raise Displaced(f"left a machine that is being taken away at step {state.step:,}")
@@ -190,7 +193,7 @@ def train_and_evaluate(
             f"continue with: {run.command}",
             outside.stop_requested() or signal.SIGINT,
         )
-    outside.alive(FINISHING_SECONDS)
+    outside.alive(FINISHING_SECONDS + config.storage_timeout)
     if not is_chief:
         return None
     hardware = f"{device} ({device_name(device, place.threads)})"

@@ -14,7 +14,7 @@ from cluster.checkpoints import BadCheckpoint, CheckpointStore, Superseded
 from cluster.lease import LOCK, Claim
 from cluster.object_storage import Connection, S3Storage
 from cluster.storage import Conflict, Held, Storage, open_storage
-from job.errors import InputError
+from job.errors import InputError, JobError
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -223,6 +223,48 @@ def test_an_earlier_attempt_can_not_commit_any_more(root):
     assert [e.step for e in CheckpointStore(root, "job").entries()] == [5, 8]
 
 
+def test_not_even_after_the_run_was_started_anew(root):
+    """`--overwrite` elsewhere, while this machine slept."""
+    asleep = CheckpointStore(root, "job")
+    asleep.claim()
+    asleep.save(5, {"a": b"old"})
+    for name in root.list():
+        root.delete(name)
+    anew = CheckpointStore(root, "job")
+    anew.claim()
+    anew.save(5, {"a": b"new"})
+    with pytest.raises(Superseded):
+        asleep.save(5, {"a": b"old"})
+    with pytest.raises(Superseded):
+        asleep.check()
+    assert CheckpointStore(root, "job").restore().files == {"a": b"new"}
+
+
+def test_checkpoints_of_another_version_are_left_alone(root):
+    store = CheckpointStore(root, "job")
+    store.save(5, {"a": b"1"})
+    root.write("index.json", b'{"format": 99, "checkpoints": "unknown"}')
+    for use in (store.orphans, store.restore, lambda: CheckpointStore(root, "job").claim()):
+        with pytest.raises(JobError, match="format 99"):
+            use()
+    assert "step-00000005" in root.list()
+
+
+def test_a_lost_answer_to_a_beat_is_not_the_loss_of_the_lock(s3, monkeypatch):
+    root = open_storage(s3)
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    with root.locked():
+        # As a beat does whose answer was lost on the way.
+        found = root.peek(LOCK, limit=999)
+        root.write(LOCK, found.content.replace(b'"beat": ', b'"beat": 9'))
+        beats = {root.version(LOCK)}
+        deadline = time.monotonic() + 20
+        while len(beats) < 3:
+            assert time.monotonic() < deadline
+            beats.add(root.version(LOCK))
+    assert root.holder() is None
+
+
 def test_a_store_that_is_away_is_not_an_empty_one(store, s3, monkeypatch):
     CheckpointStore(open_storage(s3), "job").save(5, {"a": b"1"})
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
@@ -234,6 +276,7 @@ def test_a_store_that_is_away_is_not_an_empty_one(store, s3, monkeypatch):
 WRONG = {
     "bucket": ({}, "s3://absent/x", "there is no bucket 'absent'"),
     "endpoint": ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, None, "no answer for 1 s"),
+    "endpoint that is no URL": ({"AWS_ENDPOINT_URL_S3": "localhost:9"}, None, "is no URL"),
     "key": ({"AWS_ACCESS_KEY_ID": "x" * 20}, None, "does not accept these credentials"),
     "secret": ({"AWS_SECRET_ACCESS_KEY": "x" * 40}, None, "does not accept these credentials"),
     "no credentials": (
@@ -263,7 +306,10 @@ def test_who_may_only_read_can_not_begin(store, s3, monkeypatch):
         open_storage(s3).probe()
 
 
-@pytest.mark.parametrize("uri", ["s3://key:secret@bucket/x", "s3://bucket/x?secret_key=secret"])
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://key:secret@bucket/x", "s3://bucket/x?secret_key=secret", "s3a://key:secret@bucket/x"],
+)
 def test_a_secret_in_a_uri_is_refused_and_not_repeated(uri):
     with pytest.raises(InputError) as error:
         open_storage(uri)
