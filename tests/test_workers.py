@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import command, environment, result_of
+from conftest import Lenet, command, environment, result_of
 from nodes import Nodes
 
 from cluster.storage import open_storage
@@ -33,32 +33,47 @@ def history(run: Path) -> list[dict[str, float]]:
     return [dict(zip(names, map(float, line.split(",")), strict=True)) for line in lines[1:]]
 
 
-@pytest.fixture(scope="module")
-def runs(lenet, tmp_path_factory, mnist) -> dict[tuple[str, int, int], Path]:
-    """Runs by (model, workers, repetition)."""
-    folder = tmp_path_factory.mktemp("workers")
-    cases = [
-        *(("lenet5", 1, 0), ("lenet5", 2, 0), ("lenet5", 2, 1), ("lenet5", 4, 0)),
-        *(("ffnn", 1, 0), ("ffnn", 2, 0), ("ffnn", 4, 0)),
-    ]
-    for model, workers, repetition in cases:
-        where = WORKERS if workers > 1 else []
+class Runs:
+    """Finished runs by (model, workers, repetition); each is made when it is first asked for."""
+
+    def __init__(self, lenet: Lenet, folder: Path) -> None:
+        self._lenet, self._folder = lenet, folder
+
+    def __getitem__(self, case: tuple[str, int, int]) -> Path:
+        model, workers, repetition = case
         name = f"{model}-{workers}-{repetition}"
-        done = lenet(
+        run = self._folder / "runs" / name
+        if not run.exists():
+            self._train(name, model, workers)
+        return run
+
+    def _train(self, name: str, model: str, workers: int) -> None:
+        where = WORKERS if workers > 1 else []
+        done = self._lenet(
             *("train", "--model", model, "--workers", workers, "--name", name),
             *(*SETTINGS, *where),
-            cwd=folder,
+            cwd=self._folder,
         )
         assert done.returncode == 0, done.stderr
         # One clean line an epoch, whatever the number of workers.
         first, *middle, one, two = [line.split()[0] for line in done.stderr.splitlines()]
         assert (first, one, two) == (f"{name}:", "epoch", "epoch")
         assert middle == (["workers"] if where else [])
-    return {case: folder / "runs" / "{}-{}-{}".format(*case) for case in cases}
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("model", ["lenet5", "ffnn"])
+@pytest.fixture(scope="module")
+def runs(lenet, tmp_path_factory, mnist) -> Runs:
+    return Runs(lenet, tmp_path_factory.mktemp("workers"))
+
+
+@pytest.mark.parametrize(
+    ("model", "workers"),
+    [
+        *(("lenet5", 2), ("ffnn", 4)),
+        pytest.param("lenet5", 4, marks=pytest.mark.long),
+        pytest.param("ffnn", 2, marks=pytest.mark.long),
+    ],
+)
 def test_the_curve_is_that_of_one_worker(runs, model, workers):
     """Sums over 100 examples are rounded in another order, 1e-7 a step; momentum and 40 steps make
     2e-5 of it (measured), and one of 12,000 examples may fall on the other side. An example counted
