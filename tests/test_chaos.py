@@ -1,11 +1,12 @@
-"""The kill campaign in its short form, each kind of fault once. `make chaos` runs the long one; its
-figures are in docs/distributed.md."""
+"""The kill campaign in its short form: six faults, or with --full each kind once. `make chaos` runs
+the long one; its figures are in docs/distributed.md."""
 
 from chaos import AGAIN, FAULTS, campaign, complaints, table
 
 
-def test_killed_anywhere_a_run_ends_with_the_same_weights():
-    outcome = campaign(faults=len(FAULTS) + 3, seed=7)
+def test_killed_anywhere_a_run_ends_with_the_same_weights(full):
+    outcome = campaign(faults=len(FAULTS) + 3 if full else 6, seed=7)
     print(table(outcome["records"]))
-    assert {record["fault"] for record in outcome["records"]} == {*FAULTS, AGAIN}
     assert list(complaints(outcome)) == []
+    if full:
+        assert {record["fault"] for record in outcome["records"]} == {*FAULTS, AGAIN}

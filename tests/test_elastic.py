@@ -37,6 +37,7 @@ def rows(run: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
 
 
+@pytest.mark.long
 def test_goes_on_with_the_workers_that_are_left(alone, tmp_path):
     with Nodes(tmp_path, 3) as nodes:
         driver = nodes.start("r", *SETTINGS, "--workers", "2:3")

@@ -129,6 +129,7 @@ def test_a_second_driver_is_refused_and_ctrl_c_costs_nothing(runs, lenet, tmp_pa
     assert result["lost_steps"] == 0
 
 
+@pytest.mark.long
 def test_killed_with_its_checkpoints_in_object_storage_it_goes_on(runs, s3, store, lenet, tmp_path):
     where = ("--workers", 2, *WORKERS, *SETTINGS, "--name", "r", "--storage", s3)
     place = open_storage(s3).at("r")
@@ -200,8 +201,8 @@ def test_what_the_cluster_can_not_do_is_said_in_one_line(case, lenet, tmp_path, 
 
 def test_a_diverging_run_is_not_tried_again(lenet, tmp_path, mnist):
     done = lenet(
-        *("train", "--model", "ffnn", "--optimizer", "sgd", "--learning-rate", "100"),
-        *("--workers", "2", *WORKERS, *SETTINGS, "--name", "r"),
+        *("train", "--workers", "2", *WORKERS, *SETTINGS, "--name", "r"),
+        *("--model", "ffnn", "--optimizer", "sgd", "--learning-rate", "100"),
         cwd=tmp_path,
     )
     assert done.returncode == 1
@@ -212,8 +213,10 @@ def test_a_diverging_run_is_not_tried_again(lenet, tmp_path, mnist):
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_behind() -> Iterator[None]:
-    """Ends what a failed test left running, below this process only."""
+def nothing_stays_behind(store) -> Iterator[None]:
+    """Ends what a failed test left running, below this process only; the store was there before."""
+    here = psutil.Process(os.getpid())
+    before = set(here.children(recursive=True))
     yield
-    for process in psutil.Process(os.getpid()).children(recursive=True):
+    for process in set(here.children(recursive=True)) - before:
         process.kill()
