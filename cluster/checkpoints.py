@@ -104,13 +104,11 @@ class CheckpointStore:
         """Begins a new attempt: stores that claimed before can't commit any more."""
         writer = secrets.token_hex(4)
         self._writer = ""
-        self._known = None
         self._update(lambda index: index._replace(writer=writer))
         self._writer = writer
 
     def check(self) -> None:
         """Asks the storage whether this attempt may still write. Raises Superseded."""
-        self._known = None
         self._permitted(self._index())
 
     def save(self, step: int, files: Mapping[str, bytes], *, val_loss: float | None = None) -> None:
@@ -216,15 +214,15 @@ class CheckpointStore:
 
     def _update(self, change: Callable[[Index], Index]) -> Index:
         """Replaces the index by what `change` makes of it; again, where another was faster."""
+        index = self._known or self._index()
         while True:
-            index = self._known or self._index()
             self._permitted(index)
             wanted = change(index)
             try:
                 version = self._storage.write_if(INDEX, _to_json(wanted), index.version)
             except Conflict:
-                self._known = None
                 time.sleep(TURN_SECONDS)
+                index = self._index()
                 continue
             self._known = wanted._replace(version=version, is_trusted=True)
             return self._known

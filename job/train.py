@@ -141,7 +141,9 @@ def train_and_evaluate(
 
     from job.runtime import USE_XLA, device_name, distribution, start_tensorflow
 
-    outside.alive(STARTING_SECONDS + config.storage_timeout)
+    # Only an object store is waited for; a hang must not last longer because one could be.
+    waiting = config.storage_timeout if run.storage.is_remote else 0.0
+    outside.alive(STARTING_SECONDS + waiting)
     device = start_tensorflow(verbose=verbose, threads=place.threads)
     strategy = distribution(place.world)
     from job import artifacts
@@ -183,7 +185,7 @@ def train_and_evaluate(
         state, end = run_epochs(
             engine, state, DeviceSplit.load(train), DeviceSplit.load(validation), config, hooks
         )
-        outside.alive(FINISHING_SECONDS + config.storage_timeout)
+        outside.alive(FINISHING_SECONDS + waiting)
         keeper.wait()
     if end is End.LEFT:
         raise Displaced(f"left a machine that is being taken away at step {state.step:,}")
@@ -193,7 +195,7 @@ def train_and_evaluate(
             f"continue with: {run.command}",
             outside.stop_requested() or signal.SIGINT,
         )
-    outside.alive(FINISHING_SECONDS + config.storage_timeout)
+    outside.alive(FINISHING_SECONDS + waiting)
     if not is_chief:
         return None
     hardware = f"{device} ({device_name(device, place.threads)})"

@@ -13,7 +13,7 @@ from cluster import lease
 from cluster.checkpoints import BadCheckpoint, CheckpointStore, Superseded
 from cluster.lease import LOCK, Claim
 from cluster.object_storage import Connection, S3Storage
-from cluster.storage import Conflict, Held, Storage, open_storage
+from cluster.storage import Conflict, Held, LocalStorage, Storage, StoreError, open_storage
 from job.errors import InputError, JobError
 
 
@@ -271,6 +271,21 @@ def test_a_store_that_is_away_is_not_an_empty_one(store, s3, monkeypatch):
     with pytest.raises(Exception, match="no answer for 1 s") as error:
         CheckpointStore(S3Storage("lenet", s3[11:], Connection(patience=1)), "job").restore()
     assert not isinstance(error.value, BadCheckpoint | FileNotFoundError)
+
+
+def test_what_is_safe_is_still_known_while_the_store_is_away(tmp_path, monkeypatch):
+    root = LocalStorage(tmp_path)
+    store = CheckpointStore(root, "job")
+    store.claim()
+    store.save(5, {"a": b"1"})
+
+    def away(path: str) -> str:
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(root, "version", away)
+    with pytest.raises(StoreError):
+        store.check()
+    assert store.last_committed == 5
 
 
 WRONG = {
