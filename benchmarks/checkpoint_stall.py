@@ -69,7 +69,7 @@ class Training:
             best_weights=weights,
         )
 
-    def share(self, checkpoint: Callable[[], None]) -> dict[str, float]:
+    def share(self, checkpoint: Callable[[], None]) -> float:
         """Trains through some checkpoints; returns the share of time lost to them, in percent."""
         began = time.perf_counter()
         lost = 0.0

@@ -15,15 +15,13 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from cluster.storage import Conflict, Held, StoreError
+from cluster.storage import Conflict, Held, StoreError, this_process
 
 LOCK = ".lock.json"
 LEASE_SECONDS = 15.0
@@ -34,8 +32,8 @@ MAX_BYTES = 4096
 log = logging.getLogger(__name__)
 
 
-class Seen(Protocol):
-    """A lock as it was found."""
+class Seen(NamedTuple):
+    """A lock as it was found: content, version, and age in seconds by the store's own clock."""
 
     content: bytes
     version: str
@@ -97,9 +95,7 @@ class Lease:
         Raises:
             Held: Another process does, and renews it.
         """
-        claim = Claim(
-            holder=f"process {os.getpid()} on {socket.gethostname()}", token=secrets.token_hex(8)
-        )
+        claim = Claim(holder=this_process(), token=secrets.token_hex(8))
         version = self._acquire(claim)
         done = threading.Event()
         beating = _Heart(self._store, claim, version, done)

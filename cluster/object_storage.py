@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import boto3
 import tenacity
@@ -23,7 +23,7 @@ from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.utils import parse_timestamp
 
-from cluster.lease import BEAT_SECONDS, Lease
+from cluster.lease import BEAT_SECONDS, Lease, Seen
 from cluster.storage import QUICK_SECONDS, Conflict, StoreError, plain_parts
 from job.errors import InputError
 
@@ -59,14 +59,6 @@ BROKEN_CONNECTION = (
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
-
-
-class Peek(NamedTuple):
-    """A small object: its content, version, and age in seconds by the store's own clock."""
-
-    content: bytes
-    version: str
-    age: float
 
 
 class Connection:
@@ -135,12 +127,12 @@ class S3Storage:
     def read(self, path: str, *, limit: int) -> bytes:
         return self._fetch(path, limit)[0]
 
-    def peek(self, path: str, *, limit: int) -> Peek:
+    def peek(self, path: str, *, limit: int) -> Seen:
         """Reads a small object with its version and age. Raises like `read`."""
         content, answer = self._fetch(path, limit)
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         now = parse_timestamp(headers["date"])
-        return Peek(content, answer["ETag"], (now - answer["LastModified"]).total_seconds())
+        return Seen(content, answer["ETag"], (now - answer["LastModified"]).total_seconds())
 
     def write(self, path: str, content: bytes) -> None:
         self._put(path, content)
@@ -294,7 +286,9 @@ class S3Storage:
     def _reason(self, error: Exception) -> str:
         """Why a request failed for good, and what to do, in one line without secrets."""
         if is_transient(error):
-            return f"{self.uri}: no answer for {self._connection.patience:.0f} s ({_name(error)})"
+            return (
+                f"{self.uri}: no answer for {self._connection.patience:.0f} s ({error_code(error)})"
+            )
         match error_code(error):
             case "NotImplemented" | "501":
                 return "the store does not support conditional writes"
@@ -315,7 +309,7 @@ class S3Storage:
                     "no AWS credentials were found; set AWS_ACCESS_KEY_ID and "
                     "AWS_SECRET_ACCESS_KEY, a profile, or use an instance profile"
                 )
-        return f"{self.uri}: {_name(error)}"
+        return f"{self.uri}: {error_code(error)}"
 
     def _key(self, path: str) -> str:
         return self._below(self._prefix) + "/".join(plain_parts(path))
@@ -341,16 +335,15 @@ class _Trouble:
             self._said = now
             log.warning(
                 "%s does not answer for %.0f s now (%s); trying for %.0f s more",
-                *(self._uri, now - self._began, _name(error)),
+                *(self._uri, now - self._began, error_code(error)),
                 self._patience - (now - self._began),
             )
 
 
 def error_code(error: BaseException | None) -> str:
     """S3's code of an error, or the name of its class."""
-    if isinstance(error, boto.ClientError):
-        return error.response.get("Error", {}).get("Code", "")
-    return type(error).__name__
+    response = error.response if isinstance(error, boto.ClientError) else {}
+    return response.get("Error", {}).get("Code") or type(error).__name__
 
 
 def is_transient(error: BaseException) -> bool:
@@ -360,7 +353,3 @@ def is_transient(error: BaseException) -> bool:
         code = error_code(error)
         return code in TRANSIENT | EXPIRED or (status >= 500 and code not in UNSUPPORTED)
     return isinstance(error, BROKEN_CONNECTION)
-
-
-def _name(error: BaseException | None) -> str:
-    return error_code(error) or type(error).__name__

@@ -25,8 +25,6 @@ from job.errors import InputError, JobError
 
 WRITING = ".writing-"
 LOCK_FILE = ".lock"
-
-
 # How long a command waits for a store that does not answer; a run in training waits longer.
 QUICK_SECONDS = 10.0
 
@@ -204,7 +202,7 @@ class LocalStorage:
             except BlockingIOError:
                 raise Held(_name_in(stream)) from None
             stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+            stream.write(this_process())
             stream.flush()
             yield
             stream.truncate(0)
@@ -222,6 +220,11 @@ class LocalStorage:
 
     def _path(self, path: str) -> Path:
         return self.root.joinpath(*plain_parts(path))
+
+
+def this_process() -> str:
+    """How a lock names its holder to people."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _name_in(lock: TextIO) -> str:

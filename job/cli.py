@@ -279,30 +279,30 @@ def runs(
         raise InputError("RUN", run, f"no such run in {storage}; `lenet runs` lists them")
     for step, pinned in ((pin, True), (unpin, False)):
         if step is not None:
-            listing.pin(storage, run, step, pinned)
+            listing.pin(found[0], step, pinned)
     if clean:
-        _clean(storage, found, yes)
+        _clean(found, yes)
     elif as_json:
-        print(json.dumps(show.as_documents(storage, found, detail=run is not None)))
+        print(json.dumps(show.as_documents(found, detail=run is not None)))
     else:
         show.print_runs(storage, found, detail=run is not None)
 
 
-def _clean(storage: str, found: Sequence[Any], yes: bool) -> None:
+def _clean(found: Sequence[Any], yes: bool) -> None:
     from cluster.storage import Held
     from job import listing
 
-    left = listing.orphans(storage, found)
-    for name, folders in left.items():
-        print(f"{name}: {', '.join(folders)}")
+    left = listing.orphans(found)
+    for run, folders in left:
+        print(f"{run.name}: {', '.join(folders)}")
     if not left:
         print("nothing to remove")
     elif yes or click.confirm("Remove these unfinished checkpoints?"):
-        for name in left:
+        for run, _ in left:
             try:
-                listing.remove_orphans(storage, name)
+                listing.remove_orphans(run)
             except Held as holder:
-                raise JobError(f"{name}: {holder} trains this run; nothing was removed") from holder
+                raise JobError(f"{run.name}: {holder} trains this run; it was left") from holder
 
 
 @cli.command()

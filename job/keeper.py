@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from cluster.checkpoints import Superseded
 from cluster.storage import StoreError
-from cluster.uploads import Uploads
+from cluster.uploads import Job, Uploads
 from job.errors import JobError, TrainingDiverged
 from job.runs import Notes, Run
 from job.state import RunState
@@ -34,34 +34,34 @@ class Keeper:
         self._notes_due = _Every(NOTE_SECONDS if run.storage.is_remote else 0.0)
 
     def checkpoint(self, state: RunState) -> None:
-        if not self._is_active:
-            return
         at_epoch_end = state.current.steps == 0 and state.history
         val_loss = state.history[-1].val_loss if at_epoch_end else None
-        self._uploads.submit(
+        self._submit(
             "checkpoint",
             lambda: self._run.checkpoints.save(state.step, state.to_files(), val_loss=val_loss),
         )
 
     def history(self, state: RunState) -> None:
-        if not self._is_active:
-            return
         # It imports TensorFlow, which the command line does without.
         from job.artifacts import write_history
 
-        self._uploads.submit(
+        self._submit(
             "history",
             lambda: write_history(self._run.storage, state.history, self._run.created),
         )
 
     def reached(self, state: RunState) -> None:
-        if self._is_active and self._notes_due():
+        if self._notes_due():
             here = dataclasses.replace(self._notes, step=state.step)
-            self._uploads.submit("notes", lambda: self._run.note(here))
+            self._submit("notes", lambda: self._run.note(here))
 
     def wait(self) -> None:
         """Returns when everything is kept. Raises what a write failed with."""
         self._uploads.wait()
+
+    def _submit(self, name: str, job: Job) -> None:
+        if self._is_active:
+            self._uploads.submit(name, job)
 
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:

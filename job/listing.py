@@ -25,6 +25,7 @@ class Listed:
         age: Seconds since it was first started.
         size: Bytes of all its files.
         files: Sizes of the files by path.
+        run: The run itself; None where not even its settings can be read.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Listed:
     age: float = 0.0
     size: int
     files: dict[str, int] = dataclasses.field(repr=False)
+    run: Run | None = None
 
 
 def list_runs(place: str, only: str | None = None) -> list[Listed]:
@@ -64,6 +66,7 @@ def list_runs(place: str, only: str | None = None) -> list[Listed]:
 def describe(place: str, name: str, files: dict[str, int]) -> Listed:
     """How one run stands. One that can't be read is listed as such: the others still matter."""
     size = sum(files.values())
+    run = None
     try:
         run = open_run(name, place)
         result = run.result()
@@ -72,7 +75,7 @@ def describe(place: str, name: str, files: dict[str, int]) -> Listed:
     except StoreError:
         raise
     except JobError:
-        return Listed(name=name, state="unreadable", size=size, files=files)
+        return Listed(name=name, state="unreadable", size=size, files=files, run=run)
     return Listed(
         name=name,
         model=run.config.model,
@@ -81,6 +84,7 @@ def describe(place: str, name: str, files: dict[str, int]) -> Listed:
         age=max(0.0, time.time() - run.created),
         size=size,
         files=files,
+        run=run,
         **facts,
     )
 
@@ -97,33 +101,30 @@ def checkpoint_facts(run: Run) -> dict[str, Any]:
     return {"epochs": len(state.history), "val_accuracy": best and best.val_accuracy}
 
 
-def orphans(place: str, runs: Sequence[Listed]) -> dict[str, list[str]]:
+def orphans(runs: Sequence[Listed]) -> list[tuple[Listed, list[str]]]:
     """Checkpoint folders that crashed attempts left, by run. A run in training is left alone: what
     its index does not name yet may be under way."""
-    found = {}
-    for run in runs:
-        if run.state in ("stopped", "finished"):
-            left = open_run(run.name, place).checkpoints.orphans()
-            if left:
-                found[run.name] = left
-    return found
+    idle = [listed for listed in runs if listed.state in ("stopped", "finished")]
+    found = [(listed, listed.run.checkpoints.orphans()) for listed in idle]
+    return [(listed, folders) for listed, folders in found if folders]
 
 
-def remove_orphans(place: str, name: str) -> list[str]:
+def remove_orphans(listed: Listed) -> list[str]:
     """Removes a run's orphans while holding the run. Raises Held where it trains again."""
-    run = open_run(name, place)
-    with run.storage.locked():
-        return run.checkpoints.remove_orphans()
+    with listed.run.storage.locked():
+        return listed.run.checkpoints.remove_orphans()
 
 
-def pin(place: str, name: str, step: int, pinned: bool) -> None:
+def pin(listed: Listed, step: int, pinned: bool) -> None:
     """Keeps a checkpoint for good, or no longer. Raises InputError where there is none."""
-    checkpoints = open_run(name, place).checkpoints
+    if listed.run is None:
+        raise InputError("RUN", listed.name, "can't be read, so that nothing can be kept of it")
+    checkpoints = listed.run.checkpoints
     try:
         checkpoints.pin(step, pinned)
     except KeyError:
-        there = ", ".join(str(entry.step) for entry in checkpoints.entries())
-        raise InputError("STEP", step, f"{name} has checkpoints of steps {there}") from None
+        there = ", ".join(str(entry.step) for entry in checkpoints.entries()) or "no step"
+        raise InputError("STEP", step, f"{listed.name} has checkpoints of {there}") from None
 
 
 def _below(files: dict[str, int], name: str) -> dict[str, int]:

@@ -40,7 +40,7 @@ def finish(
     artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
     run.storage.write("model.keras", artifacts.keras_file(model))
     seconds = sum(row.seconds for row in state.history)
-    examples = sum(row.seconds * row.images_per_second for row in state.history)
+    images = sum(row.seconds * row.images_per_second for row in state.history)
     result = {
         "name": config.name,
         "model": config.model,
@@ -55,7 +55,7 @@ def finish(
         "test_loss": scores.loss,
         "test_accuracy": scores.accuracy,
         "train_seconds": seconds,
-        "images_per_second": examples / seconds,
+        "images_per_second": images / seconds,
         "workers": workers,
         "restarts": notes.restarts,
         "lost_steps": notes.lost_steps,

@@ -8,20 +8,18 @@ from typing import Any
 
 from job.listing import Listed
 from job.progress import duration
-from job.runs import open_run
 
 
-def as_documents(place: str, runs: Sequence[Listed], *, detail: bool) -> list[dict[str, Any]]:
+def as_documents(runs: Sequence[Listed], *, detail: bool) -> list[dict[str, Any]]:
     """The runs as JSON documents; with `detail` also files, settings and checkpoints."""
     documents = []
     for listed in runs:
-        document = dataclasses.asdict(listed)
+        document = {f.name: getattr(listed, f.name) for f in dataclasses.fields(listed)}
+        run, files = document.pop("run"), document.pop("files")
         if detail and listed.state != "unreadable":
-            run = open_run(listed.name, place)
+            document["files"] = files
             document["config"] = run.config.to_dict()
             document["checkpoints"] = [dataclasses.asdict(e) for e in run.checkpoints.entries()]
-        else:
-            del document["files"]
         documents.append(document)
     return documents
 
@@ -48,13 +46,13 @@ def print_runs(place: str, runs: Sequence[Listed], *, detail: bool) -> None:
     console.print(table)
     if detail:
         for run in runs:
-            print_checkpoints(console, place, run)
+            print_detail(console, run)
 
 
-def print_checkpoints(console: Any, place: str, listed: Listed) -> None:
+def print_detail(console: Any, listed: Listed) -> None:
     if listed.state == "unreadable":
         return
-    run = open_run(listed.name, place)
+    run = listed.run
     console.print(f"\n{run.storage.uri}", markup=False)
     for entry in run.checkpoints.entries():
         loss = "" if entry.val_loss is None else f"  val_loss {entry.val_loss:.4f}"
