@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
-from job.config import FIELDS, RECIPES, flag
+from job.config import FIELDS, RECIPES
 from job.errors import InputError, Interrupted, JobError
+from job.settings import flag
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -1,8 +1,7 @@
 """One run's settings: the single source of the command line, the run's `config.json`, the sweep
 space and the report.
 
-Every field carries its help text and its parser, so a value is checked in the same way whether it
-came from the command line, from a file or from Python, and an error always names the field.
+`job/settings.py` says how its fields become options.
 """
 
 from __future__ import annotations
@@ -10,121 +9,35 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from job.errors import InputError, nearest
 from job.models import MODELS
+from job.settings import (
+    Settings,
+    check_known,
+    check_unchanged,
+    choice,
+    fields_of,
+    integer,
+    interval,
+    number,
+    option,
+    optional,
+    run_name,
+    text,
+    worker_range,
+)
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 SCHEDULES = ("constant", "warmup-cosine")
 PRECISIONS = ("float32", "mixed_bfloat16")
 DATASETS = ("mnist", "fashion-mnist", "own")
 
-Parser = Callable[[Any], Any]
-
-
-def choice(*names: str) -> Parser:
-    def parse(value: Any) -> str:
-        if value not in names:
-            raise ValueError(f"choose one of {', '.join(names)}{nearest(str(value), names)}")
-        return value
-
-    return parse
-
-
-def integer(minimum: int, maximum: int = 2**31 - 1) -> Parser:
-    def parse(value: Any) -> int:
-        try:
-            # int(2.5) would silently round; int("2.5") and int(True) must be refused too.
-            number = int(value) if isinstance(value, str) else value
-            if isinstance(number, bool) or number != int(number):
-                raise ValueError
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError("not a whole number") from None
-        if not minimum <= number <= maximum:
-            raise ValueError(f"must be between {minimum} and {maximum}")
-        return int(number)
-
-    return parse
-
-
-def number(*, above: float | None = None, minimum: float | None = None, maximum: float) -> Parser:
-    def parse(value: Any) -> float:
-        try:
-            if isinstance(value, bool):
-                raise TypeError
-            result = float(value)
-        except (TypeError, ValueError):
-            raise ValueError("not a number") from None
-        if not math.isfinite(result):
-            raise ValueError("must be finite")
-        if above is not None and result <= above:
-            raise ValueError(f"must be greater than {above:g}")
-        if minimum is not None and result < minimum:
-            raise ValueError(f"must be at least {minimum:g}")
-        if result > maximum:
-            raise ValueError(f"must be at most {maximum:g}")
-        return result
-
-    return parse
-
-
-def text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must not be empty")
-    return value
-
-
-def run_name(value: Any) -> str:
-    name = str(value)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or ".." in name:
-        raise ValueError(
-            "use 1 to 100 letters, digits, '.', '_' or '-', "
-            "starting with a letter or digit and without '..'"
-        )
-    return name
-
-
-def interval(value: Any) -> str:
-    """Accepts a number of steps (`500`) or of seconds (`30s`)."""
-    match = re.fullmatch(r"(\d{1,9})|(\d{1,9}(?:\.\d{1,9})?)s", str(value))
-    if not match or float(match[1] or match[2]) <= 0:
-        raise ValueError("give a number of steps such as 500 or of seconds such as 30s, above 0")
-    return str(value)
-
-
-def worker_range(value: Any) -> str:
-    """Accepts a number (`4`) or a range (`2:8`)."""
-    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value))
-    if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]):
-        raise ValueError("give a number of 1 or more, or a range such as 2:8")
-    return str(value)
-
-
-def optional(parser: Parser) -> Parser:
-    return lambda value: None if value is None else parser(value)
-
-
-def option(
-    default: Any, parse: Parser, help: str, *, metavar: str = "N", fixed: bool = True
-) -> Any:
-    """A config field. `fixed` fields decide the result and can't change when a run continues."""
-    return dataclasses.field(
-        default=default,
-        metadata={"parse": parse, "help": help, "metavar": metavar, "fixed": fixed},
-    )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """The settings of one training run.
-
-    Raises:
-        InputError: A field's value is unusable; the message names field, value and fix.
-    """
+class TrainConfig(Settings):
+    """The settings of one training run. Raises InputError like every `Settings`."""
 
     model: str = option(
         "lenet5",
@@ -273,22 +186,6 @@ class TrainConfig:
         metavar="NAME",
     )
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            try:
-                parsed = field.metadata["parse"](value)
-            except ValueError as problem:
-                raise InputError(flag(field.name), value, str(problem)) from None
-            object.__setattr__(self, field.name, parsed)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    def fixed_dict(self) -> dict[str, Any]:
-        """The settings that decide the result, without where it is read from or written to."""
-        return {f.name: getattr(self, f.name) for f in FIELDS.values() if f.metadata["fixed"]}
-
     @property
     def digest(self) -> str:
         """SHA-256 over the fixed settings: checkpoints of another job are never restored.
@@ -315,7 +212,7 @@ class TrainConfig:
         return float(every[:-1]) if every.endswith("s") else None
 
 
-FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(TrainConfig)}
+FIELDS: dict[str, dataclasses.Field] = fields_of(TrainConfig)
 
 # 'notebook': those of S. Jansen's notebook, at Keras' default rates; the batch of its FFNN is
 # not on record.
@@ -358,20 +255,13 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def flag(field: str) -> str:
-    """The command-line spelling of a config field."""
-    return "--" + field.replace("_", "-")
-
-
 def resolve(given: Mapping[str, Any]) -> TrainConfig:
     """Builds the config of a new run: what was given, over the recipe, over the defaults.
 
     Raises:
         InputError: An unknown key or an unusable value.
     """
-    for key in given:
-        if key not in FIELDS:
-            raise InputError(flag(key), None, f"no such setting{nearest(key, FIELDS)}")
+    check_known(given, FIELDS)
     # The recipe of a model needs both names checked first.
     chosen = TrainConfig(**{k: given[k] for k in ("model", "recipe") if k in given})
     return TrainConfig(**{**RECIPES[chosen.recipe][chosen.model], **given})
@@ -387,13 +277,5 @@ def resume(stored: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
         InputError: `given` names a fixed setting with another value than the run was started with.
     """
     config = TrainConfig(**{**stored, **{k: v for k, v in given.items() if k in FIELDS}})
-    original = TrainConfig(**stored)
-    for name, value in config.fixed_dict().items():
-        if name in given and value != getattr(original, name):
-            raise InputError(
-                flag(name),
-                value,
-                f"run {original.name!r} was started with {getattr(original, name)!r}; "
-                "leave the flag out to continue it, take another --name, or --overwrite it",
-            )
+    check_unchanged(f"run {config.name!r}", TrainConfig(**stored), config, given)
     return config

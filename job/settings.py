@@ -1,0 +1,178 @@
+"""Settings as dataclasses whose fields carry their help text and their parser.
+
+So a value is checked in the same way whether it came from the command line, from a file or from
+Python, an error always names the field, and no option is written down twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from job.errors import InputError, nearest
+
+Parser = Callable[[Any], Any]
+
+
+def choice(*names: str) -> Parser:
+    def parse(value: Any) -> str:
+        if value not in names:
+            raise ValueError(f"choose one of {', '.join(names)}{nearest(str(value), names)}")
+        return value
+
+    return parse
+
+
+def integer(minimum: int, maximum: int = 2**31 - 1) -> Parser:
+    def parse(value: Any) -> int:
+        try:
+            # int(2.5) would silently round; int("2.5") and int(True) must be refused too.
+            number = int(value) if isinstance(value, str) else value
+            if isinstance(number, bool) or number != int(number):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("not a whole number") from None
+        if not minimum <= number <= maximum:
+            raise ValueError(f"must be between {minimum} and {maximum}")
+        return int(number)
+
+    return parse
+
+
+def number(*, above: float | None = None, minimum: float | None = None, maximum: float) -> Parser:
+    def parse(value: Any) -> float:
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            result = float(value)
+        except (TypeError, ValueError):
+            raise ValueError("not a number") from None
+        if not math.isfinite(result):
+            raise ValueError("must be finite")
+        if above is not None and result <= above:
+            raise ValueError(f"must be greater than {above:g}")
+        if minimum is not None and result < minimum:
+            raise ValueError(f"must be at least {minimum:g}")
+        if result > maximum:
+            raise ValueError(f"must be at most {maximum:g}")
+        return result
+
+    return parse
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+def run_name(value: Any) -> str:
+    name = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or ".." in name:
+        raise ValueError(
+            "use 1 to 100 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit and without '..'"
+        )
+    return name
+
+
+def interval(value: Any) -> str:
+    """Accepts a number of steps (`500`) or of seconds (`30s`)."""
+    match = re.fullmatch(r"(\d{1,9})|(\d{1,9}(?:\.\d{1,9})?)s", str(value))
+    if not match or float(match[1] or match[2]) <= 0:
+        raise ValueError("give a number of steps such as 500 or of seconds such as 30s, above 0")
+    return str(value)
+
+
+def duration(value: Any) -> float | None:
+    """Accepts seconds (`90s`), minutes (`30m`) or hours (`1.5h`); gives seconds."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh])", str(value))
+    if not match or float(match[1]) <= 0:
+        raise ValueError("give a time such as 90s, 30m or 1.5h, above 0")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def worker_range(value: Any) -> str:
+    """Accepts a number (`4`) or a range (`2:8`)."""
+    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value))
+    if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]):
+        raise ValueError("give a number of 1 or more, or a range such as 2:8")
+    return str(value)
+
+
+def optional(parser: Parser) -> Parser:
+    return lambda value: None if value is None else parser(value)
+
+
+def option(
+    default: Any, parse: Parser, help: str, *, metavar: str = "N", fixed: bool = True
+) -> Any:
+    """A config field. `fixed` fields decide the result and can't change when a run continues."""
+    return dataclasses.field(
+        default=default,
+        metadata={"parse": parse, "help": help, "metavar": metavar, "fixed": fixed},
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A base for dataclasses whose fields are made by `option`.
+
+    Raises:
+        InputError: A field's value is unusable; the message names field, value and fix.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            try:
+                parsed = field.metadata["parse"](value)
+            except ValueError as problem:
+                raise InputError(flag(field.name), value, str(problem)) from None
+            object.__setattr__(self, field.name, parsed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def fixed_dict(self) -> dict[str, Any]:
+        """The settings that decide the result, without where it is read from or written to."""
+        fields = dataclasses.fields(self)
+        return {f.name: getattr(self, f.name) for f in fields if f.metadata["fixed"]}
+
+
+def fields_of(settings: type[Settings]) -> dict[str, dataclasses.Field]:
+    """The options of a class of settings, by name."""
+    return {field.name: field for field in dataclasses.fields(settings)}
+
+
+def flag(field: str) -> str:
+    """The command-line spelling of a field."""
+    return "--" + field.replace("_", "-")
+
+
+def check_known(given: Mapping[str, Any], *known: Mapping[str, Any]) -> None:
+    """Raises InputError for a key of `given` that is in none of `known`."""
+    names = [name for fields in known for name in fields]
+    for key in given:
+        if key not in names:
+            raise InputError(flag(key), None, f"no such setting{nearest(key, names)}")
+
+
+def check_unchanged(
+    what: str, stored: Settings, wanted: Settings, given: Mapping[str, Any]
+) -> None:
+    """Raises InputError where something given has another value than what decides the result of
+    what was begun with `stored`, a `run` or a `sweep`."""
+    for name, value in wanted.fixed_dict().items():
+        if name in given and value != getattr(stored, name):
+            raise InputError(
+                flag(name),
+                value,
+                f"{what} was started with {getattr(stored, name)!r}; leave the flag out to "
+                "continue it, take another --name, or --overwrite it",
+            )

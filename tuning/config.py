@@ -1,0 +1,151 @@
+"""One sweep's settings, beside those of the runs that it makes.
+
+`lenet sweep` takes the options of `lenet train` too: what is given there holds for all trials, and
+is not searched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from job.config import FIELDS, TrainConfig, resolve
+from job.errors import InputError
+from job.settings import (
+    Settings,
+    check_known,
+    choice,
+    duration,
+    fields_of,
+    integer,
+    number,
+    option,
+    optional,
+    text,
+)
+
+SEARCHES = ("random", "optuna", "grid")
+SCHEDULERS = ("asha", "fifo")
+TRACKERS = ("mlflow", "wandb")
+DEFAULT_TRIALS = 16
+# Settings of a run that a sweep has its own words for.
+REPLACED = ("epochs", "workers", "cpus_per_worker", "gpus_per_worker")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(Settings):
+    """The settings of one sweep. Raises InputError like every `Settings`."""
+
+    trials: int | None = option(
+        None,
+        optional(integer(1, 100_000)),
+        f"Settings to try: {DEFAULT_TRIALS} by default, or the whole grid. A sweep that is called "
+        "again may be given more.",
+        fixed=False,
+    )
+    search: str = option(
+        "random",
+        choice(*SEARCHES),
+        f"How settings are picked: {', '.join(SEARCHES)} (TPE).",
+        metavar="NAME",
+    )
+    scheduler: str = option(
+        "asha",
+        choice(*SCHEDULERS),
+        "asha stops trials that fall behind after 1, 3, 9, ... epochs; fifo trains all to their "
+        "end.",
+        metavar="NAME",
+    )
+    max_epochs: int | None = option(
+        None, optional(integer(1, 100_000)), "Epochs of a whole trial; by default the recipe's."
+    )
+    space: str | None = option(
+        None,
+        optional(text),
+        "TOML or YAML file of what to search instead of batch size, optimizer and learning rate.",
+        metavar="FILE",
+        fixed=False,
+    )
+    finalists: int = option(
+        3, integer(1, 1000), "How many of the best settings are trained again with --repeats."
+    )
+    repeats: int = option(
+        0,
+        integer(0, 1000),
+        "Train each finalist with so many more seeds; the best mean wins.",
+    )
+    workers_per_trial: int = option(
+        1,
+        integer(1, 10_000),
+        "Workers of each trial; one trains in a process that is kept warm for the next.",
+    )
+    cpus_per_trial: float | None = option(
+        None,
+        optional(number(above=0, maximum=4096)),
+        "Processors of each trial, all its workers together; 1 for each worker by default.",
+    )
+    gpus_per_trial: float | None = option(
+        None,
+        optional(number(minimum=0, maximum=4096)),
+        "GPUs of each trial; 0.25 shares one among four. By default 1 for each worker where the "
+        "cluster has any.",
+    )
+    time_budget: float | None = option(
+        None,
+        optional(duration),
+        "Start no trial, and stop those in training, so long after the command began (30m).",
+        metavar="TIME",
+        fixed=False,
+    )
+    tracker: str | None = option(
+        None,
+        optional(choice(*TRACKERS)),
+        "Also report trials to MLflow or Weights & Biases (installed and configured by you).",
+        metavar="NAME",
+        fixed=False,
+    )
+
+
+SWEEP_FIELDS = fields_of(SweepConfig)
+RUN_FIELDS = {name: field for name, field in FIELDS.items() if name not in REPLACED}
+
+
+def split(given: Mapping[str, Any]) -> tuple[SweepConfig, dict[str, Any]]:
+    """Divides what the user gave into the sweep's settings and those of all its runs.
+
+    Raises:
+        InputError: An unknown key or an unusable value.
+    """
+    check_known(given, SWEEP_FIELDS, RUN_FIELDS)
+    config = SweepConfig(**{k: v for k, v in given.items() if k in SWEEP_FIELDS})
+    base = {k: v for k, v in given.items() if k in RUN_FIELDS}
+    common = resolve(base)
+    # As the config parsed them: a file of a sweep holds numbers, not what was typed.
+    base = {name: getattr(common, name) for name in base}
+    if config.workers_per_trial > 1:
+        share = (config.cpus_per_trial or config.workers_per_trial) / config.workers_per_trial
+        if share != int(share):
+            raise InputError(
+                "--cpus-per-trial",
+                config.cpus_per_trial,
+                f"must be a multiple of the {config.workers_per_trial} workers",
+            )
+    return config, base
+
+
+def trial_config(
+    config: SweepConfig,
+    base: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    name: str,
+    storage: str,
+    seed: int,
+) -> TrainConfig:
+    """The settings of one trial's run: the point of the space, over what is common to all, over
+    the recipe of its model."""
+    epochs = {} if config.max_epochs is None else {"epochs": config.max_epochs}
+    workers = {"workers": str(config.workers_per_trial)}
+    own = {"name": name, "storage": storage, "seed": seed}
+    return resolve({**base, **epochs, **settings, **workers, **own})

@@ -1,0 +1,219 @@
+"""What a sweep leaves in its folder, as values: what was tried, what came of it, and who won.
+
+    NAME/sweep.json             settings, space, hardware, versions
+    NAME/plans/0007.json        what trial 7 is to train; written before it starts
+    NAME/trials/0007/           its run, like any other run
+    NAME/outcomes/0007.json     what came of it; written once, when it has ended
+    NAME/winner.json            the best settings, and the one look at the test set
+
+Each file is written once and atomically, by the driver; so a sweep whose driver was killed goes on
+from what is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cluster.storage import Storage
+from job.runs import read_document, to_json
+from job.state import EpochRow
+
+SWEEP_FILE = "sweep.json"
+WINNER_FILE = "winner.json"
+PLANS, OUTCOMES, TRIALS = "plans", "outcomes", "trials"
+
+SEARCH, REPEAT = "search", "repeat"
+FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped", "failed", "unfinished"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a trial is to train.
+
+    Attributes:
+        number: The trial's number, from 0.
+        kind: `search`, or `repeat` for a finalist with another seed.
+        settings: The searched settings by field name; the rest is common to all trials.
+        seed: The seed of its run.
+        repeats: The number of the trial whose settings it repeats.
+        drawn: What the sampler drew, by parameter, before it was scaled.
+    """
+
+    number: int
+    kind: str = SEARCH
+    settings: dict[str, Any]
+    seed: int
+    repeats: int | None = None
+    drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:04d}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        state: `finished` (all its epochs), `stopped` (by the scheduler), `failed`, or `unfinished`
+            (not recorded yet: it trains, or its driver is gone).
+        error: Why it failed or was stopped, in one line.
+        history: Its epochs.
+        started: When it began, seconds since the epoch; None if it never did.
+        seconds: Time it held its resources, start-up, validation and checkpoints included.
+        restarts: How often its process was lost.
+        device: What it was trained on.
+    """
+
+    state: str = UNFINISHED
+    error: str = ""
+    history: tuple[EpochRow, ...] = ()
+    started: float | None = None
+    seconds: float = 0.0
+    restarts: int = 0
+    device: str = ""
+
+    @property
+    def best(self) -> EpochRow | None:
+        """The epoch whose weights are kept: that of the lowest validation loss."""
+        return best_row(self.history)
+
+    @property
+    def train_seconds(self) -> float:
+        """Time in training steps alone."""
+        return sum(row.seconds for row in self.history)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    plan: Plan
+    outcome: Outcome = Outcome()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Winner:
+    """The best settings.
+
+    Attributes:
+        trial: The number of the search trial with these settings.
+        members: The numbers of all trials with these settings whose test accuracy was read: the
+            search trial and its repeats.
+        val_accuracy, test_accuracy: Of each member, of its weights with the best validation loss.
+        command: What trains the same again.
+    """
+
+    trial: int
+    members: tuple[int, ...]
+    val_accuracy: tuple[float, ...]
+    test_accuracy: tuple[float, ...]
+    command: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep as it stands.
+
+    Attributes:
+        name: Its name.
+        created: When it was first started, seconds since the epoch.
+        config: The fields of `SweepConfig`.
+        base: The settings of a run that were given for all trials.
+        space: The searched parameters, as `Space.to_document` gives them.
+        dataset: Name of the data set, and its files with their SHA-256.
+        hardware: What the cluster holds, in words.
+        versions: Of Python and the packages that compute.
+        trials: By number.
+        winner: None while it is not known.
+    """
+
+    name: str
+    created: float
+    config: dict[str, Any]
+    base: dict[str, Any]
+    space: dict[str, Any]
+    dataset: dict[str, Any]
+    hardware: str
+    versions: dict[str, str]
+    trials: tuple[Trial, ...] = ()
+    winner: Winner | None = None
+
+
+def best_row(history: Iterable[EpochRow]) -> EpochRow | None:
+    """The epoch with the lowest validation loss, None of none."""
+    return min(history, key=lambda row: row.val_loss, default=None)
+
+
+def merit(outcome: Outcome) -> tuple[float, float]:
+    """What decides between trials: the validation accuracy of the weights that are kept, and
+    between equals their validation loss. Greater is better."""
+    best = outcome.best
+    return (best.val_accuracy, -best.val_loss) if best else (-math.inf, -math.inf)
+
+
+def mean_sd(values: Iterable[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; None for that of a single value."""
+    values = list(values)
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def write_sweep(folder: Storage, sweep: Sweep) -> None:
+    """Keeps a sweep's settings; its trials and its winner have files of their own."""
+    document = dataclasses.asdict(sweep)
+    del document["trials"], document["winner"]
+    folder.write(SWEEP_FILE, to_json(document))
+
+
+def write_plan(folder: Storage, plan: Plan) -> None:
+    folder.write(f"{PLANS}/{plan.name}.json", to_json(dataclasses.asdict(plan)))
+
+
+def write_outcome(folder: Storage, plan: Plan, outcome: Outcome) -> None:
+    folder.write(f"{OUTCOMES}/{plan.name}.json", to_json(dataclasses.asdict(outcome)))
+
+
+def write_winner(folder: Storage, winner: Winner) -> None:
+    folder.write(WINNER_FILE, to_json(dataclasses.asdict(winner)))
+
+
+def read_sweep(folder: Storage) -> Sweep:
+    """Reads what a sweep has left so far.
+
+    Raises:
+        FileNotFoundError: There is no sweep.
+        ValueError: A file is not what a sweep writes; the message names it.
+    """
+    document = _read(folder, SWEEP_FILE, lambda found: Sweep(**found))
+    ended = {name: _outcome(folder, name) for name in folder.at(OUTCOMES).list()}
+    trials = []
+    for name in folder.at(PLANS).list():
+        plan = _read(folder, f"{PLANS}/{name}", lambda found: Plan(**found))
+        trials.append(Trial(plan=plan, outcome=ended.get(name, Outcome())))
+    try:
+        winner = _read(folder, WINNER_FILE, _winner)
+    except FileNotFoundError:
+        winner = None
+    return dataclasses.replace(document, trials=tuple(trials), winner=winner)
+
+
+def _outcome(folder: Storage, name: str) -> Outcome:
+    def parse(found: dict[str, Any]) -> Outcome:
+        rows = tuple(EpochRow(**row) for row in found["history"])
+        return Outcome(**{**found, "history": rows})
+
+    return _read(folder, f"{OUTCOMES}/{name}", parse)
+
+
+def _winner(found: Mapping[str, Any]) -> Winner:
+    return Winner(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+
+
+def _read(folder: Storage, name: str, parse: Any) -> Any:
+    try:
+        return parse(read_document(folder, name))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder.uri}/{name} is not what a sweep writes: {error}") from error
