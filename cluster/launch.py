@@ -31,6 +31,8 @@ POLL_SECONDS = 0.2
 # Training leaves a machine so long before it is taken away: enough for a span of steps and a
 # checkpoint, while the rest of the time that was granted is still used.
 LEAVE_SECONDS = 10.0
+# How a fit ends whose group lost a worker in the moment when training was about to begin.
+BROKEN = "broken at start"
 # So long after a request to stop workers that have not begun to train are given up.
 STOP_SECONDS = 15.0
 
@@ -85,8 +87,12 @@ def _supervise(
     from cluster.mailbox import open_mailbox
 
     mailbox = open_mailbox()
+    breaks_left = run.config.max_failures
     while True:
         kind, value = _fit(run, trainer, mailbox, progress, stop_requested)
+        if kind == BROKEN and breaks_left:
+            breaks_left -= 1
+            continue
         if kind != Displaced.__name__:
             return _result(kind, value)
         # A planned move, which Ray Train can't tell from a failure; so it is not its business.
@@ -137,7 +143,10 @@ def _fit(
         if is_over and moved:
             return moved
         if is_over:
-            raise JobError(_explanation(failure[0] if failure else None, run))
+            error = failure[0] if failure else None
+            return BROKEN if _broke_at_start(error) else JobError.__name__, (
+                _explanation(error, run),
+            )
         if stop_requested() and asked is None:
             asked = time.monotonic()
         # Who has trained answers after a span, and then may have to wait for its last upload.
@@ -270,6 +279,17 @@ def _result(kind: str, value: Any) -> dict[str, Any]:
         case "TrainingDiverged":
             raise TrainingDiverged(value[0])
     raise JobError(value[0])
+
+
+def _broke_at_start(failure: BaseException | None) -> bool:
+    """Whether Ray Train gave up for a worker that died between the start of its group and that of
+    training: 2.60 takes it for a defect of its controller, and does not try again."""
+    from ray.exceptions import RayActorError
+    from ray.train import ControllerError
+
+    return isinstance(failure, ControllerError) and isinstance(
+        failure.controller_failure, RayActorError
+    )
 
 
 def _explanation(failure: BaseException | None, run: Run) -> str:
