@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 
 class TensorflowAddresses(Backend):
@@ -54,8 +54,9 @@ class TensorflowBackend(BackendConfig):
         return TensorflowAddresses
 
 
-class LeftBehind(WorkerGroupCallback):
-    """Ends a worker group that broke while it was started, before the next one is.
+class LeftBehind(WorkerGroupCallback, ControllerCallback):
+    """Ends a worker group that broke while it was started, before the next one is, or before Ray
+    Train gives up.
 
     Ray Train 2.60 forgets such a group when a worker dies after the group counts as started (it
     cleans up only before, `WorkerGroup._start`). Its other workers would keep their processors for
@@ -69,6 +70,12 @@ class LeftBehind(WorkerGroupCallback):
         self._backend = backend
 
     def before_worker_group_start(self, worker_group_context) -> None:
+        self._end()
+
+    async def before_controller_shutdown(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
         group = self._backend.group
         if group is not None and group.has_started():
             group.shutdown()

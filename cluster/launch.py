@@ -42,18 +42,21 @@ def launch(
     progress: Progress,
     *,
     stop_requested: Callable[[], int] = lambda: 0,
+    is_trial: bool = False,
     verbose: bool = False,
-) -> dict[str, Any]:
-    """Trains a run on a Ray cluster.
+) -> dict[str, Any] | None:
+    """Trains a run on a Ray cluster: the one that this process belongs to already, if it does.
 
     Args:
         run: Where and how to train.
         progress: Follows the run.
         stop_requested: Asked often; a signal's number ends the run after a checkpoint.
+        is_trial: It belongs to a sweep, whose lock covers it, and which reads the test set for its
+            winner alone.
         verbose: Let the frameworks log to the terminal.
 
     Returns:
-        The content of the run's `result.json`.
+        The content of the run's `result.json`, None for a trial.
 
     Raises:
         InputError: The cluster can't be reached or does not hold the workers, or as `begun`;
@@ -62,17 +65,18 @@ def launch(
         JobError: Workers failed more often than `max_failures`.
     """
     least, most = run.config.worker_limits
-    # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
-    run.check_free()
+    if not is_trial:
+        # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
+        run.check_free()
     with connected(run.config.address, elastic=least < most, verbose=verbose):
         share = shares(run.config)
         with (
-            begun(run, progress),
+            begun(run, progress, lock=not is_trial),
             # Ray Train keeps a little book of its own; nothing is ever restored from it.
             tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
         ):
             progress.note(f"workers log to {_logs()} on their nodes")
-            trainer = functools.partial(_trainer, run, share, book, verbose)
+            trainer = functools.partial(_trainer, run, share, book, not is_trial, verbose)
             return _supervise(run, trainer, progress, stop_requested)
 
 
@@ -81,7 +85,7 @@ def _supervise(
     trainer: Callable[[Any], Any],
     progress: Progress,
     stop_requested: Callable[[], int],
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     import ray
 
     from cluster.mailbox import open_mailbox
@@ -119,7 +123,8 @@ def _fit(
         try:
             trainer(mailbox).fit()
         except BaseException as error:
-            failure.append(error)
+            # Its frames would keep the controller alive, and with it what it holds.
+            failure.append(error.with_traceback(None))
 
     # Ray Train's `fit` takes over SIGINT when it runs in the main thread, and aborts without a
     # checkpoint.
@@ -157,7 +162,7 @@ def _fit(
             )
 
 
-def _trainer(run: Run, share: Share, book: str, verbose: bool, mailbox: Any) -> Any:
+def _trainer(run: Run, share: Share, book: str, evaluate: bool, verbose: bool, mailbox: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -169,6 +174,7 @@ def _trainer(run: Run, share: Share, book: str, verbose: bool, mailbox: Any) -> 
         "created": run.created,
         "storage": absolute(run.config.storage),
         "cpus": share.cpus,
+        "evaluate": evaluate,
         "verbose": verbose,
         "mailbox": mailbox,
     }
@@ -222,7 +228,12 @@ def _work(payload: dict[str, Any]) -> None:
         # Every worker's: only the first one's progress goes anywhere.
         with warnings_to(progress):
             result = train_and_evaluate(
-                run, progress, outside, place=place, verbose=payload["verbose"]
+                run,
+                progress,
+                outside,
+                place=place,
+                evaluate=payload["evaluate"],
+                verbose=payload["verbose"],
             )
     except (Interrupted, Displaced, TrainingDiverged) as end:
         # All workers come to this end at the same step, but the first one has to save before it.
@@ -270,7 +281,7 @@ class WorkerOutside:
         self.watchdog.alive(limit)
 
 
-def _result(kind: str, value: Any) -> dict[str, Any]:
+def _result(kind: str, value: Any) -> dict[str, Any] | None:
     match kind:
         case "result":
             return value

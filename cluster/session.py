@@ -48,7 +48,8 @@ class Share(NamedTuple):
 def connected(
     address: str | None, *, elastic: bool = False, verbose: bool = False
 ) -> Iterator[None]:
-    """Connects to a Ray cluster, or starts one in this machine for the time of the block.
+    """Connects to a Ray cluster, or starts one in this machine for the time of the block. Nothing
+    happens where this process is connected already, as one of a trial is.
 
     Args:
         address: `auto` (the running one), `HOST:PORT`, `local`, or None for the running one if
@@ -69,6 +70,9 @@ def connected(
     import ray
     from ray.exceptions import RaySystemError
 
+    if ray.is_initialized():
+        yield
+        return
     level = "INFO" if verbose else "ERROR"
     try:
         ray.init(
@@ -112,39 +116,55 @@ def shares(config: TrainConfig) -> Share:
         InputError: The cluster does not hold that many workers of that size; the message says what
             is there.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    here = room()
     least, most = config.worker_limits
     gpus = config.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
+        gpus = 1.0 if here.has_gpus else 0.0
     cpus = config.cpus_per_worker
     if cpus is None:
-        largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
-        fitting = [c for c in range(largest, 0, -1) if _places(nodes, Share(c, gpus)) >= most]
+        largest = int(max((node.get("CPU", 0) for node in here.nodes), default=0))
+        fitting = [c for c in range(largest, 0, -1) if here.places(Share(c, gpus)) >= most]
         cpus = float(fitting[0]) if fitting else 1.0
     share = Share(cpus, gpus)
-    places = _places(nodes, share)
+    places = here.places(share)
     if places < least:
-        there = ", ".join(
-            f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes
-        )
         raise InputError(
             "--workers",
             config.workers,
             f"workers of {cpus:g} CPUs and {gpus:g} GPUs: there is room for {places}; "
-            f"{len(nodes)} nodes with {there}; ask for fewer, or less with --cpus-per-worker "
-            "or --gpus-per-worker",
+            f"{here}; ask for fewer, or less with --cpus-per-worker or --gpus-per-worker",
         )
     return share
 
 
-def _places(nodes: list[dict[str, Any]], share: Share) -> int:
-    """How many workers fit."""
+class Room(NamedTuple):
+    """The connected cluster: `nodes` says what each node has, by resource."""
 
-    def on(node: dict[str, Any]) -> int:
-        room = node.get("CPU", 0) // share.cpus
-        return int(min(room, node.get("GPU", 0) // share.gpus) if share.gpus else room)
+    nodes: list[dict[str, Any]]
 
-    return sum(on(node) for node in nodes)
+    @property
+    def has_gpus(self) -> bool:
+        return any(node.get("GPU") for node in self.nodes)
+
+    def places(self, share: Share) -> int:
+        """How many workers of that size fit."""
+
+        def on(node: dict[str, Any]) -> int:
+            fitting = node.get("CPU", 0) // share.cpus
+            return int(min(fitting, node.get("GPU", 0) // share.gpus) if share.gpus else fitting)
+
+        return sum(map(on, self.nodes))
+
+    def __str__(self) -> str:
+        there = ", ".join(
+            f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes
+        )
+        return f"{len(self.nodes)} node{'s' if len(self.nodes) > 1 else ''} with {there}"
+
+
+def room() -> Room:
+    """What the connected cluster holds."""
+    import ray
+
+    return Room([node["Resources"] for node in ray.nodes() if node["Alive"]])

@@ -21,11 +21,17 @@ class Uploads:
     def __init__(self, *, background: bool) -> None:
         self._background = background
         self._waiting: dict[str, Job] = {}
-        self._is_busy = False
+        self._is_busy = self._is_closed = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
         if background:
             threading.Thread(target=self._work, name="uploads", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the thread; what waits is not done."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def submit(self, name: str, job: Job) -> None:
         """Asks for a write. Raises what an earlier one failed with."""
@@ -50,7 +56,9 @@ class Uploads:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                if self._is_closed:
+                    return
                 name = next(iter(self._waiting))
                 job = self._waiting.pop(name)
                 self._is_busy = True

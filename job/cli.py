@@ -5,10 +5,11 @@ Nothing here imports TensorFlow before it is needed: help and errors come at onc
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -29,19 +30,23 @@ def cli() -> None:
     """
 
 
-def config_options(command: Callable) -> Callable:
-    """Adds an option for each field of `TrainConfig`; values are checked there, not here."""
+def options_of(fields: Mapping[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
+    """Adds an option for each field of a class of settings; values are checked there, not here."""
     by_recipe = {name for models in RECIPES.values() for used in models.values() for name in used}
-    for field in reversed(FIELDS.values()):
-        help_text = field.metadata["help"]
-        if field.name in by_recipe:
-            help_text += "  [by recipe]"
-        elif field.default is not None:
-            help_text += f"  [{field.default}]"
-        command = click.option(
-            flag(field.name), field.name, metavar=field.metadata["metavar"], help=help_text
-        )(command)
-    return command
+
+    def with_options(command: Callable) -> Callable:
+        for field in reversed(fields.values()):
+            help_text = field.metadata["help"]
+            if field.name in by_recipe:
+                help_text += "  [by recipe]"
+            elif field.default is not None:
+                help_text += f"  [{field.default}]"
+            command = click.option(
+                flag(field.name), field.name, metavar=field.metadata["metavar"], help=help_text
+            )(command)
+        return command
+
+    return with_options
 
 
 def recipes_table() -> str:
@@ -75,7 +80,7 @@ storage_option = click.option(
 
 
 @cli.command(epilog=recipes_table())
-@config_options
+@options_of(FIELDS)
 @click.option("--overwrite", is_flag=True, help="Start anew where a run of that name exists.")
 @verbose_option
 @json_option

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from job.settings import (
     check_unchanged,
     choice,
     fields_of,
+    flag,
     integer,
     interval,
     number,
@@ -265,6 +267,22 @@ def resolve(given: Mapping[str, Any]) -> TrainConfig:
     # The recipe of a model needs both names checked first.
     chosen = TrainConfig(**{k: given[k] for k in ("model", "recipe") if k in given})
     return TrainConfig(**{**RECIPES[chosen.recipe][chosen.model], **given})
+
+
+def command_of(config: TrainConfig) -> str:
+    """What to type to train a new run with the settings of this one."""
+    given = {"model": config.model, "recipe": config.recipe}
+    usual = resolve(given)
+    for name, value in {
+        **config.fixed_dict(),
+        "data": config.data,
+        "workers": config.workers,
+    }.items():
+        if value != getattr(usual, name):
+            given[name] = value
+    return shlex.join(
+        ["lenet", "train", *(word for k, v in given.items() for word in (flag(k), str(v)))]
+    )
 
 
 def resume(stored: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:

@@ -19,7 +19,7 @@ import tensorflow as tf
 from job.config import TrainConfig
 from job.datasets import Split
 from job.models import IMAGE_SHAPE, build_model
-from job.optimizers import build_optimizer
+from job.optimizers import WarmupCosine, build_optimizer, learning_rate
 from job.randomness import (
     PADDING,
     ExampleNoise,
@@ -29,6 +29,8 @@ from job.randomness import (
 )
 
 EVALUATION_BATCH = 1000
+# Settings that the compiled functions hold; all others can change from run to run.
+COMPILED = ("model", "optimizer", "schedule", "weight_decay", "label_smoothing", "precision")
 
 Arrays = dict[str, np.ndarray]
 
@@ -75,21 +77,22 @@ class Engine:
         world: int = 1,
         jit: bool = False,
     ) -> None:
-        self.batch_size = config.batch_size
         self.rank, self.world = rank, world
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._smoothing = config.label_smoothing
-        self._noise = ExampleNoise(config.seed)
-        self._first_position = rank * self._share(config.batch_size)
+        self._config, self._classes = config, classes
+        self._noise = ExampleNoise()
         with self._strategy.scope():
             self.model = build_model(
                 config.model, classes=classes, seed=config.seed, precision=config.precision
             )
-            self.optimizer = build_optimizer(config, total_steps)
+            self._rate = learning_rate(config, total_steps)
+            self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
             self._twin = training_twin(self.model, self._noise)
+        self._fresh_optimizer = self.optimizer_arrays()
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=jit or None)
-        # Fixed signatures: a span of any length, on any split, runs the same compiled function.
+        # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
+        # and seed runs the same compiled function.
         split = (
             tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, "images"),
             tf.TensorSpec([None], tf.int32, "labels"),
@@ -98,9 +101,10 @@ class Engine:
             self._train_loop,
             input_signature=[
                 *split,
-                tf.TensorSpec([None, self._share(config.batch_size)], tf.int32, "rows"),
+                tf.TensorSpec([None, None], tf.int32, "rows"),
                 tf.TensorSpec([None], tf.float32, "counts"),
                 tf.TensorSpec([], tf.int64, "first_step"),
+                tf.TensorSpec([], tf.int64, "seed"),
             ],
         )
         self._sum = tf.function(self._sum_over_workers)
@@ -108,9 +112,33 @@ class Engine:
             self._evaluate_loop,
             input_signature=[
                 *split,
-                tf.TensorSpec([None, self._share(EVALUATION_BATCH)], tf.int32, "rows"),
+                tf.TensorSpec([None, -(-EVALUATION_BATCH // world)], tf.int32, "rows"),
             ],
         )
+
+    def fits(self, config: TrainConfig, classes: int) -> bool:
+        """Whether `restart` can make this the engine of another run."""
+        mine, other = self._config, config
+        return self._classes == classes and all(
+            getattr(mine, name) == getattr(other, name) for name in COMPILED
+        )
+
+    def restart(self, config: TrainConfig, total_steps: int) -> None:
+        """Begins another run on the functions that are compiled already; equal to a new engine.
+
+        Args:
+            config: Its settings, which `fits`.
+            total_steps: Steps of the whole run.
+        """
+        fresh = build_model(
+            config.model, classes=self._classes, seed=config.seed, precision=config.precision
+        )
+        self.restore(to_arrays(fresh.weights), self._fresh_optimizer)
+        if isinstance(self._rate, WarmupCosine):
+            self._rate.set(config.learning_rate, total_steps)
+        else:
+            self.optimizer.learning_rate = config.learning_rate
+        self._config = config
 
     def train_span(self, data: DeviceSplit, rows: np.ndarray, first_step: int) -> StepMetrics:
         """Trains one step for each row.
@@ -127,7 +155,11 @@ class Engine:
         local = worker_slice(rows, self.rank, self.world)
         return _to_metrics(
             self._train(
-                *data, tf.constant(local), tf.constant(counts), tf.constant(first_step, tf.int64)
+                *data,
+                tf.constant(local),
+                tf.constant(counts),
+                tf.constant(first_step, tf.int64),
+                tf.constant(self._config.seed, tf.int64),
             )
         )
 
@@ -147,10 +179,6 @@ class Engine:
         total = self._sum(tf.constant(values, tf.int64))
         return [int(value) for value in total.numpy()]
 
-    def _share(self, batch: int) -> int:
-        """Examples of a global batch that each worker takes, padding included."""
-        return -(-batch // self.world)
-
     def weights(self) -> Arrays:
         """Copies of the model's arrays by variable path, in `model.weights` order."""
         return to_arrays(self.model.weights)
@@ -163,21 +191,22 @@ class Engine:
         assign(self.model.weights, weights)
         assign(self.optimizer.variables, optimizer)
 
-    def _loss_and_gradients(self, images, labels, rows, count, step):
+    def _loss_and_gradients(self, images, labels, rows, count, step, seed):
+        first_position = self.rank * tf.size(rows)
         examples = tf.maximum(rows, 0)
         real = rows != PADDING
         labels = tf.gather(labels, examples)
-        with tf.GradientTape() as tape, self._noise.at(step, self._first_position):
+        with tf.GradientTape() as tape, self._noise.at(seed, step, first_position):
             probabilities = self._twin(scale(tf.gather(images, examples)), training=True)
-            losses = cross_entropy(labels, probabilities, self._smoothing)
+            losses = cross_entropy(labels, probabilities, self._config.label_smoothing)
             loss_sum = tf.reduce_sum(losses * tf.cast(real, tf.float32))
             loss = loss_sum / count
         gradients = tape.gradient(loss, self.model.trainable_variables)
         return loss_sum, count_correct(labels, probabilities, real), gradients
 
-    def _train_loop(self, images, labels, rows, counts, first_step):
+    def _train_loop(self, images, labels, rows, counts, first_step, seed):
         def replica_step(row, count, step):
-            loss_sum, correct, gradients = self._gradients(images, labels, row, count, step)
+            loss_sum, correct, gradients = self._gradients(images, labels, row, count, step, seed)
             # Under a multi-worker strategy this sums the gradients over the workers.
             self.optimizer.apply_gradients(
                 zip(gradients, self.model.trainable_variables, strict=True)

@@ -71,17 +71,21 @@ def examples_of(run: Run, data: str | None = None, *, patience: float = QUICK_SE
     examples = open_examples(run.config.dataset, place, patience=patience)
     if run.config.dataset in CATALOGUE or run.is_new or DATA_FILE not in run.storage.list():
         return examples
-    found, begun = examples.dataset, dataset_of(run)
+    check_same(examples.dataset, dataset_of(run), place, f"run {run.config.name!r}")
+    return examples
+
+
+def check_same(found: Dataset, begun: Dataset, place: str | None, what: str) -> None:
+    """Raises InputError where a data set is not the one that something was started with."""
     if found != begun:
         pairs = zip(found.files, begun.files, strict=True)
         other = [now.name for now, then in pairs if now != then] or ["the names"]
         raise InputError(
             "--data",
             place,
-            f"is not the data set that run {run.config.name!r} was started with "
-            f"(other: {', '.join(other)}); name that one, or start another run",
+            f"is not the data set that {what} was started with (other: {', '.join(other)}); "
+            "name that one, or start another",
         )
-    return examples
 
 
 def keep_dataset(run: Run, dataset: Dataset) -> None:

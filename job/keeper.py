@@ -59,6 +59,10 @@ class Keeper:
         """Returns when everything is kept. Raises what a write failed with."""
         self._uploads.wait()
 
+    def close(self) -> None:
+        """Ends keeping; what still waits is not kept."""
+        self._uploads.close()
+
     def _submit(self, name: str, job: Job) -> None:
         if self._is_active:
             self._uploads.submit(name, job)

@@ -125,9 +125,8 @@ def run_epochs(
                 if agreed.end:
                     return state, agreed.end
         hooks.alive(pace.evaluation_patience)
-        began = time.perf_counter()
         state = _end_epoch(engine, state, validation)
-        pace.evaluated(time.perf_counter() - began)
+        pace.evaluated(state.history[-1].val_seconds)
         hooks.alive(pace.patience)
         row = state.history[-1]
         state = _checkpoint(engine, state, hooks)
@@ -182,7 +181,9 @@ def _advance(state: RunState, metrics: StepMetrics, rows: np.ndarray, seconds: f
 
 
 def _end_epoch(engine: Engine, state: RunState, validation: DeviceSplit) -> RunState:
+    began = time.perf_counter()
     val_loss, val_accuracy = engine.evaluate(validation)
+    val_seconds = time.perf_counter() - began
     if not np.isfinite(val_loss):
         raise TrainingDiverged(
             f"the validation loss became {val_loss} in epoch {len(state.history) + 1}; "
@@ -197,6 +198,7 @@ def _end_epoch(engine: Engine, state: RunState, validation: DeviceSplit) -> RunS
         val_accuracy=val_accuracy,
         seconds=current.seconds,
         images_per_second=current.examples / current.seconds,
+        val_seconds=val_seconds,
     )
     state = dataclasses.replace(state, current=EpochProgress(), history=(*state.history, row))
     if state.best is None or row.val_loss < state.best.val_loss:

@@ -48,16 +48,15 @@ def worker_slice(rows: np.ndarray, rank: int, world: int) -> np.ndarray:
 
 
 class ExampleNoise:
-    """Hands the current step and the batch position of the first local example to the dropout
+    """Hands seed, current step and the batch position of the first local example to the dropout
     layers of one training model, while its step is being traced."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self._where: tuple[tf.Tensor, int] | None = None
+    def __init__(self) -> None:
+        self._where: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
 
     @contextlib.contextmanager
-    def at(self, step: tf.Tensor, first_position: int) -> Iterator[None]:
-        self._where = (step, first_position)
+    def at(self, seed: tf.Tensor, step: tf.Tensor, first_position: tf.Tensor) -> Iterator[None]:
+        self._where = (seed, step, first_position)
         try:
             yield
         finally:
@@ -72,16 +71,11 @@ class ExampleNoise:
         """
         if self._where is None:
             raise RuntimeError("dropout was called in training outside ExampleNoise.at")
-        step, first_position = self._where
+        seed, step, first_position = (tf.cast(value, tf.uint64) for value in self._where)
         counts_per_row = -(-width // 4)
-        counter = tf.stack(
-            [
-                tf.constant(first_position * counts_per_row, tf.uint64),
-                tf.cast(step, tf.uint64),
-            ]
-        )
+        counter = tf.stack([first_position * counts_per_row, step])
         # 2**16 layers beside 2**31 seeds fit one 64-bit key without meeting.
-        key = tf.constant([(self.seed << 16) + layer], tf.uint64)
+        key = tf.reshape(seed * 2**16 + layer, [1])
         noise = tf.raw_ops.StatelessRandomUniformV2(
             shape=tf.stack([rows, counts_per_row * 4]), key=key, counter=counter, alg=1
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from typing import Any
 
 from job import artifacts
@@ -12,8 +10,7 @@ from job.evaluate import model_with
 from job.examples import Examples
 from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
 from job.state import RunState, sha256_of
-
-VERSIONED = ("lenet-on-ray", "tensorflow", "keras", "ray", "numpy")
+from job.versions import versions
 
 
 def finish(
@@ -68,10 +65,7 @@ def finish(
         "precision": config.precision,
         "weights_sha256": sha256_of(state.weights.values()),
         "best_weights_sha256": sha256_of(state.best_weights.values()),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in VERSIONED},
-        },
+        "versions": versions(),
     }
     run.checkpoints.check()
     run.storage.write(RESULT_FILE, to_json(result))

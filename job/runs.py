@@ -89,15 +89,20 @@ class Run:
         )
 
     @contextlib.contextmanager
-    def begun(self) -> Iterator[None]:
+    def begun(self, *, lock: bool = True) -> Iterator[None]:
         """Holds the run for this process, the only one that may write to it, for the time of the
         block; a new run gets its `config.json`.
+
+        Args:
+            lock: Keep all others out. Without it another lock has to, that of a sweep; what a
+                process of an earlier attempt still does to the run is fenced off by its
+                checkpoints in any case.
 
         Raises:
             InputError: Another process trains this run, or took the name since `settle`.
         """
         try:
-            with self.storage.locked():
+            with self.storage.locked() if lock else contextlib.nullcontext():
                 self._begin()
                 yield
         except Held as holder:

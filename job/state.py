@@ -21,7 +21,8 @@ STATE_FILE = "state.json"
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochRow:
     """One line of the history. Losses are mean cross-entropies; `seconds` is the time spent in
-    training steps, `images_per_second` the training rate."""
+    training steps, `images_per_second` the training rate, `val_seconds` the time of validation (0
+    in runs of before it was recorded)."""
 
     epoch: int
     loss: float
@@ -30,6 +31,7 @@ class EpochRow:
     val_accuracy: float
     seconds: float
     images_per_second: float
+    val_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -77,9 +77,9 @@ class Alone:
 
 
 @contextlib.contextmanager
-def begun(run: Run, progress: Progress) -> Iterator[None]:
+def begun(run: Run, progress: Progress, *, lock: bool = True) -> Iterator[None]:
     """Checks everything that can be checked without TensorFlow, then holds the run's folder for
-    the time of the block.
+    the time of the block (`lock`: as `Run.begun`).
 
     Raises:
         InputError: The data given can't be used, or another process trains this run; nothing was
@@ -91,7 +91,7 @@ def begun(run: Run, progress: Progress) -> Iterator[None]:
     dataset = examples.dataset
     # A driver would hold the pixels for as long as its workers train.
     del examples
-    with run.begun():
+    with run.begun(lock=lock):
         keep_dataset(run, dataset)
         progress.note(
             f"{config.name}: {config.model} on {dataset.name}, {config.epochs} epochs, "
@@ -107,6 +107,7 @@ def train_and_evaluate(
     outside: Outside | None = None,
     *,
     place: Place = Place(),
+    evaluate: bool = True,
     verbose: bool = False,
 ) -> dict[str, Any] | None:
     """Trains a run, within `begun`, to its end, from its last checkpoint if it has one, and
@@ -117,10 +118,13 @@ def train_and_evaluate(
         progress: Follows the run.
         outside: What the worker hears from outside.
         place: This worker's place.
+        evaluate: Read the test set at the end. A trial of a sweep leaves it alone, and the run is
+            not marked as finished.
         verbose: Let the frameworks log.
 
     Returns:
-        The content of the run's `result.json`; None on all workers but the first.
+        The content of the run's `result.json`; None on all workers but the first, and without
+        `evaluate`.
 
     Raises:
         Interrupted: A stop was requested; running again with the same name goes on.
@@ -196,7 +200,7 @@ def train_and_evaluate(
             outside.stop_requested() or signal.SIGINT,
         )
     outside.alive(FINISHING_SECONDS + waiting)
-    if not is_chief:
+    if not (is_chief and evaluate):
         return None
     hardware = f"{device} ({device_name(device, place.threads)})"
     with keeper.explaining():

@@ -46,7 +46,7 @@ def full(request) -> bool:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "job.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "tuning.cli", *map(str, arguments)]
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ import keras  # noqa: E402
 from job.config import TrainConfig, resolve  # noqa: E402
 from job.engine import DeviceSplit, Engine, predict  # noqa: E402
 from job.models import build_model  # noqa: E402
-from job.optimizers import build_optimizer  # noqa: E402
+from job.optimizers import WarmupCosine, build_optimizer  # noqa: E402
 from job.randomness import batches, example_order  # noqa: E402
 from job.state import sha256_of  # noqa: E402
 
@@ -57,7 +57,10 @@ def test_an_epoch_equals_plain_keras(optimizer, schedule, small):
     engine = trained(config, small)
     rows = batches(example_order(config.seed, 0, ROWS), BATCH)
     model = build_model("lenet5", seed=config.seed)
-    model.compile(build_optimizer(config, len(rows)), "sparse_categorical_crossentropy")
+    # So few steps have no warm-up.
+    cosine = keras.optimizers.schedules.CosineDecay(rate, len(rows))
+    keras_rate = rate if schedule == "constant" else cosine
+    model.compile(build_optimizer(config, keras_rate), "sparse_categorical_crossentropy")
     for row in rows:
         chosen = row[row >= 0]
         model.train_on_batch(small.images[chosen] / np.float32(255), small.labels[chosen])
@@ -74,7 +77,7 @@ def test_regularisation_equals_plain_keras(extra, small):
     rows = batches(example_order(config.seed, 0, ROWS), BATCH)
     model = build_model("lenet5", seed=config.seed)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
-    model.compile(build_optimizer(config, len(rows)), loss)
+    model.compile(build_optimizer(config, config.learning_rate), loss)
     for row in rows:
         chosen = row[row >= 0]
         targets = np.eye(10, dtype=np.float32)[small.labels[chosen]]
@@ -105,6 +108,48 @@ def test_restored_engine_goes_on_with_the_same_bits(small):
     second.restore(first.weights(), first.optimizer_arrays())
     second.train_span(data, rows[5:], 5)
     assert sha256_of(whole.weights().values()) == sha256_of(second.weights().values())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam"])
+@pytest.mark.parametrize("schedule", ["constant", "warmup-cosine"])
+def test_an_engine_started_again_is_as_good_as_new(optimizer, schedule, small):
+    """It trained something else before: other seed, batch size, rate and length."""
+    common = {"model": "ffnn", "optimizer": optimizer, "schedule": schedule}
+    before = plain({**common, "batch_size": 32, "learning_rate": 0.01, "seed": 3})
+    config = plain({**common, "batch_size": 5, "learning_rate": 0.002, "seed": 4})
+    engine = trained(before, small)
+    assert engine.fits(config, 10)
+    rows = batches(example_order(config.seed, 0, len(small)), config.batch_size)
+    engine.restart(config, len(rows))
+    engine.train_span(DeviceSplit.load(small), rows, 0)
+    new = trained(config, small)
+    assert sha256_of(engine.weights().values()) == sha256_of(new.weights().values())
+    assert sha256_of(engine.optimizer_arrays().values()) == sha256_of(
+        new.optimizer_arrays().values()
+    )
+
+
+def test_an_engine_does_not_fit_what_its_functions_hold(small):
+    engine = Engine(plain({}), total_steps=1)
+    assert not engine.fits(plain({"weight_decay": 0.1}), 10)
+    assert not engine.fits(plain({"optimizer": "adam"}), 10)
+    assert not engine.fits(plain({}), 7)
+
+
+def test_the_schedule_is_that_of_keras():
+    """Before and after it is set anew."""
+    schedule = WarmupCosine(0.3, 77)
+    for peak, steps in ((0.3, 77), (0.05, 200), (1.0, 4)):
+        schedule.set(peak, steps)
+        warmup = steps // 10
+        keras_own = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else peak,
+            steps - warmup,
+            warmup_target=peak if warmup else None,
+            warmup_steps=warmup,
+        )
+        for step in range(steps + 2):
+            assert float(schedule(step)) == pytest.approx(float(keras_own(step)), rel=1e-6, abs=0)
 
 
 def test_restore_refuses_arrays_of_another_model(small):

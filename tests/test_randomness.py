@@ -58,8 +58,10 @@ def test_every_example_goes_to_exactly_one_worker_once(count, batch, world):
 )
 def test_a_workers_noise_is_its_part_of_the_global_noise(seed, step, first, rows, width):
     def noise(first_position, count):
-        source = ExampleNoise(seed)
-        with source.at(tf.constant(step, tf.int64), first_position):
+        source = ExampleNoise()
+        with source.at(
+            tf.constant(seed, tf.int64), tf.constant(step, tf.int64), tf.constant(first_position)
+        ):
             return source.uniform(3, tf.constant(count), width).numpy()
 
     assert np.array_equal(noise(first, rows), noise(0, first + rows)[first:])
@@ -67,8 +69,10 @@ def test_a_workers_noise_is_its_part_of_the_global_noise(seed, step, first, rows
 
 def test_noise_differs_by_seed_layer_step_and_position():
     def noise(seed, layer, step, position):
-        source = ExampleNoise(seed)
-        with source.at(tf.constant(step, tf.int64), position):
+        source = ExampleNoise()
+        with source.at(
+            tf.constant(seed, tf.int64), tf.constant(step, tf.int64), tf.constant(position)
+        ):
             return source.uniform(layer, tf.constant(1), 64).numpy().tobytes()
 
     cases = [(s, k, t, p) for s in (0, 1) for k in (0, 1) for t in (0, 1) for p in (0, 1)]
@@ -76,10 +80,10 @@ def test_noise_differs_by_seed_layer_step_and_position():
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
-    noise = ExampleNoise(5)
+    noise = ExampleNoise()
     model = build_model("ffnn", seed=1)
     dropout = training_twin(model, noise).get_layer("DROP1")
-    with noise.at(tf.constant(9, tf.int64), 0):
+    with noise.at(tf.constant(5, tf.int64), tf.constant(9, tf.int64), tf.constant(0)):
         out = dropout(tf.ones([2000, 512]), training=True).numpy()
     assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.8)}
     # 1,024,000 draws: five standard deviations are 0.002.
@@ -89,6 +93,6 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 
 def test_the_twin_shares_weights_with_a_model_that_stays_plain_keras():
     model = build_model("ffnn", seed=1)
-    twin = training_twin(model, ExampleNoise(0))
+    twin = training_twin(model, ExampleNoise())
     assert [id(v) for v in twin.weights] == [id(v) for v in model.weights]
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}

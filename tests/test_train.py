@@ -191,6 +191,7 @@ def test_history_is_the_same_in_every_form(finished_run):
         "val_accuracy",
         "seconds",
         "images_per_second",
+        "val_seconds",
     ]
     assert list(rows[0]) == columns
     assert [int(row["epoch"]) for row in rows] == [1, 2]

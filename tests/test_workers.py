@@ -131,22 +131,16 @@ def test_a_second_driver_is_refused_and_ctrl_c_costs_nothing(runs, lenet, tmp_pa
 
 
 def test_a_worker_that_dies_as_training_begins_is_replaced(lenet, tmp_path, mnist):
-    """Ray Train takes that moment for a defect of its own, and would give up."""
+    """Ray Train takes that moment for a defect of its own, and would give up, or leave the other
+    worker its processor for good."""
     trigger = tmp_path / "trigger"
     trigger.write_text("begin 0")
     site = {"CHAOS_TRIGGER": str(trigger), "PYTHONPATH": str(Path(__file__).parent / "chaos_site")}
     short = ("--limit-train", 200, "--epochs", 1, "--name", "r")
-    done = lenet("train", "--workers", 2, *WORKERS, *short, cwd=tmp_path, **site)
+    workers = ("--address", "local", "--workers", 2, "--cpus-per-worker", 1)
+    done = lenet("train", *workers, *short, cwd=tmp_path, **site)
     assert done.returncode == 0, done.stderr
     assert not trigger.exists()
-    trigger.write_text("begin 0")
-    given_up = lenet(
-        *("train", "--workers", 2, *WORKERS, *short, "--overwrite", "--max-failures", 0),
-        cwd=tmp_path,
-        **site,
-    )
-    assert given_up.returncode == 1
-    assert "--max-failures 0 allows" in given_up.stderr.splitlines()[-1]
 
 
 @pytest.mark.long
