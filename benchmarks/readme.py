@@ -7,6 +7,7 @@ python benchmarks/readme.py --check    # exit code 1 where a table is not that o
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 import re
@@ -14,7 +15,9 @@ import sys
 from pathlib import Path
 
 import checkpoint_stall
+import collectives
 import studies
+import sweep
 import train_rate
 import workers
 
@@ -27,10 +30,13 @@ TABLES = {
     "train-rate": train_rate.table,
     "checkpoint-stall": checkpoint_stall.table,
     "workers": workers.table,
+    "collectives": collectives.table,
     "chaos": lambda: campaign("chaos"),
     "faults": lambda: campaign("faults"),
+    **{f"sweep-{name}": functools.partial(sweep.table, name) for name in sweep.STUDIES},
 }
-FILES = ("README.md", "docs/recipes.md", "docs/distributed.md", "docs/storage.md")
+PAGES = ("recipes", "distributed", "storage", "sweeps")
+FILES = ("README.md", *(f"docs/{page}.md" for page in PAGES))
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

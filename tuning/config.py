@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.session import Share
 from job.config import FIELDS, TrainConfig, resolve
-from job.errors import InputError
 from job.settings import (
     Settings,
     check_known,
@@ -40,9 +40,7 @@ class SweepConfig(Settings):
     trials: int | None = option(
         None,
         optional(integer(1, 100_000)),
-        f"Settings to try: {DEFAULT_TRIALS} by default, or the whole grid. A sweep that is called "
-        "again may be given more.",
-        fixed=False,
+        f"Settings to try: {DEFAULT_TRIALS} by default, or the whole grid.",
     )
     search: str = option(
         "random",
@@ -106,6 +104,12 @@ class SweepConfig(Settings):
         fixed=False,
     )
 
+    @property
+    def share(self) -> Share:
+        """What each worker of a trial gets; call it when both are known."""
+        workers = self.workers_per_trial
+        return Share(self.cpus_per_trial / workers, self.gpus_per_trial / workers)
+
 
 SWEEP_FIELDS = fields_of(SweepConfig)
 RUN_FIELDS = {name: field for name, field in FIELDS.items() if name not in REPLACED}
@@ -119,18 +123,12 @@ def split(given: Mapping[str, Any]) -> tuple[SweepConfig, dict[str, Any]]:
     """
     check_known(given, SWEEP_FIELDS, RUN_FIELDS)
     config = SweepConfig(**{k: v for k, v in given.items() if k in SWEEP_FIELDS})
-    base = {k: v for k, v in given.items() if k in RUN_FIELDS}
-    common = resolve(base)
-    # As the config parsed them: a file of a sweep holds numbers, not what was typed.
-    base = {name: getattr(common, name) for name in base}
-    if config.workers_per_trial > 1:
-        share = (config.cpus_per_trial or config.workers_per_trial) / config.workers_per_trial
-        if share != int(share):
-            raise InputError(
-                "--cpus-per-trial",
-                config.cpus_per_trial,
-                f"must be a multiple of the {config.workers_per_trial} workers",
-            )
+    common = resolve({k: v for k, v in given.items() if k in RUN_FIELDS})
+    # As the config parsed them: a sweep's file holds numbers, not what was typed. Each run has its
+    # own name and place.
+    base = {
+        k: getattr(common, k) for k in RUN_FIELDS if k in given and k not in ("name", "storage")
+    }
     return config, base
 
 
@@ -145,7 +143,14 @@ def trial_config(
 ) -> TrainConfig:
     """The settings of one trial's run: the point of the space, over what is common to all, over
     the recipe of its model."""
-    epochs = {} if config.max_epochs is None else {"epochs": config.max_epochs}
-    workers = {"workers": str(config.workers_per_trial)}
-    own = {"name": name, "storage": storage, "seed": seed}
-    return resolve({**base, **epochs, **settings, **workers, **own})
+    own = {
+        "name": name,
+        "storage": storage,
+        "seed": seed,
+        "epochs": config.max_epochs or resolve(base).epochs,
+        "workers": str(config.workers_per_trial),
+    }
+    if config.workers_per_trial > 1:
+        own["cpus_per_worker"] = config.share.cpus
+        own["gpus_per_worker"] = config.share.gpus
+    return resolve({**base, **settings, **own})

@@ -85,8 +85,8 @@ class Outcome:
 
     @property
     def train_seconds(self) -> float:
-        """Time in training steps alone."""
-        return sum(row.seconds for row in self.history)
+        """Time in training steps and validation; the rest of `seconds` is overhead."""
+        return sum(row.seconds + row.val_seconds for row in self.history)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -101,6 +101,10 @@ class OptunaSearch:
             state=states.COMPLETE if is_whole else states.PRUNED,
         )
 
+    def trials(self) -> list[Any]:
+        """The trials as Optuna has them."""
+        return self._study.trials
+
     def _suggest(self, trial: Any, parameter: Parameter) -> Any:
         if parameter.values:
             return trial.suggest_categorical(parameter.key, parameter.values)

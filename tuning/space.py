@@ -54,14 +54,36 @@ DEFAULT: dict[str, Any] = {
     "batch_size": {"values": [16, 32, 64, 128, 256, 512]},
     "optimizer": {"values": ["sgd", "momentum", "rmsprop", "adam"]},
     "learning_rate": [
-        {"when": {"optimizer": "sgd"}, "low": 0.03, "high": 1.0, "with_batch": "linear"},
-        {"when": {"optimizer": "momentum"}, "low": 0.01, "high": 0.3, "with_batch": "linear"},
-        {"when": {"optimizer": "rmsprop"}, "low": 1e-4, "high": 3e-3, "with_batch": "sqrt"},
-        {"when": {"optimizer": "adam"}, "low": 3e-4, "high": 1e-2, "with_batch": "sqrt"},
+        {
+            "when": {"optimizer": "sgd"},
+            "low": 0.03,
+            "high": 1.0,
+            "log": True,
+            "with_batch": "linear",
+        },
+        {
+            "when": {"optimizer": "momentum"},
+            "low": 0.01,
+            "high": 0.3,
+            "log": True,
+            "with_batch": "linear",
+        },
+        {
+            "when": {"optimizer": "rmsprop"},
+            "low": 1e-4,
+            "high": 3e-3,
+            "log": True,
+            "with_batch": "sqrt",
+        },
+        {
+            "when": {"optimizer": "adam"},
+            "low": 3e-4,
+            "high": 1e-2,
+            "log": True,
+            "with_batch": "sqrt",
+        },
     ],
 }
-for _choice in DEFAULT["learning_rate"]:
-    _choice["log"] = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,10 +156,15 @@ class Parameter:
 
     def to_document(self) -> dict[str, Any]:
         """It as a space's file has it."""
-        found = {k: v for k, v in dataclasses.asdict(self).items() if k != "field" and v}
         if self.values:
-            found.pop("points", None)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+            found: dict[str, Any] = {"values": list(self.values)}
+        else:
+            found = {key: getattr(self, key) for key in ("low", "high", "log", "points")}
+        if self.with_batch:
+            found["with_batch"] = self.with_batch
+        if self.when:
+            found["when"] = {name: list(values) for name, values in self.when.items()}
+        return found
 
 
 # What was drawn, by `Parameter.key`, and the settings that follow from it.

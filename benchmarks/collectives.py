@@ -1,0 +1,155 @@
+"""How gradients are summed over two workers on one machine: packed or not, by ring or as TensorFlow
+chooses. LeNet5, batch 64, one core each.
+
+    python benchmarks/collectives.py             # measures, keeps docs/results/collectives.json
+    python benchmarks/collectives.py --table     # prints the table of the kept figures
+
+Each measurement starts two processes, trains 50 steps to warm up and then 300, without Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from paired import compared
+
+RESULT = Path(__file__).parents[1] / "docs" / "results" / "collectives.json"
+BATCH, WARM_STEPS, STEPS = 64, 50, 300
+# What `job.runtime.distribution` uses comes first.
+VARIANTS = {
+    "ring, all gradients in one message": {"implementation": "RING", "bytes_per_pack": 0},
+    "ring, a message for each array": {"implementation": "RING", "bytes_per_pack": 1},
+    "as TensorFlow chooses, in one message": {"implementation": "AUTO", "bytes_per_pack": 0},
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def rate(variant: str) -> float:
+    """Images per second of two workers."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    workers = []
+    for rank in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, __file__, "--worker", variant],
+                env={**os.environ, "TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        )
+    said = [worker.communicate()[0] for worker in workers]
+    if any(worker.returncode for worker in workers):
+        sys.exit(f"{variant}: a worker failed")
+    return float(said[0].splitlines()[-1])
+
+
+def work(variant: str) -> None:
+    """One of the workers; prints its rate."""
+    import time
+
+    from job.runtime import start_tensorflow
+
+    start_tensorflow(threads=1)
+    import tensorflow as tf
+
+    options = VARIANTS[variant]
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            implementation=getattr(kinds, options["implementation"]),
+            bytes_per_pack=options["bytes_per_pack"],
+        )
+    )
+    from job.config import resolve
+    from job.datasets import CATALOGUE, training_splits
+    from job.download import obtain
+    from job.engine import DeviceSplit, Engine
+    from job.randomness import batches, example_order
+
+    train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"])
+    config = resolve({"recipe": "notebook", "batch_size": BATCH})
+    rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    engine = Engine(config, total_steps=1000, strategy=strategy, rank=rank, world=2)
+    data = DeviceSplit.load(train)
+    rows = batches(example_order(1, 0, len(train)), BATCH)
+    engine.train_span(data, rows[:WARM_STEPS], 0)
+    began = time.perf_counter()
+    engine.train_span(data, rows[WARM_STEPS : WARM_STEPS + STEPS], WARM_STEPS)
+    print(BATCH * STEPS / (time.perf_counter() - began))
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    from job.runtime import device_name
+    from job.versions import versions
+
+    ours, *others = VARIANTS
+    found = []
+    for _ in range(rounds):
+        found.append({variant: rate(variant) for variant in VARIANTS})
+        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": device_name("cpu"),
+        "versions": versions(),
+        "ours": statistics.median(one[ours] for one in found),
+        "rows": [
+            {"variant": other, **compared([(one[ours], one[other]) for one in found])}
+            for other in others
+        ],
+    }
+
+
+def table() -> str:
+    """The kept figures as Markdown."""
+    document = json.loads(RESULT.read_text())
+    lines = ["| how | images/s | ours against it (min–max) |", "|---|---|---|"]
+    lines.append(f"| {next(iter(VARIANTS))} (ours) | {document['ours']:,.0f} | |")
+    for row in document["rows"]:
+        lines.append(
+            f"| {row['variant']} | {row['theirs']:,.0f} "
+            f"| **{row['ratio']:.2f} ×** ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) |"
+        )
+    rounds = len(document["rows"][0]["pairs"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Two workers, one core each, LeNet5, batch {BATCH}; medians of {rounds} rounds in "
+            f"turn; {document['date']}, {document['device']}; "
+            f"tensorflow {document['versions']['tensorflow']}.",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", action="store_true", help="print the kept figures only")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker)
+        return
+    if not arguments.table:
+        RESULT.write_text(json.dumps(measure(arguments.rounds), indent=1) + "\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,413 @@
+"""Sweeps as a user runs them: real trials in real processes of a real Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Lenet, command, environment, result_of, tree
+
+from cluster.storage import open_storage
+from tuning.records import (
+    FAILED,
+    FINISHED,
+    REPEAT,
+    SEARCH,
+    STOPPED,
+    Outcome,
+    Sweep,
+    merit,
+    read_sweep,
+)
+
+QUICK = ("--model", "ffnn", "--limit-train", 2000, "--address", "local")
+
+
+def swept(place: Path | str, name: str = "s") -> Sweep:
+    return read_sweep(open_storage(str(place)).at(name))
+
+
+def numbers(outcome: Outcome) -> list[dict]:
+    """What a trial's epochs say, without how long they took."""
+    rows = [dataclasses.asdict(row) for row in outcome.history]
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    folder: Path
+    sweep: Sweep
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def done(lenet: Lenet, tmp_path_factory, mnist) -> Done:
+    """A small finished sweep: eight trials under ASHA, two finalists with one more seed each."""
+    folder = tmp_path_factory.mktemp("sweep")
+    run = lenet(
+        *("sweep", *QUICK, "--trials", 8, "--max-epochs", 4, "--seed", 5, "--name", "s"),
+        *("--finalists", 2, "--repeats", 1),
+        cwd=folder,
+    )
+    assert run.returncode == 0, run.stderr
+    return Done(folder, swept(folder / "runs"), run.stdout, run.stderr)
+
+
+def test_the_best_validation_accuracy_wins_by_its_mean_over_seeds(done):
+    search = {t.plan.number: t for t in done.sweep.trials if t.plan.kind == SEARCH}
+    repeats = [t for t in done.sweep.trials if t.plan.kind == REPEAT]
+    assert len(search) == 8
+    sound = [t for t in search.values() if t.outcome.state != FAILED]
+    ranked = sorted(sound, key=lambda t: merit(t.outcome), reverse=True)
+    assert {t.plan.repeats for t in repeats} == {t.plan.number for t in ranked[:2]}
+
+    def mean(number: int) -> float:
+        same = [search[number], *(t for t in repeats if t.plan.repeats == number)]
+        return sum(t.outcome.best.val_accuracy for t in same) / len(same)
+
+    winner = done.sweep.winner
+    assert mean(winner.trial) == max(mean(t.plan.number) for t in ranked[:2])
+    assert sum(winner.val_accuracy) / 2 == pytest.approx(mean(winner.trial))
+    for trial in repeats:
+        assert trial.plan.settings == search[trial.plan.repeats].plan.settings
+        assert trial.plan.seed == 6
+    assert {t.plan.seed for t in search.values()} == {5}
+
+
+def test_the_test_set_is_read_for_the_winner_alone(done):
+    trials = done.folder / "runs" / "s" / "trials"
+    read = {int(path.parent.name) for path in trials.glob("*/result.json")}
+    assert read == set(done.sweep.winner.members)
+    results = [result_of(trials / f"{n:04d}") for n in done.sweep.winner.members]
+    assert [r["test_accuracy"] for r in results] == list(done.sweep.winner.test_accuracy)
+    assert all((trials / f"{n:04d}" / "model.keras").exists() for n in read)
+
+
+def test_asha_stops_trials_that_fall_behind(done):
+    """Whoever is stopped was, when it was stopped, not among the better third of what had come so
+    far; those that finish have all epochs, and repeats are never stopped."""
+    by_state = {
+        state: [t for t in done.sweep.trials if t.outcome.state == state]
+        for state in (FINISHED, STOPPED)
+    }
+    assert by_state[STOPPED] and by_state[FINISHED]
+    assert all(len(t.outcome.history) in (1, 3) for t in by_state[STOPPED])
+    assert all(len(t.outcome.history) == 4 for t in by_state[FINISHED])
+    assert all(t.plan.kind == SEARCH for t in by_state[STOPPED])
+    firsts = [t.outcome.history[0].val_accuracy for t in by_state[STOPPED]]
+    best = max(t.outcome.history[0].val_accuracy for t in by_state[FINISHED])
+    assert all(first <= best for first in firsts)
+
+
+def test_the_command_of_the_winner_trains_its_weights_again(done, tmp_path):
+    """In a process of its own, and with as many threads as a trial had."""
+    words = done.sweep.winner.command.split()
+    assert words[:2] == ["lenet", "train"]
+    again = subprocess.run(
+        ["taskset", "-c", "0", *command(*words[1:], "--name", "again")],
+        *(),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+    trial = done.folder / "runs" / "s" / "trials" / f"{done.sweep.winner.trial:04d}"
+    mine = result_of(tmp_path / "runs" / "again")
+    assert mine["weights_sha256"] == result_of(trial)["weights_sha256"]
+    assert mine["test_accuracy"] == done.sweep.winner.test_accuracy[0]
+
+
+def test_what_is_said(done):
+    """A line for each trial as it ends, no framework's noise; at the end what to do next."""
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(done.sweep.trials)
+    assert all(line.startswith("trial ") for line in lines)
+    assert f"winner          trial {done.sweep.winner.trial}: " in done.stdout
+    assert "lenet report s" in done.stdout
+    assert f"± {0:.0%}"[0] in done.stdout
+
+
+def test_a_finished_sweep_is_not_run_again(done, lenet):
+    before = tree(done.folder)
+    again = lenet("sweep", *QUICK, "--name", "s", cwd=done.folder)
+    assert again.returncode == 2
+    assert "this sweep has finished" in again.stderr
+    assert tree(done.folder) == before
+
+
+FIFO = (*QUICK, "--trials", 4, "--max-epochs", 3, "--scheduler", "fifo", "--name", "s")
+
+
+class Driver:
+    """A sweep in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: object, **env: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        with (folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                command("sweep", *arguments), cwd=folder, env=environment(**env), stderr=log
+            )
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        family = self.process_tree()
+        self.process.kill()
+        self.process.wait()
+        psutil.wait_procs(family, timeout=60)
+
+    def process_tree(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def finish(self) -> None:
+        assert self.process.wait() == 0, (self.folder / "log").read_text()
+
+
+@contextlib.contextmanager
+def driver(folder: Path, *arguments: object, **env: str) -> Iterator[Driver]:
+    running = Driver(folder, *arguments, **env)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.kill()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, mnist) -> Sweep:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with driver(folder, *FIFO) as running:
+        running.finish()
+    return swept(folder / "runs")
+
+
+def assert_same(sweep: Sweep, undisturbed: Sweep) -> None:
+    for mine, theirs in zip(sweep.trials, undisturbed.trials, strict=True):
+        assert mine.plan == theirs.plan
+        assert mine.outcome.state == theirs.outcome.state
+        assert numbers(mine.outcome) == numbers(theirs.outcome)
+    assert sweep.winner == undisturbed.winner
+
+
+def epochs_done(place: Path) -> int:
+    """Epochs of all trials so far, by their histories."""
+    files = place.glob("s/trials/*/history.csv")
+    return sum(max(0, len(file.read_text().splitlines()) - 1) for file in files)
+
+
+def test_killed_anywhere_it_ends_with_the_same_trials(undisturbed, tmp_path, full):
+    """10 sweeps, each killed at a random moment (2 in the short form)."""
+    moments = random.Random(1)
+    for i in range(10 if full else 2):
+        folder = tmp_path / str(i)
+        at = moments.randrange(1, 12)
+        with driver(folder, *FIFO) as running:
+            running.wait_for(lambda: epochs_done(folder / "runs") >= at)  # noqa: B023
+            time.sleep(moments.random() * 0.3)
+            running.kill()
+        kept = {p.name: p.stat().st_mtime_ns for p in (folder / "runs/s/outcomes").glob("*")}
+        with driver(folder, *FIFO) as running:
+            running.finish()
+        assert_same(swept(folder / "runs"), undisturbed)
+        # What had ended was not done again.
+        for name, written in kept.items():
+            assert (folder / "runs/s/outcomes" / name).stat().st_mtime_ns == written
+
+
+def test_killed_with_its_files_in_object_storage_it_goes_on(undisturbed, s3, store, tmp_path):
+    where = (*FIFO, "--storage", s3)
+    with driver(tmp_path, *where, **store.env()) as running:
+        running.wait_for(lambda: bool(open_storage(s3).at("s/outcomes").list()))
+        running.kill()
+    elsewhere = tmp_path / "elsewhere"
+    with driver(elsewhere, *where, **store.env()) as running:
+        running.finish()
+    sweep = swept(s3)
+    assert_same(
+        dataclasses.replace(sweep, winner=None), dataclasses.replace(undisturbed, winner=None)
+    )
+    assert sweep.winner.test_accuracy == undisturbed.winner.test_accuracy
+
+
+def trial_processes(running: Driver) -> list[psutil.Process]:
+    found = []
+    for process in running.process_tree():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "TrialProcess" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_a_lost_trial_process_is_replaced_and_a_stop_can_be_continued(undisturbed, tmp_path):
+    with driver(tmp_path, *FIFO) as running:
+        running.wait_for(lambda: epochs_done(tmp_path / "runs") >= 2)
+        random.Random(2).choice(trial_processes(running)).kill()
+        running.wait_for(lambda: bool(list(tmp_path.glob("runs/s/outcomes/*"))))
+        running.process.send_signal(2)
+        assert running.process.wait() == 130
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert "continue with: lenet sweep --name s" in last
+    before = swept(tmp_path / "runs")
+    assert before.winner is None
+    with driver(tmp_path, *FIFO) as running:
+        running.finish()
+    sweep = swept(tmp_path / "runs")
+    assert_same(sweep, undisturbed)
+    assert sum(t.outcome.restarts for t in (*before.trials, *sweep.trials)) >= 1
+
+
+def test_a_failed_trial_is_recorded_and_does_not_end_the_sweep(lenet, tmp_path, mnist):
+    space = tmp_path / "space.toml"
+    space.write_text("[learning_rate]\nvalues = [0.05, 100.0]\n")
+    fixed = ("--optimizer", "sgd", "--schedule", "constant", "--batch-size", 50)
+    run = lenet(
+        *("sweep", *QUICK, "--search", "grid", "--space", space, *fixed),
+        *("--max-epochs", 2, "--name", "s"),
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    good, bad = swept(tmp_path / "runs").trials
+    assert (good.outcome.state, bad.outcome.state) == (FINISHED, FAILED)
+    assert "the loss became" in bad.outcome.error
+    assert "trial 1 failed" in run.stderr and "lower --learning-rate" in run.stderr
+    assert swept(tmp_path / "runs").winner.trial == 0
+
+
+def test_the_time_budget_ends_the_search_but_not_the_choice(lenet, tmp_path, mnist):
+    run = lenet(
+        *("sweep", *QUICK, "--trials", 50, "--max-epochs", 50, "--scheduler", "fifo"),
+        *("--time-budget", "12s", "--name", "s"),
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    sweep = swept(tmp_path / "runs")
+    assert len(sweep.trials) < 50
+    assert {t.outcome.error for t in sweep.trials if t.outcome.state == STOPPED} == {
+        "the time was over"
+    }
+    assert sweep.winner is not None
+
+
+def test_optuna_picks_the_trials_of_a_sweep(lenet, tmp_path, mnist):
+    run = lenet(
+        *("sweep", *QUICK, "--trials", 3, "--max-epochs", 1, "--search", "optuna"),
+        *("--name", "s"),
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    assert len(swept(tmp_path / "runs").trials) == 3
+
+
+def test_trials_of_several_workers_are_runs_of_ray_train(lenet, tmp_path, mnist):
+    """The same numbers as on one worker; a trial that diverges ends alone."""
+    space = tmp_path / "space.toml"
+    space.write_text("[learning_rate]\nvalues = [0.02, 100.0]\n")
+    fixed = ("--optimizer", "sgd", "--schedule", "constant", "--batch-size", 50, "--name", "s")
+    common = ("sweep", *QUICK, "--search", "grid", "--space", space, *fixed, "--max-epochs", 2)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, workers in ((one, ()), (two, ("--workers-per-trial", 2, "--cpus-per-trial", 2))):
+        folder.mkdir()
+        run = lenet(*common, *workers, cwd=folder)
+        assert run.returncode == 0, run.stderr
+    good, bad = swept(two / "runs").trials
+    assert (good.outcome.state, bad.outcome.state) == (FINISHED, FAILED)
+    expected = swept(one / "runs").trials[0].outcome.history
+    for mine, theirs in zip(good.outcome.history, expected, strict=True):
+        assert mine.val_loss == pytest.approx(theirs.val_loss, rel=1e-5)
+    assert result_of(two / "runs/s/trials/0000")["workers"] == 2
+
+
+BAD = {
+    "no trials": (["--trials", "0"], "must be between 1 and"),
+    "more GPUs than there are": (["--gpus-per-trial", "1"], "no trial of that size fits; there is"),
+    "more processors": (["--cpus-per-trial", "999"], "no trial of that size fits; there is"),
+    "an unknown search": (["--search", "tpe"], "choose one of random, optuna, grid"),
+    "an unknown scheduler": (["--scheduler", "ash"], "did you mean 'asha'"),
+    "a part of a grid": (["--trials", "5", "--search", "grid"], "the grid has 72 points"),
+    "no such space": (["--space", "none.toml"], "can't be read: No such file"),
+    "nothing to search": (
+        ["--batch-size", "32", "--optimizer", "adam", "--learning-rate", "0.1", "--space", ""],
+        "must not be empty",
+    ),
+    "a bad time": (["--time-budget", "soon"], "such as 90s, 30m or 1.5h"),
+    "an unknown model": (["--model", "lenet"], "did you mean 'lenet5'"),
+    "an unknown tracker": (["--tracker", "tensorboard"], "choose one of mlflow, wandb"),
+    "a tracker that is not there": (["--tracker", "mlflow"], "pip install mlflow"),
+    "no data": (["--data", "nowhere"], "--data"),
+    "a dead address": (["--address", "127.0.0.1:1"], "no Ray cluster answers there"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, lenet, tmp_path, mnist):
+    arguments, why = BAD[case]
+    done = lenet("sweep", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {arguments[-2]}") or why in line
+    assert why in line
+    assert not any(tmp_path.iterdir())
+
+
+def test_two_drivers_of_one_name_and_other_settings_are_refused(lenet, tmp_path, mnist):
+    with driver(tmp_path, *FIFO) as running:
+        running.wait_for(lambda: bool(list(tmp_path.glob("runs/s/plans/*"))))
+        second = lenet("sweep", *FIFO, cwd=tmp_path)
+        assert second.returncode == 2
+        assert f"process {running.process.pid} on " in second.stderr
+        running.kill()
+    other = lenet("sweep", *FIFO, "--scheduler", "asha", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "--scheduler 'asha': sweep 's' was started with 'fifo'" in other.stderr
+    seed = lenet("sweep", *FIFO, "--seed", 9, cwd=tmp_path)
+    assert seed.returncode == 2
+    assert "--seed" in seed.stderr
+
+
+def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
+    """A process that ran out of memory forgets what it kept, and takes the next task."""
+    from tuning.trial import Task, TrialProcess
+    from tuning.warm import Warm
+
+    forgotten = []
+
+    def train(self, run):
+        raise MemoryError("no room for 3 GiB\nmore words")
+        yield
+
+    monkeypatch.setattr(Warm, "train", train)
+    monkeypatch.setattr(Warm, "forget", lambda self: forgotten.append(True))
+    from job.datasets import CATALOGUE
+
+    task = Task(
+        kind="train",
+        is_search=True,
+        number=3,
+        run={"model": "ffnn", "name": "0003", "storage": str(tmp_path), "workers": "1"},
+        outcome={},
+        dataset=CATALOGUE["mnist"].to_dict(),
+        threads=1,
+    )
+    process = TrialProcess({"task": dataclasses.asdict(task)})
+    report = process.step()
+    assert report["state"] == FAILED
+    assert report["error"] == "MemoryError: no room for 3 GiB"
+    assert report["done"] and report["merit"] == 0.0
+    assert forgotten
+    assert process.reset_config({"task": dataclasses.asdict(task)})
+    process.cleanup()
+
+

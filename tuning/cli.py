@@ -1,0 +1,47 @@
+"""The whole `lenet` command: that of a single run, and what sweeps add to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import click
+
+from job import cli as job_cli
+from job.cli import cli, json_option, options_of, verbose_option
+from tuning.config import RUN_FIELDS, SWEEP_FIELDS
+
+
+@cli.command()
+@options_of(SWEEP_FIELDS)
+@options_of(RUN_FIELDS)
+@click.option("--overwrite", is_flag=True, help="Start anew where a sweep of that name exists.")
+@verbose_option
+@json_option
+def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) -> None:
+    """Search batch size, optimizer and learning rate, and name the best.
+
+    Validation examples decide; the test set is read once, for the winner. A setting that is given
+    here holds for all trials and is not searched. A sweep that was interrupted goes on when it is
+    called again with the same --name.
+    """
+    from job.signals import stop_on_signal
+    from tuning.sweep import run_sweep, settle_sweep, summary
+    from tuning.table import sweep_board
+
+    given = {name: value for name, value in options.items() if value is not None}
+    opened = settle_sweep(given, overwrite=overwrite)
+    opened.folder.probe()
+    with sweep_board(opened.trials, opened.epochs) as board, stop_on_signal(board) as stop:
+        done, winner = run_sweep(opened, board, stop_requested=stop, verbose=verbose)
+    print(json.dumps(dataclasses.asdict(winner)) if as_json else summary(done, winner))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits, as `job.cli.main`."""
+    job_cli.main(arguments)
+
+
+if __name__ == "__main__":
+    main()

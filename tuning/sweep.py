@@ -1,0 +1,325 @@
+"""One sweep from its space to its winner: `run_sweep`. `ray submit` runs this file."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from cluster.session import Room, connected, room
+from cluster.storage import Held, Storage, open_storage
+from job.config import FIELDS, resolve
+from job.errors import InputError, Interrupted, JobError
+from job.examples import open_examples
+from job.runs import absolute, usable
+from job.settings import check_unchanged, flag
+from job.versions import versions
+from tuning.conductor import Conductor
+from tuning.config import DEFAULT_TRIALS, RUN_FIELDS, SweepConfig, split
+from tuning.records import SWEEP_FILE, WINNER_FILE, Sweep, Winner, read_sweep, write_sweep
+from tuning.search import GridSearch, open_search
+from tuning.space import DEFAULT, Space, parse_space, read_space
+from tuning.table import Board, winner_lines
+
+# Ray Tune's own files, messages and handlers: nothing is restored from the first, and the others
+# would get in the way of the table and of Ctrl-C.
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A sweep and its place.
+
+    Attributes:
+        config: Its settings.
+        space: What it searches.
+        trials: How many settings it tries.
+        folder: Where it is kept.
+        sweep: What it has done so far; for a new one nothing, and its hardware is not known yet.
+        is_new: Nothing has been written yet.
+        address: The Ray cluster, as `--address` names it.
+        max_failures: How often the processes of one trial may be lost.
+        command: What to type to continue it.
+    """
+
+    config: SweepConfig
+    space: Space
+    trials: int
+    folder: Storage
+    sweep: Sweep
+    is_new: bool
+    address: str | None
+    max_failures: int
+    command: str
+
+    @property
+    def epochs(self) -> int:
+        """Of a whole trial."""
+        return self.config.max_epochs or resolve(self.sweep.base).epochs
+
+
+def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened:
+    """Finds out which sweep `lenet sweep` is to start or continue. Writes nothing.
+
+    Args:
+        given: The settings that the user gave, by field name.
+        overwrite: Start anew where a sweep of that name exists.
+
+    Raises:
+        InputError: A setting or the space is unusable, or the name is taken.
+    """
+    if given.get("data"):
+        given = {**given, "data": absolute(given["data"])}
+    config, base = split(given)
+    common = resolve({k: v for k, v in given.items() if k in RUN_FIELDS})
+    name = common.name or f"sweep-{common.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    storage = absolute(common.storage)
+    with usable(common.storage):
+        folder = open_storage(storage, patience=common.storage_timeout).at(name)
+        content = folder.list()
+    command = f"lenet sweep --name {name}"
+    if common.storage != FIELDS["storage"].default:
+        command += f" --storage {shlex.quote(common.storage)}"
+    opened = functools.partial(
+        Opened,
+        folder=folder,
+        address=common.address,
+        max_failures=common.max_failures,
+        command=command,
+    )
+    if content and not overwrite:
+        if SWEEP_FILE not in content:
+            raise InputError("--name", name, f"{folder.uri} holds no sweep; take another name")
+        config, sweep = _continued(folder, given, base)
+        space = parse_space(sweep.space, f"{folder.uri}/{SWEEP_FILE}")
+        if config.space and (read_space(config.space).without(base)) != space:
+            raise InputError("--space", config.space, f"is not the space of sweep {name!r}")
+        trials = _trials(config, space, sweep.base)
+        return opened(config=config, space=space, trials=trials, sweep=sweep, is_new=False)
+    space = _space(config, base)
+    trials = _trials(config, space, base)
+    dataset = open_examples(common.dataset, common.data).dataset
+    sweep = Sweep(
+        name=name,
+        created=time.time(),
+        config=config.to_dict(),
+        base=base,
+        space=space.to_document(),
+        dataset=dataset.to_dict(),
+        hardware="",
+        versions=versions(),
+    )
+    return opened(config=config, space=space, trials=trials, sweep=sweep, is_new=True)
+
+
+def _continued(
+    folder: Storage, given: Mapping[str, Any], base: Mapping[str, Any]
+) -> tuple[SweepConfig, Sweep]:
+    try:
+        sweep = read_sweep(folder)
+        stored = SweepConfig(**sweep.config)
+    except (ValueError, TypeError) as error:
+        raise InputError("--name", folder.uri, f"can't be continued: {error}") from error
+    if sweep.winner is not None:
+        raise InputError(
+            "--name",
+            sweep.name,
+            f"this sweep has finished; `lenet report {sweep.name}` shows it; take another name or "
+            "start anew with --overwrite",
+        )
+    config = SweepConfig(
+        **{**sweep.config, **{k: v for k, v in given.items() if k in sweep.config}}
+    )
+    what = f"sweep {sweep.name!r}"
+    check_unchanged(what, stored, config, given)
+    for name, value in base.items():
+        if FIELDS[name].metadata["fixed"] and value != sweep.base.get(name):
+            raise InputError(
+                flag(name),
+                value,
+                f"{what} was started with {sweep.base.get(name)!r}; leave the flag out to continue "
+                "it, take another --name, or --overwrite it",
+            )
+    return config, sweep
+
+
+def _space(config: SweepConfig, base: Mapping[str, Any]) -> Space:
+    if config.space:
+        space = read_space(config.space)
+        for parameter in space.parameters:
+            if parameter.field in base:
+                raise InputError(
+                    flag(parameter.field),
+                    base[parameter.field],
+                    f"is searched by {config.space}; leave one of them out",
+                )
+        return space
+    space = parse_space(DEFAULT, "default").without(base)
+    if not space.parameters:
+        flags = ", ".join(map(flag, DEFAULT))
+        raise InputError("--space", None, f"nothing is left to search; leave one of {flags} out")
+    return space
+
+
+def _trials(config: SweepConfig, space: Space, base: Mapping[str, Any]) -> int:
+    if config.search != "grid":
+        return config.trials or DEFAULT_TRIALS
+    points = len(GridSearch(space, base))
+    if config.trials not in (None, points):
+        raise InputError(
+            "--trials",
+            config.trials,
+            f"the grid has {points} points; leave --trials out, or make the space smaller",
+        )
+    return points
+
+
+def run_sweep(
+    opened: Opened,
+    board: Board,
+    *,
+    stop_requested: Callable[[], int] = lambda: 0,
+    verbose: bool = False,
+) -> tuple[Sweep, Winner]:
+    """Runs a sweep to its winner.
+
+    Args:
+        opened: What to do.
+        board: Follows it.
+        stop_requested: Asked often; a signal's number ends the sweep, which can go on later.
+        verbose: Let the frameworks log to the terminal.
+
+    Raises:
+        InputError: The cluster can't be reached or does not hold a trial, or another process runs
+            this sweep; nothing was written.
+        Interrupted: A stop was requested.
+        JobError: No trial could be trained.
+    """
+    os.environ.update(TUNE_SETTINGS)
+    with connected(opened.address, verbose=verbose):
+        config, slots = _fitted(opened.config, room())
+        with _held(opened) as folder:
+            sweep = dataclasses.replace(
+                opened.sweep, config=config.to_dict(), hardware=opened.sweep.hardware or str(room())
+            )
+            if opened.is_new:
+                for name in folder.list():
+                    folder.delete(name)
+                write_sweep(folder, sweep)
+            conductor = _search(opened, sweep, config, slots, board, stop_requested, verbose)
+            if stop_requested():
+                raise Interrupted(
+                    f"stopped with {len(conductor.outcomes)} of {opened.trials} trials done; "
+                    f"continue with: {opened.command}",
+                    stop_requested(),
+                )
+            if conductor.winner is None:
+                raise JobError(_why_nobody_won(conductor))
+            return read_sweep(folder), conductor.winner
+
+
+@contextmanager
+def _held(opened: Opened) -> Iterator[Storage]:
+    try:
+        with opened.folder.locked():
+            if WINNER_FILE in opened.folder.list() and not opened.is_new:
+                raise InputError("--name", opened.sweep.name, "has just been finished elsewhere")
+            yield opened.folder
+    except Held as holder:
+        raise InputError(
+            "--name", opened.sweep.name, f"{holder} runs this sweep; take another name"
+        ) from holder
+
+
+def _fitted(config: SweepConfig, here: Room) -> tuple[SweepConfig, int]:
+    """The settings with the resources of a trial filled in, and how many trials fit at once."""
+    workers = config.workers_per_trial
+    gpus = config.gpus_per_trial
+    if gpus is None:
+        gpus = float(workers) if here.has_gpus else 0.0
+    config = dataclasses.replace(
+        config, gpus_per_trial=gpus, cpus_per_trial=config.cpus_per_trial or float(workers)
+    )
+    slots = here.places(config.share) // workers
+    if not slots:
+        names_gpus = gpus and here.places(config.share._replace(gpus=0.0)) >= workers
+        name = "gpus_per_trial" if names_gpus else "cpus_per_trial"
+        raise InputError(
+            flag(name), getattr(config, name), f"no trial of that size fits; there is {here}"
+        )
+    return config, slots
+
+
+def _search(
+    opened: Opened,
+    sweep: Sweep,
+    config: SweepConfig,
+    slots: int,
+    board: Board,
+    stop_requested: Callable[[], int],
+    verbose: bool,
+) -> Conductor:
+    from tuning.tuner import tune_with
+
+    deadline = time.monotonic() + (config.time_budget or float("inf"))
+
+    def is_over() -> bool:
+        return time.monotonic() >= deadline
+
+    seed = resolve(sweep.base).seed
+    conductor = Conductor(
+        opened.folder,
+        sweep,
+        config,
+        open_search(config, opened.space, sweep.base, seed),
+        trials=opened.trials,
+        threads=max(1, int(config.share.cpus)),
+        is_over=is_over,
+    )
+    board.follow(conductor, slots)
+    if not verbose:
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="lenet-ray-tune-") as book:
+        tune_with(
+            conductor,
+            config,
+            board=board,
+            slots=slots,
+            epochs=opened.epochs,
+            max_failures=opened.max_failures,
+            book=book,
+            stop_requested=stop_requested,
+            is_over=is_over,
+        )
+    return conductor
+
+
+def _why_nobody_won(conductor: Conductor) -> str:
+    errors = [outcome.error for outcome in conductor.outcomes.values() if outcome.error]
+    return "no trial trained an epoch" + (f"; the first said: {errors[0]}" if errors else "")
+
+
+def summary(sweep: Sweep, winner: Winner) -> str:
+    """The last lines of a finished sweep."""
+    plan = next(trial.plan for trial in sweep.trials if trial.plan.number == winner.trial)
+    return f"{winner_lines(plan, winner)}\nreport          lenet report {sweep.name}"
+
+
+if __name__ == "__main__":
+    from tuning.cli import main
+
+    main(["sweep", *sys.argv[1:]])

@@ -1,0 +1,202 @@
+"""Ray Tune's part: processes that are reused, the scheduler, and what it is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.stopper import Stopper
+
+from job.errors import InputError, JobError
+from job.state import EpochRow
+from tuning.conductor import Asked, Conductor
+from tuning.config import SweepConfig
+from tuning.records import FAILED, STOPPED, UNFINISHED, Outcome
+from tuning.table import Board
+from tuning.trial import EVALUATE, TRAIN, TrialProcess, outcome_of
+
+# Of the trials that reach an epoch of 1, 3, 9, ... the better third goes on (Li et al., "A system
+# for massively parallel hyperparameter tuning", MLSys 2020).
+FIRST_RUNG_EPOCHS = 1
+REDUCTION_FACTOR = 3
+
+
+class SearchScheduler(ASHAScheduler):
+    """ASHA for the trials of the search; the finalists' repeats are not compared with them."""
+
+    def on_trial_result(self, tune_controller, trial, result) -> str:
+        if not result["is_search"]:
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller, trial, result) -> None:
+        if result["is_search"]:
+            super().on_trial_complete(tune_controller, trial, result)
+
+
+class End(Stopper):
+    """Stops trials of the search when the time is over, and everything when asked to."""
+
+    def __init__(self, is_over: Callable[[], bool], stop_requested: Callable[[], int]) -> None:
+        self._is_over, self._stop_requested = is_over, stop_requested
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return result["is_search"] and self._is_over()
+
+    def stop_all(self) -> bool:
+        return bool(self._stop_requested())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Recorder(tune.Callback):
+    """Keeps what came of each trial, and shows it."""
+
+    def __init__(self, conductor: Conductor, board: Board, is_over: Callable[[], bool]) -> None:
+        self._conductor, self._board, self._is_over = conductor, board, is_over
+        self.failure = ""
+
+    def on_step_end(self, iteration, trials, **info) -> None:
+        self._board.refresh()
+
+    def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
+        if result["kind"] == TRAIN:
+            self._board.report(result)
+
+    def on_trial_complete(self, iteration, trials, trial, **info) -> None:
+        report = trial.last_result
+        match report.get("kind"):
+            case "train":
+                outcome = outcome_of(report)
+                if outcome.state == UNFINISHED:
+                    why = "the time was over" if self._is_over() else ""
+                    outcome = dataclasses.replace(outcome, state=STOPPED, error=why)
+                self._ended(trial, outcome)
+            case "evaluate":
+                self._conductor.evaluated(report["number"], report["result"])
+
+    def on_trial_error(self, iteration, trials, trial, **info) -> None:
+        task = trial.config["task"]
+        error = _one_line(trial)
+        if task["kind"] == TRAIN:
+            report = trial.last_result
+            rows = tuple(EpochRow(**row) for row in report.get("history", ()))
+            self._ended(trial, Outcome(state=FAILED, error=error, history=rows))
+        elif task["kind"] == EVALUATE:
+            self.failure = error
+
+    def _ended(self, trial, outcome: Outcome) -> None:
+        number = trial.config["task"]["number"]
+        outcome = dataclasses.replace(outcome, restarts=trial.num_failures)
+        self._conductor.trained(number, outcome)
+        self._board.ended(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def tune_with(
+    conductor: Conductor,
+    config: SweepConfig,
+    *,
+    board: Board,
+    slots: int,
+    epochs: int,
+    max_failures: int,
+    book: str,
+    stop_requested: Callable[[], int],
+    is_over: Callable[[], bool],
+) -> None:
+    """Lets Ray Tune do the tasks of a conductor, until none is left or a stop is requested.
+
+    Args:
+        conductor: Says what is to be done, and keeps what came of it.
+        config: The sweep's settings, with the resources of a trial.
+        board: Shows it.
+        slots: How many trials run at once.
+        epochs: Of a whole trial.
+        max_failures: How often the process of one trial may be lost.
+        book: A folder for Ray Tune's own files, from which nothing is restored.
+        stop_requested: Asked often.
+        is_over: Whether the time for searching has run out.
+
+    Raises:
+        JobError: The winner could not be evaluated.
+    """
+    recorder = Recorder(conductor, board, is_over)
+    scheduler = FIFOScheduler()
+    if config.scheduler == "asha":
+        scheduler = SearchScheduler(
+            time_attr="epoch",
+            max_t=epochs,
+            grace_period=FIRST_RUNG_EPOCHS,
+            reduction_factor=REDUCTION_FACTOR,
+        )
+    if config.workers_per_trial == 1:
+        resources = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
+    else:
+        # The workers ask for theirs themselves; Ray wants a trial to hold something.
+        resources = {"memory": 1}
+    tuner = tune.Tuner(
+        tune.with_resources(TrialProcess, {k: v for k, v in resources.items() if v}),
+        tune_config=tune.TuneConfig(
+            metric="merit",
+            mode="max",
+            search_alg=Asked(conductor, lambda: bool(stop_requested())),
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=slots if config.workers_per_trial > 1 else None,
+            reuse_actors=True,
+            # By default the whole task would be the name of a folder.
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=book,
+            stop=End(is_over, stop_requested),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            # Runs have checkpoints of their own.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[recorder, *trackers(config, conductor.name)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    if recorder.failure:
+        raise JobError(f"the winner could not be evaluated: {recorder.failure}")
+
+
+def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:
+    """The experiment tracker that was asked for.
+
+    Raises:
+        InputError: Its package is not installed.
+    """
+    if config.tracker is None:
+        return []
+    if importlib.util.find_spec(config.tracker) is None:
+        raise InputError(
+            "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"
+        )
+    if config.tracker == "mlflow":
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        return [MLflowLoggerCallback(experiment_name=name)]
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    return [WandbLoggerCallback(project="lenet-on-ray", group=name)]
+
+
+def _one_line(trial: Any) -> str:
+    """Why a trial's process was lost or broke."""
+    error = trial.get_pickled_error() or trial.get_error()
+    if isinstance(error, RayTaskError):
+        error = error.cause
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason'}"

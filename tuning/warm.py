@@ -1,0 +1,169 @@
+"""A process that trains one run after another and keeps what they share: TensorFlow, the examples
+on the device, and compiled functions. A process for each run would spend 10 s on them.
+
+Nothing here knows of Ray. Each run is an ordinary one: the same engine, the same checkpoints, and
+to the bit the weights of `lenet train` with the same settings and as many threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from job.config import TrainConfig
+from job.datasets import Dataset
+from job.examples import Examples, check_same, keep_dataset, open_examples
+from job.keeper import Keeper
+from job.progress import Silent
+from job.runs import Run
+from job.state import EpochRow
+from job.train import taken_up
+
+if TYPE_CHECKING:
+    from job.engine import DeviceSplit, Engine
+
+
+class Epoch(NamedTuple):
+    """A run after one of its epochs: all epochs so far, and whether it is the last."""
+
+    history: tuple[EpochRow, ...]
+    is_last: bool
+
+
+class Loaded(NamedTuple):
+    """Examples, verified and on the device; `source` says which."""
+
+    source: tuple[Any, ...]
+    examples: Examples
+    train: DeviceSplit
+    validation: DeviceSplit
+
+
+class Warm:
+    """What a process keeps from run to run.
+
+    Args:
+        threads: Threads for computing.
+        dataset: What all runs are trained on.
+    """
+
+    def __init__(self, threads: int, dataset: Dataset) -> None:
+        self._threads, self._dataset = threads, dataset
+        self._device = ""
+        self._loaded: Loaded | None = None
+        self._engines: list[Engine] = []
+
+    @property
+    def hardware(self) -> str:
+        """What the runs are trained on, in words; empty before the first."""
+        if not self._device:
+            return ""
+        from job.runtime import device_name
+
+        return f"{self._device} ({device_name(self._device, self._threads)})"
+
+    def train(self, run: Run) -> Iterator[Epoch]:
+        """Trains a run from its last checkpoint, an epoch at a time; epochs that it has already are
+        yielded first. Whoever stops asking stops the run: it has a checkpoint of each epoch.
+
+        Raises:
+            TrainingDiverged: The loss became NaN or infinite.
+            InputError, JobError: As `train_and_evaluate`.
+        """
+        config = run.config
+        loaded = self._load(config)
+        from job.loop import Hooks, initial_state, is_finished, run_epochs
+
+        with run.begun(lock=False), contextlib.ExitStack() as stack:
+            keep_dataset(run, loaded.examples.dataset)
+            run.checkpoints.claim()
+            state = run.restore()
+            for i in range(len(state.history) if state else 0):
+                done = i + 1 == len(state.history) and is_finished(state, config)
+                yield Epoch(state.history[: i + 1], done)
+            engine = self._engine(loaded, config)
+            state = state or initial_state(engine)
+            notes = taken_up(run, state, Silent())
+            run.note(notes)
+            keeper = stack.enter_context(
+                contextlib.closing(Keeper(run, notes, is_active=True)),
+            )
+            hooks = Hooks(
+                checkpoint=keeper.checkpoint,
+                epoch_end=keeper.history,
+                reached=keeper.reached,
+                stop_requested=lambda: False,
+                progress=Silent(),
+            )
+            while not is_finished(state, config):
+                one_more = dataclasses.replace(config, epochs=len(state.history) + 1)
+                with keeper.explaining():
+                    state, _ = run_epochs(
+                        engine, state, loaded.train, loaded.validation, one_more, hooks
+                    )
+                    is_last = is_finished(state, config)
+                    if is_last:
+                        keeper.wait()
+                yield Epoch(state.history, is_last)
+
+    def evaluate(self, run: Run, hardware: str) -> dict[str, Any]:
+        """Reads the test set for a trained run, once, and leaves what a finished run leaves.
+
+        Args:
+            run: The run.
+            hardware: What it was trained on.
+
+        Returns:
+            The content of its `result.json`.
+        """
+        result = run.result()
+        if result is not None:
+            return result
+        loaded = self._load(run.config)
+        from job.loop import initial_state
+        from job.results import finish
+
+        run.checkpoints.claim()
+        state = run.restore()
+        initial = initial_state(self._engine(loaded, run.config))
+        notes = run.notes()
+        workers = run.config.worker_limits[1]
+        return finish(run, state, initial, notes, loaded.examples, hardware, workers)
+
+    def forget(self) -> None:
+        """Lets go of everything on the device, after an error that may have left it unusable."""
+        self._engines.clear()
+        self._loaded = None
+
+    def _load(self, config: TrainConfig) -> Loaded:
+        source = (config.dataset, config.data, config.limit_train)
+        if self._loaded is None or self._loaded.source != source:
+            examples = open_examples(config.dataset, config.data, patience=config.storage_timeout)
+            check_same(examples.dataset, self._dataset, config.data, "the sweep")
+            from job.runtime import start_tensorflow
+
+            self._device = start_tensorflow(threads=self._threads)
+            from job.engine import DeviceSplit
+
+            train, validation = examples.training(config.limit_train)
+            self._loaded = Loaded(
+                source, examples, DeviceSplit.load(train), DeviceSplit.load(validation)
+            )
+        return self._loaded
+
+    def _engine(self, loaded: Loaded, config: TrainConfig) -> Engine:
+        """An engine for a new run; one that was compiled for a like run before, if there is."""
+        from job.engine import Engine
+        from job.runtime import USE_XLA
+
+        classes = len(loaded.examples.dataset.labels)
+        steps = -(-int(loaded.train.labels.shape[0]) // config.batch_size) * config.epochs
+        for engine in self._engines:
+            if engine.fits(config, classes):
+                engine.restart(config, steps)
+                return engine
+        engine = Engine(config, total_steps=steps, classes=classes, jit=USE_XLA[self._device])
+        self._engines.append(engine)
+        return engine
