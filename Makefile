@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: train test venv chaos faults lint lock clean
+.PHONY: train test venv chaos faults lint lock image clean
 
 train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 	$(VENV)/bin/lenet train --recipe quick
@@ -31,9 +31,16 @@ lint: venv
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 
+PIN := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-header --no-annotate pyproject.toml
+
 lock: venv  ## pin the newest allowed versions, with hashes and without the registry's name
-	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+	$(PIN) --upgrade --extra dev -o requirements.lock
+	$(PIN) -c requirements.lock --extra cluster -o requirements-cluster.lock
+	$(PIN) -c requirements.lock --extra cluster --extra gpu -o requirements-gpu.lock
+
+image: venv  ## run the Dockerfile's steps in a Debian root, and train in it (needs root)
+	$(VENV)/bin/python tests/image.py --work build/image
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

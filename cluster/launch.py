@@ -8,6 +8,7 @@ writes and reads.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cluster.growth import grown
 from cluster.session import Share, connected, shares
 from job.config import TrainConfig
 from job.errors import Displaced, Interrupted, JobError, TrainingDiverged
@@ -68,7 +70,11 @@ def launch(
     if not is_trial:
         # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
         run.check_free()
-    with connected(run.config.address, elastic=least < most, verbose=verbose):
+    with (
+        connected(run.config.address, elastic=least < most, verbose=verbose),
+        # The machines of a sweep are the sweep's business.
+        contextlib.nullcontext() if is_trial else grown(run.config, progress, stop_requested),
+    ):
         share = shares(run.config)
         with (
             begun(run, progress, lock=not is_trial),

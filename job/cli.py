@@ -312,6 +312,23 @@ def _clean(found: Sequence[Any], yes: bool) -> None:
 
 
 @cli.command()
+@click.option(
+    "--cluster-file", metavar="FILE", required=True, help="A YAML of `ray up`, or a RayJob."
+)
+def doctor(cluster_file: str) -> None:
+    """Find what would go wrong with a cluster before it is started; nothing is sent anywhere."""
+    from cluster.cluster_file import problems
+
+    found = problems(cluster_file)
+    for line in found:
+        print(line)
+    if found:
+        count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
+        raise InputError("--cluster-file", cluster_file, f"{count}, see above")
+    print(f"{cluster_file}: ok")
+
+
+@cli.command()
 def models() -> None:
     """Print the layers and parameters of each model."""
     _start(False)

@@ -31,14 +31,18 @@ class SpanReport:
     val_accuracy: float | None
 
 
-class Progress(Protocol):
+class NoteTaker(Protocol):
+    """Shows messages beside whatever else it shows."""
+
+    def note(self, message: str) -> None: ...
+
+
+class Progress(NoteTaker, Protocol):
     """Follows a run."""
 
     def span(self, report: SpanReport) -> None: ...
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None: ...
-
-    def note(self, message: str) -> None: ...
 
 
 class Silent:
@@ -97,7 +101,7 @@ def training_progress() -> Iterator[Progress]:
 
 
 @contextlib.contextmanager
-def warnings_to(progress: Progress) -> Iterator[None]:
+def warnings_to(progress: NoteTaker) -> Iterator[None]:
     """Shows what is logged as a warning as a note of the run, wherever its display is."""
     root = logging.getLogger()
     before = root.handlers[:]
@@ -109,7 +113,7 @@ def warnings_to(progress: Progress) -> Iterator[None]:
 
 
 class _NoteHandler(logging.Handler):
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: NoteTaker) -> None:
         super().__init__(logging.WARNING)
         self._progress = progress
 

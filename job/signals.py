@@ -6,11 +6,11 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-from job.progress import Progress
+from job.progress import NoteTaker
 
 
 @contextlib.contextmanager
-def stop_on_signal(progress: Progress) -> Iterator[Callable[[], int]]:
+def stop_on_signal(progress: NoteTaker) -> Iterator[Callable[[], int]]:
     """Turns the first SIGINT or SIGTERM into a request to stop; a second one ends at once.
 
     Yields:

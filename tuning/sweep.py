@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from cluster.growth import grown
 from cluster.session import Room, connected, room
 from cluster.storage import Held, Storage, open_storage
-from job.config import FIELDS, resolve
+from job.config import FIELDS, TrainConfig, resolve
 from job.errors import InputError, Interrupted, JobError
 from job.examples import open_examples
 from job.runs import absolute, usable
@@ -210,7 +211,11 @@ def run_sweep(
         JobError: No trial could be trained.
     """
     os.environ.update(TUNE_SETTINGS)
-    with connected(opened.address, verbose=verbose):
+    with (
+        connected(opened.address, verbose=verbose),
+        # One trial has to fit; what the others need, Ray Tune asks the autoscaler for.
+        grown(_one_trial(opened.config), board, stop_requested),
+    ):
         config, slots = _fitted(opened.config, room())
         with _held(opened) as folder:
             sweep = dataclasses.replace(
@@ -230,6 +235,16 @@ def run_sweep(
             if conductor.winner is None:
                 raise JobError(_why_nobody_won(conductor))
             return read_sweep(folder), conductor.winner
+
+
+def _one_trial(config: SweepConfig) -> TrainConfig:
+    """A run with the workers of one trial."""
+    workers = config.workers_per_trial
+    return TrainConfig(
+        workers=str(workers),
+        cpus_per_worker=config.cpus_per_trial and config.cpus_per_trial / workers,
+        gpus_per_worker=None if config.gpus_per_trial is None else config.gpus_per_trial / workers,
+    )
 
 
 @contextmanager

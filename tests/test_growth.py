@@ -1,0 +1,111 @@
+"""Machines that come when a run needs them. The autoscaler itself is played by a list here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cluster import growth
+from job.config import resolve
+from job.errors import Interrupted, JobError
+
+HEAD = {"CPU": 0}
+GPU_WORKER = {"CPU": 4, "GPU": 1}
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+class Autoscaler:
+    """Has a machine more at each look, up to what it was asked for."""
+
+    def __init__(self, comes: int) -> None:
+        self.nodes, self.comes, self.asked = [dict(HEAD)], comes, []
+
+    def request_resources(self, bundles: list[dict[str, float]]) -> None:
+        self.asked.append(bundles)
+
+    def look(self) -> list[dict]:
+        if self.asked and len(self.nodes) <= min(self.comes, len(self.asked[-1])):
+            self.nodes.append(dict(GPU_WORKER))
+        return [{"Alive": True, "Resources": node} for node in self.nodes]
+
+
+@pytest.fixture
+def autoscaler(monkeypatch):
+    """A cluster whose autoscaler can start two machines."""
+    import ray
+    import ray.autoscaler.sdk
+
+    playing = Autoscaler(comes=2)
+    monkeypatch.setattr(ray.autoscaler.sdk, "request_resources", playing.request_resources)
+    monkeypatch.setattr(ray, "nodes", playing.look)
+    monkeypatch.setattr(growth, "worker_types", lambda: [GPU_WORKER])
+    monkeypatch.setattr(growth, "POLL_SECONDS", 0.001)
+    return playing
+
+
+def test_machines_are_asked_for_and_let_go(autoscaler):
+    notes = Notes()
+    with growth.grown(resolve({"workers": "2"}), notes):
+        assert autoscaler.asked == [[{"CPU": 1.0, "GPU": 1.0}] * 2]
+        assert len(autoscaler.nodes) == 3
+    assert autoscaler.asked[-1] == []
+    assert notes.said == ["waiting for machines: room for 1 of 2 workers"]
+
+
+def test_a_range_of_workers_begins_with_the_least(autoscaler):
+    with growth.grown(resolve({"workers": "1:8"}), Notes()):
+        assert len(autoscaler.asked[0]) == 8
+        assert len(autoscaler.nodes) >= 2
+
+
+def test_machines_that_do_not_come_end_the_run(autoscaler):
+    with (
+        pytest.raises(JobError, match="room for 2 after 0 s"),
+        growth.grown(resolve({"workers": "3"}), Notes(), patience=0.1),
+    ):
+        pass
+    assert autoscaler.asked[-1] == []
+
+
+def test_waiting_can_be_stopped(autoscaler):
+    with (
+        pytest.raises(Interrupted) as stopped,
+        growth.grown(resolve({"workers": "3"}), Notes(), lambda: 15),
+    ):
+        pass
+    assert stopped.value.exit_code == 143
+    assert autoscaler.asked[-1] == []
+
+
+def test_a_failure_of_the_run_lets_go_too(autoscaler):
+    with pytest.raises(KeyError), growth.grown(resolve({"workers": "2"}), Notes()):
+        raise KeyError
+    assert autoscaler.asked[-1] == []
+
+
+@pytest.mark.parametrize("given", [{"gpus_per_worker": 2}, {"cpus_per_worker": 8}])
+def test_nothing_is_asked_for_what_no_machine_holds(autoscaler, given):
+    with growth.grown(resolve({"workers": "2", **given}), Notes()):
+        pass
+    assert autoscaler.asked == []
+
+
+def test_the_types_of_machines_are_read_where_ray_up_leaves_them(tmp_path):
+    path = tmp_path / "bootstrap.yaml"
+    types = {
+        "head": {"resources": HEAD, "max_workers": 0},
+        "gpu": {"resources": GPU_WORKER, "max_workers": 4},
+        "never": {"resources": GPU_WORKER, "max_workers": 0},
+    }
+    path.write_text(json.dumps({"head_node_type": "head", "available_node_types": types}))
+    assert growth.worker_types(str(path)) == [GPU_WORKER]
+    path.write_text("{}")
+    assert growth.worker_types(str(path)) == growth.worker_types(str(tmp_path / "none")) == []
