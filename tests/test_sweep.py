@@ -409,5 +409,3 @@ def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
     assert forgotten
     assert process.reset_config({"task": dataclasses.asdict(task)})
     process.cleanup()
-
-

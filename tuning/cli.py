@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from job import cli as job_cli
-from job.cli import cli, json_option, options_of, verbose_option
+from job.cli import cli, json_option, options_of, storage_option, verbose_option
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
 
 
@@ -36,6 +36,25 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     with sweep_board(opened.trials, opened.epochs) as board, stop_on_signal(board) as stop:
         done, winner = run_sweep(opened, board, stop_requested=stop, verbose=verbose)
     print(json.dumps(dataclasses.asdict(winner)) if as_json else summary(done, winner))
+
+
+@cli.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@storage_option
+@click.option(
+    "--out", metavar="FOLDER", help="Where to write; report-NAME, or report-comparison, by default."
+)
+@click.option("--price-per-hour", metavar="PRICE", help="Of what one trial or run occupies.")
+def report(names: Sequence[str], storage: str, out: str | None, price_per_hour: str | None) -> None:
+    """Write what a sweep or a run came to as one HTML file; several names are compared.
+
+    A name is that of a sweep or a run, or a path to its folder. Tables of trials and epochs are
+    written beside it, as CSV and Parquet.
+    """
+    from tuning.report.command import report as write
+
+    for path in write(names, storage, out, price_per_hour):
+        print(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

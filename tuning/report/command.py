@@ -1,0 +1,178 @@
+"""`lenet report`: from names to files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from cluster.storage import Storage, open_storage
+from job.errors import InputError
+from job.runs import CONFIG_FILE, Run, absolute, open_run, usable
+from job.settings import number, run_name
+from tuning.records import SWEEP_FILE, Sweep, read_sweep
+from tuning.report import facts, tables
+from tuning.report.runs import Entry, check_comparable, entries_of_winner, entry_of_run
+from tuning.report.runs_page import runs_page
+from tuning.report.sweep_page import sweep_page
+
+PAGE = "report.html"
+# A heading names so many.
+TITLED = 4
+
+
+def report(
+    names: Sequence[str],
+    storage: str = "runs",
+    out: str | None = None,
+    price_per_hour: str | float | None = None,
+) -> list[str]:
+    """Writes the report of a sweep, of a run, or of several side by side, of which a sweep is
+    represented by its winner.
+
+    Args:
+        names: Names below `storage`, or paths, which have a `/`.
+        storage: Where runs and sweeps are kept.
+        out: The folder to write to; by default `report-NAME`, for several `report-comparison`, in
+            the current folder. A report that is there is replaced.
+        price_per_hour: Of what one trial holds.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        InputError: A name is unknown, or there is nothing to report; nothing was written.
+        JobError: A run's record can't be trusted; nothing was written.
+    """
+    price = _price(price_per_hour)
+    if not names:
+        raise InputError("NAME", None, "name a sweep or a run")
+    places = [absolute(_folder_of(name, storage).uri) for name in names]
+    for name, place in zip(names, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError("NAME", name, "is named twice; a comparison needs different ones")
+    targets = [open_target(name, storage) for name in names]
+    folder = _folder(out, names)
+    files = write_report(targets, price_per_hour=price)
+    try:
+        for name, content in files.items():
+            folder.write(name, content)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError("--out", folder.uri, "is a file; name a folder") from error
+    return [f"{folder.uri}/{name}" for name in files]
+
+
+def write_report(
+    targets: Sequence[Sweep | Run], *, price_per_hour: float | None = None
+) -> dict[str, bytes]:
+    """The files of a report by name, the page first.
+
+    Raises:
+        InputError: There is nothing to report, or what would be compared does not compare.
+        JobError: A run's record can't be trusted.
+    """
+    written = time.time()
+    if len(targets) == 1 and isinstance(targets[0], Sweep):
+        return _of_sweep(targets[0], price_per_hour, written)
+    entries = _told_apart([entry for target in targets for entry in _entries(target)])
+    check_comparable(entries)
+    title = _title(targets)
+    return {
+        PAGE: runs_page(entries, title, written),
+        **tables.as_files("runs", tables.run_rows(entries)),
+        **tables.as_files(
+            "epochs", tables.epoch_rows("run", ((e.name, e.history) for e in entries))
+        ),
+    }
+
+
+def _of_sweep(sweep: Sweep, price_per_hour: float | None, written: float) -> dict[str, bytes]:
+    if not any(trial.outcome.history for trial in facts.search_trials(sweep)):
+        raise InputError("NAME", sweep.name, "has no trial with a finished epoch yet; let it go on")
+    histories = ((trial.plan.number, trial.outcome.history) for trial in sweep.trials)
+    return {
+        PAGE: sweep_page(sweep, price_per_hour, written),
+        **tables.as_files("trials", tables.trial_rows(sweep, price_per_hour)),
+        **tables.as_files("epochs", tables.epoch_rows("trial", histories)),
+    }
+
+
+def _entries(target: Sweep | Run) -> list[Entry]:
+    return entries_of_winner(target) if isinstance(target, Sweep) else [entry_of_run(target)]
+
+
+def _title(targets: Sequence[Sweep | Run]) -> str:
+    names = [each.name if isinstance(each, Sweep) else each.config.name for each in targets]
+    more = len(names) - TITLED
+    return ", ".join(names[:TITLED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries; those whose name came before, from another place, get a number."""
+    seen: Counter[str] = Counter()
+    found = []
+    for entry in entries:
+        seen[entry.name] += 1
+        number = seen[entry.name]
+        name = entry.name if number == 1 else f"{entry.name} ({number})"
+        found.append(dataclasses.replace(entry, name=name))
+    return found
+
+
+def open_target(name: str, storage: str) -> Sweep | Run:
+    """Opens what a name means.
+
+    Raises:
+        InputError: There is neither a sweep nor a run.
+    """
+    folder = _folder_of(name, storage)
+    with usable(folder.uri):
+        content = folder.list()
+        if CONFIG_FILE in content:
+            return open_run(name, storage)
+        if SWEEP_FILE in content:
+            return _open_sweep(name, folder)
+    if content:
+        raise InputError("NAME", name, f"{folder.uri} holds neither a sweep nor a run")
+    raise InputError("NAME", name, f"no sweep and no run in {folder.uri}")
+
+
+def _folder_of(name: str, storage: str) -> Storage:
+    if "/" in name:
+        return open_storage(name)
+    try:
+        return open_storage(storage).at(run_name(name))
+    except ValueError as problem:
+        raise InputError("NAME", name, str(problem)) from None
+
+
+def _open_sweep(name: str, folder: Storage) -> Sweep:
+    try:
+        sweep = read_sweep(folder)
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError("NAME", name, f"can't be read: {error}") from error
+    numbers = {trial.plan.number for trial in sweep.trials}
+    if sweep.winner is not None and not {sweep.winner.trial, *sweep.winner.members} <= numbers:
+        raise InputError("NAME", name, "its winner is none of its trials")
+    return sweep
+
+
+def _folder(out: str | None, names: Sequence[str]) -> Storage:
+    if out is not None:
+        return open_storage(out)
+    last = PurePosixPath(os.path.abspath(names[0]) if "://" not in names[0] else names[0]).name
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "report"
+    return open_storage(f"report-{safe}" if len(names) == 1 else "report-comparison")
+
+
+def _price(value: str | float | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return number(minimum=0, maximum=1e9)(value)
+    except ValueError as problem:
+        raise InputError("--price-per-hour", value, str(problem)) from None

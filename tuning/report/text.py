@@ -1,0 +1,89 @@
+"""Numbers as people read them. Spaces inside are narrow and do not break."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from job.progress import duration
+from tuning.report.parameters import plain
+
+NONE = "–"
+THIN = "\u202f"
+
+
+def percent(value: float | None) -> str:
+    return NONE if value is None else f"{value * 100:.2f}{THIN}%"
+
+
+def share(value: float, digits: int = 0) -> str:
+    return f"{value * 100:.{digits}f}{THIN}%"
+
+
+def chance(value: float) -> str:
+    return share(value, 1) if value >= 0.001 else f"< {share(0.001, 1)}"
+
+
+def percent_pair(pair: tuple[float, float | None] | None) -> str:
+    """Mean and, of several, standard deviation."""
+    if pair is None:
+        return NONE
+    mean, deviation = pair
+    return percent(mean) if deviation is None else f"{mean * 100:.2f} ± {percent(deviation)}"
+
+
+def loss(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4f}"
+
+
+def seconds(value: float | None) -> str:
+    return NONE if value is None else duration(value)
+
+
+def money(value: float | None) -> str:
+    """An amount of whatever the price was given in; small ones with more digits."""
+    if value is None:
+        return NONE
+    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.4f}"
+
+
+def when(value: float | None) -> str:
+    if value is None:
+        return NONE
+    moment = datetime.datetime.fromtimestamp(value, datetime.UTC)
+    return f"{moment.day} {moment:%b %Y, %H:%M} UTC"
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def setting(value: Any) -> str:
+    return NONE if value is None else plain(value)
+
+
+def words(name: str) -> str:
+    """A field's name as words."""
+    return name.replace("_", " ")
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A document as lines of name and value, whatever it holds."""
+    lines = []
+    for name, value in document.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            lines += flat(value, f"{path} › ")
+        elif isinstance(value, list | tuple) and value and not _is_plain_list(value):
+            numbered = {str(i): each for i, each in enumerate(value, start=1)}
+            lines += flat(numbered, f"{path} › ")
+        elif isinstance(value, list | tuple):
+            lines.append((path, ", ".join(map(plain, value))))
+        else:
+            lines.append((path, plain(value)))
+    return lines
+
+
+def _is_plain_list(values: Any) -> bool:
+    return not any(isinstance(value, Mapping | list | tuple) for value in values)
