@@ -35,6 +35,8 @@ POLL_SECONDS = 0.2
 LEAVE_SECONDS = 10.0
 # How a fit ends whose group lost a worker in the moment when training was about to begin.
 BROKEN = "broken at start"
+# Ray Train needs about a second to see that its workers have ended.
+END_SECONDS = 10.0
 # So long after a request to stop workers that have not begun to train are given up.
 STOP_SECONDS = 15.0
 
@@ -150,6 +152,9 @@ def _fit(
                 # Ray Train may still start workers anew; what they say later counts.
                 moved = value
             else:
+                # A thread that still asks Ray for something when it is shut down takes the whole
+                # process with it, with exit code 1.
+                thread.join(END_SECONDS)
                 return value
         if is_over and moved:
             return moved
