@@ -164,13 +164,19 @@ class Driver:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        family = self.process_tree()
+        trials = self.trial_processes()
         self.process.kill()
         self.process.wait()
-        psutil.wait_procs(family, timeout=60)
+        # Helpers of Ray linger for a minute; they do nothing.
+        psutil.wait_procs(trials, timeout=60)
 
-    def process_tree(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+    def trial_processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "ResourceTrainable" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def finish(self) -> None:
         assert self.process.wait() == 0, (self.folder / "log").read_text()
@@ -227,6 +233,7 @@ def test_killed_anywhere_it_ends_with_the_same_trials(undisturbed, tmp_path, ful
             assert (folder / "runs/s/outcomes" / name).stat().st_mtime_ns == written
 
 
+@pytest.mark.long
 def test_killed_with_its_files_in_object_storage_it_goes_on(undisturbed, s3, store, tmp_path):
     where = (*FIFO, "--storage", s3)
     with driver(tmp_path, *where, **store.env()) as running:
@@ -242,19 +249,10 @@ def test_killed_with_its_files_in_object_storage_it_goes_on(undisturbed, s3, sto
     assert sweep.winner.test_accuracy == undisturbed.winner.test_accuracy
 
 
-def trial_processes(running: Driver) -> list[psutil.Process]:
-    found = []
-    for process in running.process_tree():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "TrialProcess" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
-
-
 def test_a_lost_trial_process_is_replaced_and_a_stop_can_be_continued(undisturbed, tmp_path):
     with driver(tmp_path, *FIFO) as running:
         running.wait_for(lambda: epochs_done(tmp_path / "runs") >= 2)
-        random.Random(2).choice(trial_processes(running)).kill()
+        random.Random(2).choice(running.trial_processes()).kill()
         running.wait_for(lambda: bool(list(tmp_path.glob("runs/s/outcomes/*"))))
         running.process.send_signal(2)
         assert running.process.wait() == 130
@@ -301,6 +299,7 @@ def test_the_time_budget_ends_the_search_but_not_the_choice(lenet, tmp_path, mni
     assert sweep.winner is not None
 
 
+@pytest.mark.long
 def test_optuna_picks_the_trials_of_a_sweep(lenet, tmp_path, mnist):
     run = lenet(
         *("sweep", *QUICK, "--trials", 3, "--max-epochs", 1, "--search", "optuna"),

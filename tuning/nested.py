@@ -36,7 +36,7 @@ def train_nested(run: Run) -> Iterator[Epoch]:
     state = run.restore() if not run.is_new else None
     history = state.history if state else ()
     for i, _ in enumerate(history):
-        yield Epoch(history[: i + 1], False)
+        yield Epoch(history[: i + 1], False, _restarts(run))
     epochs, stop = Epochs(), threading.Event()
 
     def follow() -> None:
@@ -58,8 +58,15 @@ def train_nested(run: Run) -> Iterator[Epoch]:
             if isinstance(said, BaseException):
                 raise said
             history = (*history[: said.epoch - 1], said)
-            yield Epoch(history, False)
-        yield Epoch(history, True)
+            # The last one is over when the run is.
+            if said.epoch < run.config.epochs:
+                yield Epoch(history, False, _restarts(run))
+        yield Epoch(history, True, _restarts(run))
     finally:
         stop.set()
         thread.join()
+
+
+def _restarts(run: Run) -> int:
+    notes = run.notes()
+    return notes.restarts if notes else 0

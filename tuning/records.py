@@ -66,7 +66,7 @@ class Outcome:
         history: Its epochs.
         started: When it began, seconds since the epoch; None if it never did.
         seconds: Time it held its resources, start-up, validation and checkpoints included.
-        restarts: How often its process was lost.
+        restarts: How often training was taken up again, after a lost process or driver.
         device: What it was trained on.
     """
 

@@ -106,6 +106,7 @@ class TrialProcess(tune.Trainable):
     def _train(self, task: Task) -> Iterator[dict[str, Any]]:
         began, seconds = time.time(), time.perf_counter()
         history: tuple[EpochRow, ...] = ()
+        restarts = 0
 
         def report(**others: Any) -> dict[str, Any]:
             return report_of(
@@ -114,12 +115,13 @@ class TrialProcess(tune.Trainable):
                 started=began,
                 seconds=time.perf_counter() - seconds,
                 device=self._device(task),
+                restarts=restarts,
                 **others,
             )
 
         try:
             for epoch in self._epochs(task):
-                history = epoch.history
+                history, restarts = epoch.history, epoch.restarts
                 yield report(state=FINISHED if epoch.is_last else UNFINISHED)
         except JobError as error:
             yield report(state=FAILED, error=str(error))
@@ -169,6 +171,7 @@ def outcome_of(report: dict[str, Any]) -> Outcome:
         history=tuple(EpochRow(**row) for row in report["history"]),
         started=report["started"],
         seconds=report["seconds"],
+        restarts=report["restarts"],
         device=report["device"],
     )
 

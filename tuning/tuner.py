@@ -87,13 +87,15 @@ class Recorder(tune.Callback):
         if task["kind"] == TRAIN:
             report = trial.last_result
             rows = tuple(EpochRow(**row) for row in report.get("history", ()))
-            self._ended(trial, Outcome(state=FAILED, error=error, history=rows))
+            outcome = Outcome(
+                state=FAILED, error=error, history=rows, restarts=trial.num_failures - 1
+            )
+            self._ended(trial, outcome)
         elif task["kind"] == EVALUATE:
             self.failure = error
 
     def _ended(self, trial, outcome: Outcome) -> None:
         number = trial.config["task"]["number"]
-        outcome = dataclasses.replace(outcome, restarts=trial.num_failures)
         self._conductor.trained(number, outcome)
         self._board.ended(number)
 

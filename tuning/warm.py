@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 
 class Epoch(NamedTuple):
-    """A run after one of its epochs: all epochs so far, and whether it is the last."""
+    """A run after one of its epochs: all epochs so far, whether it is the last, and how often
+    training was taken up again."""
 
     history: tuple[EpochRow, ...]
     is_last: bool
+    restarts: int
 
 
 class Loaded(NamedTuple):
@@ -80,13 +82,13 @@ class Warm:
             keep_dataset(run, loaded.examples.dataset)
             run.checkpoints.claim()
             state = run.restore()
-            for i in range(len(state.history) if state else 0):
-                done = i + 1 == len(state.history) and is_finished(state, config)
-                yield Epoch(state.history[: i + 1], done)
             engine = self._engine(loaded, config)
             state = state or initial_state(engine)
             notes = taken_up(run, state, Silent())
             run.note(notes)
+            for i in range(len(state.history)):
+                is_last = i + 1 == len(state.history) and is_finished(state, config)
+                yield Epoch(state.history[: i + 1], is_last, notes.restarts)
             keeper = stack.enter_context(
                 contextlib.closing(Keeper(run, notes, is_active=True)),
             )
@@ -106,7 +108,7 @@ class Warm:
                     is_last = is_finished(state, config)
                     if is_last:
                         keeper.wait()
-                yield Epoch(state.history, is_last)
+                yield Epoch(state.history, is_last, notes.restarts)
 
     def evaluate(self, run: Run, hardware: str) -> dict[str, Any]:
         """Reads the test set for a trained run, once, and leaves what a finished run leaves.
