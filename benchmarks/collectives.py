@@ -10,7 +10,6 @@ Each measurement starts two processes, trains 50 steps to warm up and then 300, 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import socket
@@ -20,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paired import compared
+from paired import circumstances, compared, ratio
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "collectives.json"
 BATCH, WARM_STEPS, STEPS = 64, 50, 300
@@ -95,18 +94,13 @@ def work(variant: str) -> None:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    from job.runtime import device_name
-    from job.versions import versions
-
     ours, *others = VARIANTS
     found = []
     for _ in range(rounds):
         found.append({variant: rate(variant) for variant in VARIANTS})
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": device_name("cpu"),
-        "versions": versions(),
+        **circumstances("tensorflow"),
         "ours": statistics.median(one[ours] for one in found),
         "rows": [
             {"variant": other, **compared([(one[ours], one[other]) for one in found])}
@@ -121,10 +115,7 @@ def table() -> str:
     lines = ["| how | images/s | ours against it (min–max) |", "|---|---|---|"]
     lines.append(f"| {next(iter(VARIANTS))} (ours) | {document['ours']:,.0f} | |")
     for row in document["rows"]:
-        lines.append(
-            f"| {row['variant']} | {row['theirs']:,.0f} "
-            f"| **{row['ratio']:.2f} ×** ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) |"
-        )
+        lines.append(f"| {row['variant']} | {row['theirs']:,.0f} | {ratio(row)} |")
     rounds = len(document["rows"][0]["pairs"])
     return "\n".join(
         [

@@ -7,6 +7,8 @@ drifts changes both alike and the ratio of neighbours holds.
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
 import json
 import os
 import statistics
@@ -54,6 +56,22 @@ def paired(ours: Side, theirs: Side, key: str, pairs: int) -> dict[str, Any]:
     finally:
         ours.close(), theirs.close()
     return compared(values)
+
+
+def ratio(row: dict[str, Any]) -> str:
+    """What `compared` gives, as a cell of a table."""
+    return f"**{row['ratio']:.2f} ×** ({row['ratio_min']:.2f}–{row['ratio_max']:.2f})"
+
+
+def circumstances(*packages: str) -> dict[str, Any]:
+    """When and on what something was measured, with the versions of these packages."""
+    from job.runtime import device_name
+
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": device_name("cpu"),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
 
 
 def compared(values: Sequence[tuple[float, float]]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
 import statistics
@@ -29,15 +28,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paired import compared
+from paired import circumstances, compared, ratio
 from workers import peer_packages, training_rows
 
 from cluster.storage import open_storage
-from job.versions import versions
 from tuning.records import FAILED, SEARCH, STOPPED, Sweep, read_sweep
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 BATCH = 64
+PACKAGES = ("tensorflow", "keras", "ray")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,20 +234,11 @@ def asha(seeds: int) -> dict[str, Any]:
 
 
 def about(size: Size) -> dict[str, Any]:
-    from job.runtime import device_name
-
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": device_name("cpu"),
-        "versions": versions(),
-        "size": dataclasses.asdict(size),
-    }
+    return {**circumstances(*PACKAGES), "size": dataclasses.asdict(size)}
 
 
 def conditions(document: dict[str, Any]) -> str:
-    packages = ", ".join(
-        f"{name} {document['versions'][name]}" for name in ("tensorflow", "keras", "ray")
-    )
+    packages = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     return f"{document['date']}, {document['device']}; {packages}."
 
 
@@ -257,8 +247,7 @@ def overhead_table(document: dict[str, Any]) -> str:
     lines = ["| against | ours, s | its, s | ratio (min–max) |", "|---|---|---|---|"]
     for row in document["rows"]:
         lines.append(
-            f"| {names[row['against']]} | {row['theirs']:.0f} | {row['ours']:.0f} "
-            f"| **{row['ratio']:.2f} ×** ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) |"
+            f"| {names[row['against']]} | {row['theirs']:.0f} | {row['ours']:.0f} | {ratio(row)} |"
         )
     size, pairs = Size(**document["size"]), len(document["rows"][0]["pairs"])
     return "\n".join(

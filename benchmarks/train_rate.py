@@ -9,14 +9,12 @@ The Keras side is what its users write: `compile`, then `fit` on arrays, with Te
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import sys
 import time
 from pathlib import Path
 
-from paired import Side, paired
+from paired import Side, circumstances, paired, ratio
 
 from job.datasets import CATALOGUE, training_splits
 from job.download import obtain
@@ -83,12 +81,8 @@ def measure() -> None:
         measured = paired(*sides, "images_per_second", PAIRS)
         rows.append({"model": model, "batch": batch, "their_batch": their_batch, **measured})
         print(json.dumps(rows[-1]), file=sys.stderr)
-    from job.runtime import device_name
-
     document = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": device_name("cpu"),
-        "versions": {n: importlib.metadata.version(n) for n in ("tensorflow", "keras")},
+        **circumstances("tensorflow", "keras"),
         "rows": rows,
     }
     RESULT.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +101,7 @@ def table() -> str:
         lines.append(
             f"| {row['model']} | {row['their_batch']} | {row['theirs']:,.0f} "
             f"| {row['batch']} | {row['ours']:,.0f} "
-            f"| **{row['ratio']:.2f} ×** ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) |"
+            f"| {ratio(row)} |"
         )
     versions = ", ".join(f"{k} {v}" for k, v in document["versions"].items())
     note = (

@@ -24,9 +24,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import datetime
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -40,7 +38,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paired import compared
+from paired import circumstances, compared, ratio
 
 from job.datasets import CATALOGUE, Split, training_splits
 from job.download import cache_folder, obtain
@@ -223,14 +221,11 @@ def measure(size: Size, pairs: int, own_model: bool) -> dict[str, Any]:
             }
             for quantity in UNITS
         ]
-    from job.runtime import device_name
-
-    packages = ("tensorflow", "keras", "ray")
-    pinned = dict(re.findall(r"^([\w-]+)==([\w.]+)", PEERS.read_text(), re.MULTILINE))
+    (tf_keras,) = re.findall(r"^tf-keras==([\w.]+)", PEERS.read_text(), re.MULTILINE)
+    about = circumstances("tensorflow", "keras", "ray")
+    about["versions"]["tf-keras"] = tf_keras
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": device_name("cpu"),
-        "versions": {**{n: importlib.metadata.version(n) for n in packages}, **pinned},
+        **about,
         "epochs": size.epochs,
         "limit": size.limit,
         "example_model": "its own" if own_model else "lenet5",
@@ -251,7 +246,7 @@ def table(path: Path = RESULT) -> str:
         lines.append(
             f"| {UNITS[row['quantity']]} | {row['batch']} | {row['ours']:,.0f} "
             f"| {row['against']} | {row['theirs']:,.0f} "
-            f"| **{row['ratio']:.2f} ×** ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) "
+            f"| {ratio(row)} "
             f"| {accuracies} |"
         )
     epochs, pairs = document["epochs"], len(document["rows"][0]["pairs"])

@@ -5,18 +5,17 @@ Nothing here imports TensorFlow before it is needed: help and errors come at onc
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from job.config import FIELDS, RECIPES
 from job.errors import InputError, Interrupted, JobError
-from job.settings import flag
+from job.options import json_option, options_of, storage_option, verbose_option
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -30,25 +29,6 @@ def cli() -> None:
     """
 
 
-def options_of(fields: Mapping[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
-    """Adds an option for each field of a class of settings; values are checked there, not here."""
-    by_recipe = {name for models in RECIPES.values() for used in models.values() for name in used}
-
-    def with_options(command: Callable) -> Callable:
-        for field in reversed(fields.values()):
-            help_text = field.metadata["help"]
-            if field.name in by_recipe:
-                help_text += "  [by recipe]"
-            elif field.default is not None:
-                help_text += f"  [{field.default}]"
-            command = click.option(
-                flag(field.name), field.name, metavar=field.metadata["metavar"], help=help_text
-            )(command)
-        return command
-
-    return with_options
-
-
 def recipes_table() -> str:
     """The recipes as help text; `\b` keeps click from filling the lines."""
     lines = [
@@ -57,26 +37,6 @@ def recipes_table() -> str:
         for model, used in models.items()
     ]
     return "\b\nRecipes:\n" + "\n".join(lines)
-
-
-def verbose_option(command: Callable) -> Callable:
-    return click.option("--verbose", is_flag=True, help="Show the frameworks' own messages.")(
-        command
-    )
-
-
-def json_option(command: Callable) -> Callable:
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
-        command
-    )
-
-
-storage_option = click.option(
-    "--storage",
-    default="runs",
-    metavar="PLACE",
-    help="Where runs are kept: a folder, or s3://BUCKET/PREFIX.  [runs]",
-)
 
 
 @cli.command(epilog=recipes_table())

@@ -295,5 +295,6 @@ def resume(stored: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
         InputError: `given` names a fixed setting with another value than the run was started with.
     """
     config = TrainConfig(**{**stored, **{k: v for k, v in given.items() if k in FIELDS}})
-    check_unchanged(f"run {config.name!r}", TrainConfig(**stored), config, given)
+    begun = TrainConfig(**stored).fixed_dict()
+    check_unchanged(f"run {config.name!r}", begun, config.fixed_dict(), given)
     return config

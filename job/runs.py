@@ -71,10 +71,7 @@ class Run:
     @property
     def command(self) -> str:
         """What to type to continue this run."""
-        command = f"lenet train --name {self.config.name}"
-        if self.config.storage != FIELDS["storage"].default:
-            command += f" --storage {shlex.quote(self.config.storage)}"
-        return command
+        return command_to_continue("train", self.config.name, self.config.storage)
 
     def check_free(self) -> None:
         """Raises InputError, naming it, where another process on this disk trains this run. In an
@@ -213,6 +210,14 @@ def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     # Where the run was found is where it goes on, whatever it was called from when it began.
     found = {"name": config.name, "storage": config.storage}
     return Run(config=resume(stored, {**given, **found}), storage=folder, created=created)
+
+
+def command_to_continue(verb: str, name: str, storage: str) -> str:
+    """What to type to continue a run (`train`) or a `sweep`."""
+    command = f"lenet {verb} --name {name}"
+    if storage != FIELDS["storage"].default:
+        command += f" --storage {shlex.quote(storage)}"
+    return command
 
 
 def absolute(place: str) -> str:

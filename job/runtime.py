@@ -102,6 +102,11 @@ def distribution(world: int) -> tf.distribute.Strategy | None:
         )
 
 
+def hardware(kind: str, threads: int | None = None) -> str:
+    """What trains, with its kind, for a run's record."""
+    return f"{kind} ({device_name(kind, threads)})"
+
+
 def device_name(kind: str, threads: int | None = None) -> str:
     """What trains, for the record: the GPU's name, or the processor's and the number of threads."""
     if kind == "gpu":

@@ -164,15 +164,22 @@ def check_known(given: Mapping[str, Any], *known: Mapping[str, Any]) -> None:
 
 
 def check_unchanged(
-    what: str, stored: Settings, wanted: Settings, given: Mapping[str, Any]
+    what: str, stored: Mapping[str, Any], wanted: Mapping[str, Any], given: Mapping[str, Any]
 ) -> None:
-    """Raises InputError where something given has another value than what decides the result of
-    what was begun with `stored`, a `run` or a `sweep`."""
-    for name, value in wanted.fixed_dict().items():
-        if name in given and value != getattr(stored, name):
+    """Raises InputError where a setting that was given decides the result, and `what` was begun
+    with another value.
+
+    Args:
+        what: A run or a sweep, in words.
+        stored: What it was begun with.
+        wanted: Settings that decide the result, parsed.
+        given: What the user gave.
+    """
+    for name, value in wanted.items():
+        if name in given and value != stored.get(name):
             raise InputError(
                 flag(name),
                 value,
-                f"{what} was started with {getattr(stored, name)!r}; leave the flag out to "
+                f"{what} was started with {stored.get(name)!r}; leave the flag out to "
                 "continue it, take another --name, or --overwrite it",
             )

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -32,6 +33,11 @@ class EpochRow:
     seconds: float
     images_per_second: float
     val_seconds: float = 0.0
+
+
+def rows_of(documents: Iterable[Mapping[str, Any]]) -> tuple[EpochRow, ...]:
+    """Rows that were kept or sent as plain data. Raises TypeError where they are something else."""
+    return tuple(EpochRow(**document) for document in documents)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +121,7 @@ class RunState:
             return cls(
                 step=document["step"],
                 current=EpochProgress(**document["current"]),
-                history=tuple(EpochRow(**row) for row in document["history"]),
+                history=rows_of(document["history"]),
                 best_epoch=document["best_epoch"],
                 weights=groups["weights"],
                 optimizer=groups["optimizer"],

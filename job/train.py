@@ -143,7 +143,7 @@ def train_and_evaluate(
         run.checkpoints.claim()
     saved = run.restore()
 
-    from job.runtime import USE_XLA, device_name, distribution, start_tensorflow
+    from job.runtime import USE_XLA, distribution, hardware, start_tensorflow
 
     # Only an object store is waited for; a hang must not last longer because one could be.
     waiting = config.storage_timeout if run.storage.is_remote else 0.0
@@ -202,9 +202,9 @@ def train_and_evaluate(
     outside.alive(FINISHING_SECONDS + waiting)
     if not (is_chief and evaluate):
         return None
-    hardware = f"{device} ({device_name(device, place.threads)})"
+    where = hardware(device, place.threads)
     with keeper.explaining():
-        return finish(run, state, initial, notes, examples, hardware, place.world)
+        return finish(run, state, initial, notes, examples, where, place.world)
 
 
 def taken_up(run: Run, state: RunState, progress: Progress) -> Notes:

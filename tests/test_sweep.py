@@ -113,7 +113,6 @@ def test_the_command_of_the_winner_trains_its_weights_again(done, tmp_path):
     assert words[:2] == ["lenet", "train"]
     again = subprocess.run(
         ["taskset", "-c", "0", *command(*words[1:], "--name", "again")],
-        *(),
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -133,7 +132,7 @@ def test_what_is_said(done):
     assert all(line.startswith("trial ") for line in lines)
     assert f"winner          trial {done.sweep.winner.trial}: " in done.stdout
     assert "lenet report s" in done.stdout
-    assert f"± {0:.0%}"[0] in done.stdout
+    assert "±" in done.stdout
 
 
 def test_a_finished_sweep_is_not_run_again(done, lenet):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import click
 
 from job import cli as job_cli
-from job.cli import cli, json_option, options_of, storage_option, verbose_option
+from job.cli import cli
+from job.options import json_option, options_of, storage_option, verbose_option
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from cluster.storage import Storage
-from job.config import TrainConfig, command_of
+from job.config import TrainConfig, command_of, resolve
 from tuning.config import SweepConfig, trial_config
 from tuning.records import (
     FAILED,
@@ -68,7 +68,7 @@ class Conductor:
             for trial in sweep.trials
             if trial.outcome.state != UNFINISHED
         }
-        self.winner = sweep.winner
+        self.winner: Winner | None = None
         self._results: dict[int, dict[str, Any]] = {}
         self._is_searching = not any(plan.kind == REPEAT for plan in self.plans.values())
         # A scheduler that compares trials has to know those of before, while others are to come.
@@ -128,7 +128,7 @@ class Conductor:
         yield from self._search_tasks()
         while self._under_way():
             yield None
-        if self.winner is None and self._candidates():
+        if self._sound():
             yield from self._repeats()
             while self._under_way():
                 yield None
@@ -146,10 +146,8 @@ class Conductor:
             if point is None:
                 break
             drawn, settings = point
-            seed = self._seed
-            yield self._task(
-                TRAIN, self._planned(Plan(number=number, settings=settings, seed=seed, drawn=drawn))
-            )
+            plan = Plan(number=number, settings=settings, seed=self._seed, drawn=drawn)
+            yield self._task(TRAIN, self._planned(plan))
         self._is_searching = False
 
     def _repeats(self) -> Iterator[Task]:
@@ -187,7 +185,7 @@ class Conductor:
     @property
     def _seed(self) -> int:
         """The seed of all search trials: what differs between them is their settings."""
-        return TrainConfig(seed=self._sweep.base.get("seed", 1)).seed
+        return resolve(self._sweep.base).seed
 
     def _of(self, kind: str) -> list[Plan]:
         return [plan for _, plan in sorted(self.plans.items()) if plan.kind == kind]
@@ -202,17 +200,22 @@ class Conductor:
 
     def _candidates(self) -> list[Plan]:
         """Search trials that can win: of those with repeats, if there are any."""
-        sound = [plan for plan in self._of(SEARCH) if self._is_sound(plan)]
+        sound = self._sound()
         repeated = {plan.repeats for plan in self._of(REPEAT) if self._is_sound(plan)}
         return [plan for plan in sound if plan.number in repeated] or sound
+
+    def _sound(self) -> list[Plan]:
+        """Search trials whose weights could be used."""
+        return [plan for plan in self._of(SEARCH) if self._is_sound(plan)]
 
     def _is_sound(self, plan: Plan) -> bool:
         outcome = self.outcome(plan.number)
         return outcome.state != FAILED and outcome.best is not None
 
     def _finalists(self) -> list[Plan]:
-        sound = [plan for plan in self._of(SEARCH) if self._is_sound(plan)]
-        ranked = sorted(sound, key=lambda plan: merit(self.outcomes[plan.number]), reverse=True)
+        ranked = sorted(
+            self._sound(), key=lambda plan: merit(self.outcomes[plan.number]), reverse=True
+        )
         return ranked[: self._config.finalists]
 
     def _members(self, plan: Plan) -> list[Plan]:

@@ -115,8 +115,12 @@ SWEEP_FIELDS = fields_of(SweepConfig)
 RUN_FIELDS = {name: field for name, field in FIELDS.items() if name not in REPLACED}
 
 
-def split(given: Mapping[str, Any]) -> tuple[SweepConfig, dict[str, Any]]:
+def split(given: Mapping[str, Any]) -> tuple[SweepConfig, TrainConfig, dict[str, Any]]:
     """Divides what the user gave into the sweep's settings and those of all its runs.
+
+    Returns:
+        The sweep's settings; a run's, with everything that was given for it; and of these what all
+        trials have in common, by field name.
 
     Raises:
         InputError: An unknown key or an unusable value.
@@ -129,7 +133,12 @@ def split(given: Mapping[str, Any]) -> tuple[SweepConfig, dict[str, Any]]:
     base = {
         k: getattr(common, k) for k in RUN_FIELDS if k in given and k not in ("name", "storage")
     }
-    return config, base
+    return config, common, base
+
+
+def epochs_of(config: SweepConfig, base: Mapping[str, Any]) -> int:
+    """Epochs of a whole trial."""
+    return config.max_epochs or resolve(base).epochs
 
 
 def trial_config(
@@ -147,7 +156,7 @@ def trial_config(
         "name": name,
         "storage": storage,
         "seed": seed,
-        "epochs": config.max_epochs or resolve(base).epochs,
+        "epochs": epochs_of(config, base),
         "workers": str(config.workers_per_trial),
     }
     if config.workers_per_trial > 1:

@@ -20,7 +20,7 @@ from typing import Any
 
 from cluster.storage import Storage
 from job.runs import read_document, to_json
-from job.state import EpochRow
+from job.state import EpochRow, rows_of
 
 SWEEP_FILE = "sweep.json"
 WINNER_FILE = "winner.json"
@@ -202,8 +202,7 @@ def read_sweep(folder: Storage) -> Sweep:
 
 def _outcome(folder: Storage, name: str) -> Outcome:
     def parse(found: dict[str, Any]) -> Outcome:
-        rows = tuple(EpochRow(**row) for row in found["history"])
-        return Outcome(**{**found, "history": rows})
+        return Outcome(**{**found, "history": rows_of(found["history"])})
 
     return _read(folder, f"{OUTCOMES}/{name}", parse)
 

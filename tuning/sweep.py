@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import logging
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -20,11 +19,11 @@ from cluster.storage import Held, Storage, open_storage
 from job.config import FIELDS, TrainConfig, resolve
 from job.errors import InputError, Interrupted, JobError
 from job.examples import open_examples
-from job.runs import absolute, usable
+from job.runs import absolute, command_to_continue, usable
 from job.settings import check_unchanged, flag
 from job.versions import versions
 from tuning.conductor import Conductor
-from tuning.config import DEFAULT_TRIALS, RUN_FIELDS, SweepConfig, split
+from tuning.config import DEFAULT_TRIALS, SweepConfig, epochs_of, split
 from tuning.records import SWEEP_FILE, WINNER_FILE, Sweep, Winner, read_sweep, write_sweep
 from tuning.search import GridSearch, open_search
 from tuning.space import DEFAULT, Space, parse_space, read_space
@@ -70,7 +69,7 @@ class Opened:
     @property
     def epochs(self) -> int:
         """Of a whole trial."""
-        return self.config.max_epochs or resolve(self.sweep.base).epochs
+        return epochs_of(self.config, self.sweep.base)
 
 
 def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened:
@@ -85,22 +84,18 @@ def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened
     """
     if given.get("data"):
         given = {**given, "data": absolute(given["data"])}
-    config, base = split(given)
-    common = resolve({k: v for k, v in given.items() if k in RUN_FIELDS})
+    config, common, base = split(given)
     name = common.name or f"sweep-{common.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     storage = absolute(common.storage)
     with usable(common.storage):
         folder = open_storage(storage, patience=common.storage_timeout).at(name)
         content = folder.list()
-    command = f"lenet sweep --name {name}"
-    if common.storage != FIELDS["storage"].default:
-        command += f" --storage {shlex.quote(common.storage)}"
     opened = functools.partial(
         Opened,
         folder=folder,
         address=common.address,
         max_failures=common.max_failures,
-        command=command,
+        command=command_to_continue("sweep", name, common.storage),
     )
     if content and not overwrite:
         if SWEEP_FILE not in content:
@@ -146,15 +141,9 @@ def _continued(
         **{**sweep.config, **{k: v for k, v in given.items() if k in sweep.config}}
     )
     what = f"sweep {sweep.name!r}"
-    check_unchanged(what, stored, config, given)
-    for name, value in base.items():
-        if FIELDS[name].metadata["fixed"] and value != sweep.base.get(name):
-            raise InputError(
-                flag(name),
-                value,
-                f"{what} was started with {sweep.base.get(name)!r}; leave the flag out to continue "
-                "it, take another --name, or --overwrite it",
-            )
+    check_unchanged(what, stored.fixed_dict(), config.fixed_dict(), given)
+    common = {k: v for k, v in base.items() if FIELDS[k].metadata["fixed"]}
+    check_unchanged(what, sweep.base, common, base)
     return config, sweep
 
 

@@ -176,20 +176,13 @@ class LiveBoard(Board):
             )
         for number, report in sorted(self._reports.items()):
             rows = report["history"]
-            kept = best_row_of(report)
             table.add_row(
                 *("running", str(number), settings_text(conductor.plans[number].settings)),
                 f"{len(rows)}/{self._epochs}",
-                f"{kept:.2%}" if kept is not None else "",
+                f"{report['merit']:.2%}" if rows else "",
                 f"{rows[-1]['images_per_second']:,.0f}" if rows else "",
             )
         return table
-
-
-def best_row_of(report: dict[str, Any]) -> float | None:
-    """The validation accuracy of the weights that a trial in training would keep."""
-    best = min(report["history"], key=lambda row: row["val_loss"], default=None)
-    return best and best["val_accuracy"]
 
 
 @contextlib.contextmanager

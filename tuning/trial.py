@@ -13,7 +13,7 @@ from ray import tune
 from job.datasets import Dataset
 from job.errors import JobError
 from job.runs import open_run, settle
-from job.state import EpochRow
+from job.state import EpochRow, rows_of
 from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome, best_row
 from tuning.warm import Epoch, Warm
 
@@ -91,13 +91,8 @@ class TrialProcess(tune.Trainable):
         self._end()
 
     def _begin(self, task: Task) -> None:
-        match task.kind:
-            case "train":
-                self._reports = self._train(task)
-            case "recall":
-                self._reports = _recall(task)
-            case "evaluate":
-                self._reports = self._evaluate(task)
+        doing = {TRAIN: self._train, RECALL: _recall, EVALUATE: self._evaluate}
+        self._reports = doing[task.kind](task)
 
     def _end(self) -> None:
         # Leaves a run in training where it stands; its checkpoints are complete.
@@ -156,11 +151,10 @@ class TrialProcess(tune.Trainable):
 
 def _recall(task: Task) -> Iterator[dict[str, Any]]:
     """Tells the scheduler again what came of a trial, so that it judges others as it would have."""
-    rows = tuple(EpochRow(**row) for row in task.outcome["history"])
+    rows = rows_of(task.outcome["history"])
     for i in range(len(rows)):
         is_last = i + 1 == len(rows)
         yield report_of(task, rows[: i + 1], state=FINISHED if is_last else UNFINISHED)
-    yield report_of(task, rows, state=FINISHED)
 
 
 def outcome_of(report: dict[str, Any]) -> Outcome:
@@ -168,7 +162,7 @@ def outcome_of(report: dict[str, Any]) -> Outcome:
     return Outcome(
         state=report["state"],
         error=report["error"],
-        history=tuple(EpochRow(**row) for row in report["history"]),
+        history=rows_of(report["history"]),
         started=report["started"],
         seconds=report["seconds"],
         restarts=report["restarts"],

@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
 from job.errors import InputError, JobError
-from job.state import EpochRow
+from job.state import rows_of
 from tuning.conductor import Asked, Conductor
 from tuning.config import SweepConfig
 from tuning.records import FAILED, STOPPED, UNFINISHED, Outcome
@@ -71,24 +71,26 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration, trials, trial, **info) -> None:
         report = trial.last_result
-        match report.get("kind"):
-            case "train":
-                outcome = outcome_of(report)
-                if outcome.state == UNFINISHED:
-                    why = "the time was over" if self._is_over() else ""
-                    outcome = dataclasses.replace(outcome, state=STOPPED, error=why)
-                self._ended(trial, outcome)
-            case "evaluate":
-                self._conductor.evaluated(report["number"], report["result"])
+        kind = report.get("kind")
+        if kind == TRAIN:
+            outcome = outcome_of(report)
+            if outcome.state == UNFINISHED:
+                why = "the time was over" if self._is_over() else ""
+                outcome = dataclasses.replace(outcome, state=STOPPED, error=why)
+            self._ended(trial, outcome)
+        elif kind == EVALUATE:
+            self._conductor.evaluated(report["number"], report["result"])
 
     def on_trial_error(self, iteration, trials, trial, **info) -> None:
         task = trial.config["task"]
         error = _one_line(trial)
         if task["kind"] == TRAIN:
             report = trial.last_result
-            rows = tuple(EpochRow(**row) for row in report.get("history", ()))
             outcome = Outcome(
-                state=FAILED, error=error, history=rows, restarts=trial.num_failures - 1
+                state=FAILED,
+                error=error,
+                history=rows_of(report.get("history", ())),
+                restarts=trial.num_failures - 1,
             )
             self._ended(trial, outcome)
         elif task["kind"] == EVALUATE:

@@ -53,18 +53,10 @@ class Warm:
 
     def __init__(self, threads: int, dataset: Dataset) -> None:
         self._threads, self._dataset = threads, dataset
-        self._device = ""
+        # What the runs are trained on, in words; empty before the first.
+        self.hardware = ""
         self._loaded: Loaded | None = None
         self._engines: list[Engine] = []
-
-    @property
-    def hardware(self) -> str:
-        """What the runs are trained on, in words; empty before the first."""
-        if not self._device:
-            return ""
-        from job.runtime import device_name
-
-        return f"{self._device} ({device_name(self._device, self._threads)})"
 
     def train(self, run: Run) -> Iterator[Epoch]:
         """Trains a run from its last checkpoint, an epoch at a time; epochs that it has already are
@@ -144,9 +136,10 @@ class Warm:
         if self._loaded is None or self._loaded.source != source:
             examples = open_examples(config.dataset, config.data, patience=config.storage_timeout)
             check_same(examples.dataset, self._dataset, config.data, "the sweep")
-            from job.runtime import start_tensorflow
+            from job.runtime import hardware, start_tensorflow
 
             self._device = start_tensorflow(threads=self._threads)
+            self.hardware = hardware(self._device, self._threads)
             from job.engine import DeviceSplit
 
             train, validation = examples.training(config.limit_train)

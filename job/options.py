@@ -1,0 +1,50 @@
+"""Options that commands share; those of `lenet train` and `lenet sweep` are fields of settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import click
+
+from job.config import RECIPES
+from job.settings import flag
+
+
+def options_of(fields: Mapping[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
+    """Adds an option for each field of a class of settings; values are checked there, not here."""
+    by_recipe = {name for models in RECIPES.values() for used in models.values() for name in used}
+
+    def with_options(command: Callable) -> Callable:
+        for field in reversed(fields.values()):
+            help_text = field.metadata["help"]
+            if field.name in by_recipe:
+                help_text += "  [by recipe]"
+            elif field.default is not None:
+                help_text += f"  [{field.default}]"
+            command = click.option(
+                flag(field.name), field.name, metavar=field.metadata["metavar"], help=help_text
+            )(command)
+        return command
+
+    return with_options
+
+
+def verbose_option(command: Callable) -> Callable:
+    return click.option("--verbose", is_flag=True, help="Show the frameworks' own messages.")(
+        command
+    )
+
+
+def json_option(command: Callable) -> Callable:
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
+        command
+    )
+
+
+storage_option = click.option(
+    "--storage",
+    default="runs",
+    metavar="PLACE",
+    help="Where runs are kept: a folder, or s3://BUCKET/PREFIX.  [runs]",
+)
