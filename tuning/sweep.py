@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import logging
 import os
 import sys
@@ -80,11 +81,15 @@ def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened
         overwrite: Start anew where a sweep of that name exists.
 
     Raises:
-        InputError: A setting or the space is unusable, or the name is taken.
+        InputError: A setting, the space or the tracker is unusable, or the name is taken.
     """
     if given.get("data"):
         given = {**given, "data": absolute(given["data"])}
     config, common, base = split(given)
+    if config.tracker and importlib.util.find_spec(config.tracker) is None:
+        raise InputError(
+            "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"
+        )
     name = common.name or f"sweep-{common.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     storage = absolute(common.storage)
     with usable(common.storage):

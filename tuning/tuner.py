@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
-from job.errors import InputError, JobError
+from job.errors import JobError
 from job.state import rows_of
 from tuning.conductor import Asked, Conductor
 from tuning.config import SweepConfig
@@ -177,17 +176,9 @@ def tune_with(
 
 
 def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:
-    """The experiment tracker that was asked for.
-
-    Raises:
-        InputError: Its package is not installed.
-    """
+    """The experiment tracker that was asked for."""
     if config.tracker is None:
         return []
-    if importlib.util.find_spec(config.tracker) is None:
-        raise InputError(
-            "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"
-        )
     if config.tracker == "mlflow":
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
