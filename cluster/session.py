@@ -73,6 +73,8 @@ def connected(
     if ray.is_initialized():
         yield
         return
+    if _is_left_behind(address):
+        address = "local"
     level = "INFO" if verbose else "ERROR"
     try:
         ray.init(
@@ -94,6 +96,30 @@ def connected(
         sink = sys.stderr if verbose else after.enter_context(open(os.devnull, "w"))
         after.enter_context(contextlib.redirect_stdout(sink))
         yield
+
+
+def _is_left_behind(address: str | None) -> bool:
+    """Whether the running cluster that Ray would find is one that was killed, and could not take
+    its address with it."""
+    from ray._private.services import find_bootstrap_address, find_gcs_addresses
+
+    last = find_bootstrap_address(None)
+    if address not in (None, "auto") or os.environ.get("RAY_ADDRESS") or last is None:
+        return False
+    if address == "auto" and find_gcs_addresses():
+        return False
+    try:
+        _check_reachable(last)
+    except InputError as gone:
+        if address is None:
+            return True
+        raise InputError(
+            "--address",
+            address,
+            f"the last cluster of this machine is gone ({last}); start one "
+            "with ray start --head, or give local or HOST:PORT",
+        ) from gone
+    return False
 
 
 def _check_reachable(address: str) -> None:

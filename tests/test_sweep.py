@@ -352,7 +352,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(case, lenet, tmp_path, mnist):
     arguments, why = BAD[case]
-    done = lenet("sweep", *arguments, cwd=tmp_path)
+    local = [] if "--address" in arguments else ["--address", "local"]
+    done = lenet("sweep", *local, *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {arguments[-2]}") or why in line

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,25 @@ def test_a_cluster_of_another_version_is_refused_in_one_line(lenet, tmp_path, mn
     (line,) = done.stderr.splitlines()
     assert "2.59.0" in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        (["--address", "auto"], "the last cluster of this machine is gone (127.0.0.1:1)"),
+        # It starts one, and finds it too small.
+        ([], "there is room for"),
+    ],
+)
+def test_a_cluster_that_was_killed_is_not_waited_for(address, why, lenet, tmp_path, mnist):
+    """It leaves its address behind, which Ray itself would try for minutes."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        Path(short, "ray").mkdir()
+        Path(short, "ray", "ray_current_cluster").write_text("127.0.0.1:1")
+        done = lenet("train", *address, "--workers", "5000", cwd=tmp_path, RAY_TMPDIR=short)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert why in line
 
 
 @pytest.mark.parametrize("case", BAD)
