@@ -81,6 +81,22 @@ class LeftBehind(WorkerGroupCallback, ControllerCallback):
             group.shutdown()
 
 
+class Reachable(ControllerCallback):
+    """Tells the driver which actor Ray Train's controller is, so that it can be ended from there:
+    Ray Train offers that to the main thread alone.
+
+    Args:
+        mailbox: Where the driver hears of it.
+    """
+
+    def __init__(self, mailbox: ray.actor.ActorHandle) -> None:
+        self._mailbox = mailbox
+
+    def after_controller_start(self, train_run_context) -> None:
+        controller = ray.get_runtime_context().current_actor
+        self._mailbox.post.remote([("controller", controller)])
+
+
 def _free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("", 0))

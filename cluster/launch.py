@@ -139,13 +139,16 @@ def _fit(
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     moved: Event | None = None
+    controller: Any = None
     has_trained = False
     asked: float | None = None
     while True:
         thread.join(POLL_SECONDS)
         is_over = not thread.is_alive()
         for kind, value in ray.get(mailbox.take.remote(stop_requested())):
-            if kind != "outcome":
+            if kind == "controller":
+                controller = value
+            elif kind != "outcome":
                 has_trained |= kind == "span"
                 tell(progress, (kind, value))
             elif value[0] == Displaced.__name__:
@@ -167,6 +170,9 @@ def _fit(
             asked = time.monotonic()
         # Who has trained answers after a span, and then may have to wait for its last upload.
         if asked and not has_trained and time.monotonic() - asked > STOP_SECONDS:
+            if controller:
+                ray.kill(controller)
+                thread.join(END_SECONDS)
             raise Interrupted(
                 f"stopped while no worker was training; continue with: {run.command}",
                 stop_requested(),
@@ -177,7 +183,7 @@ def _trainer(run: Run, share: Share, book: str, evaluate: bool, verbose: bool, m
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from cluster.backend import LeftBehind, TensorflowBackend
+    from cluster.backend import LeftBehind, Reachable, TensorflowBackend
 
     least, most = run.config.worker_limits
     payload = {
@@ -204,7 +210,7 @@ def _trainer(run: Run, share: Share, book: str, evaluate: bool, verbose: bool, m
             name=run.config.name,
             storage_path=book,
             failure_config=FailureConfig(max_failures=run.config.max_failures),
-            callbacks=[LeftBehind(backend)],
+            callbacks=[LeftBehind(backend), Reachable(mailbox)],
         ),
     )
 

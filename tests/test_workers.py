@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Lenet, command, environment, result_of
-from nodes import Nodes
+from nodes import Nodes, training_workers
 
 from cluster.storage import open_storage
 
@@ -129,6 +129,19 @@ def test_a_second_driver_is_refused_and_ctrl_c_costs_nothing(runs, lenet, tmp_pa
     assert result["weights_sha256"] == result_of(runs["lenet5", 2, 0])["weights_sha256"]
     assert result["restarts"] == 1
     assert result["lost_steps"] == 0
+
+
+@pytest.mark.long
+def test_a_stop_before_anyone_trains_is_a_stop(tmp_path, mnist):
+    """Workers that can't answer are given up, and Ray Train with them."""
+    driver = started(tmp_path, "r")
+    wait_for(lambda: len(training_workers(driver.pid)) == 2, driver)
+    for worker in training_workers(driver.pid):
+        worker.suspend()
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait() == 130
+    said = (tmp_path / "r.log").read_text().splitlines()
+    assert "stopped while no worker was training; continue with: lenet train" in said[-1]
 
 
 def test_a_worker_that_dies_as_training_begins_is_replaced(lenet, tmp_path, mnist):
