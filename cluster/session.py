@@ -37,6 +37,10 @@ ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 CONNECT_SECONDS = 5.0
 
 
+class Unreachable(InputError):
+    """The address is one, but there is no cluster at it that this process can use."""
+
+
 class Share(NamedTuple):
     """What each worker gets."""
 
@@ -86,9 +90,9 @@ def connected(
         )
     except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:
         reason = " ".join(str(error).split())
-        raise InputError("--address", address, f"no Ray cluster can be used there: {reason}") from (
-            error
-        )
+        raise Unreachable(
+            "--address", address, f"no Ray cluster can be used there: {reason}"
+        ) from error
     # Whatever the level, Ray prints its nodes' errors to stdout, which is kept for results; a lost
     # worker is said in one line by the attempt that follows.
     with contextlib.ExitStack() as after:
@@ -130,7 +134,7 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise InputError(
+        raise Unreachable(
             "--address", address, f"no Ray cluster answers there ({error}); is its head running?"
         ) from error
 
