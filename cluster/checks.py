@@ -27,14 +27,14 @@ Versions = Mapping[str, str | None]
 def versions(here: Versions, there: Mapping[str, Versions]) -> list[Finding]:
     """Whether packages are installed everywhere, and of the version that is here."""
     said = Said("versions", there)
-    for machine, found in {"here": here, **there}.items():
-        problems = [
-            f"{name} is not installed"
-            if version is None
-            else f"{name} {version}, here {here[name]}"
+    for machine, found in there.items():
+        missing = [f"{name} is not installed" for name, version in found.items() if not version]
+        other = [
+            f"{name} {version}, here {here[name] or 'none'}"
             for name, version in found.items()
-            if version is None or version != here[name]
+            if version and version != here[name]
         ]
+        problems = missing + other
         if problems:
             fix = "install the same lock everywhere (docs/cluster.md)"
             said.fail(machine, "; ".join(problems), fix)

@@ -80,7 +80,11 @@ class Facts:
 
 
 def facts(storage: str) -> Facts:
-    """Args: storage: The `--storage` of runs, absolute."""
+    """Looks at this machine.
+
+    Args:
+        storage: Where runs are kept; an absolute path or a URI.
+    """
     folders = [tempfile.gettempdir(), str(cache_folder(""))]
     if "://" not in storage:
         folders.append(storage)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from job.config import TrainConfig
 from job.errors import InputError
+from job.runtime import stderr_held_back
 
 # Ray's defaults take a minute to notice a link that is down, and 418 s to fail what waits for it.
 # With these, a dead node is noticed in 8.6 s and a dead link in 11 s. They must be set where a
@@ -72,7 +73,7 @@ def connected(
     if address not in (None, "auto", "local"):
         _check_reachable(address)
     import ray
-    from ray.exceptions import RaySystemError
+    from ray.exceptions import AuthenticationError, RaySystemError
 
     if ray.is_initialized():
         yield
@@ -88,6 +89,8 @@ def connected(
             # A dashboard that nobody asked for costs a second and a port.
             include_dashboard=False,
         )
+    except AuthenticationError as error:
+        raise _refused(address) from error
     except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:
         reason = " ".join(str(error).split())
         raise Unreachable(
@@ -137,6 +140,40 @@ def _check_reachable(address: str) -> None:
         raise Unreachable(
             "--address", address, f"no Ray cluster answers there ({error}); is its head running?"
         ) from error
+    _check_answer(address)
+
+
+def _check_answer(address: str) -> None:
+    """Asks the cluster's head once. Ray itself would ask again and again, print a line for each,
+    and not say in the end that it was the token."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._raylet import GcsClient
+    from ray.exceptions import AuthenticationError, RayError
+
+    failure: RayError | None = None
+    with stderr_held_back():
+        try:
+            # Without a token where one is needed, the client would end this process.
+            ensure_token_if_auth_enabled(create_token_if_missing=False)
+            GcsClient(address=address)
+        except RayError as error:
+            failure = error
+    if isinstance(failure, AuthenticationError):
+        raise _refused(address) from failure
+    if failure:
+        reason = " ".join(str(failure).split())
+        raise Unreachable(
+            "--address", address, f"what answers there is no Ray head: {reason}"
+        ) from (failure)
+
+
+def _refused(address: str | None) -> Unreachable:
+    return Unreachable(
+        "--address",
+        address,
+        "the cluster asks for a token that this process does not have; set RAY_AUTH_MODE=token, "
+        "with the cluster's ~/.ray/auth_token here (docs/security.md)",
+    )
 
 
 def shares(config: TrainConfig) -> Share:
