@@ -118,13 +118,13 @@ def _from_facts(machines: Machines, uri: str) -> Iterator[Finding]:
 
 def _storage(machines: Machines, uri: str) -> Iterator[Finding]:
     if not isinstance(machines, Nodes):
-        found = machines.ask("storage", storage_problem, machines.everyone(uri))
+        found = machines.ask("storage", storage_problem, machines.users(uri))
     elif problem := storage_problem(uri):
         # The driver writes there too.
         found = {"here": problem}
     else:
         with _marked(uri) as marker:
-            found = machines.ask("storage", storage_problem, machines.everyone(uri, marker))
+            found = machines.ask("storage", storage_problem, machines.users(uri, marker))
     yield from checks.storage(uri, found)
 
 
@@ -146,13 +146,15 @@ def _marked(uri: str) -> Iterator[str | None]:
 
 
 def _data(machines: Machines, dataset: str, place: str | None) -> Iterator[Finding]:
-    found = machines.ask("data", data, machines.everyone(dataset, place))
+    found = machines.ask("data", data, machines.users(dataset, place))
     yield from checks.data(found, is_named=place is not None)
 
 
 def _together(machines: Machines) -> Iterator[Finding]:
     """Needs TensorFlow started."""
     trainers = machines.trainers
+    if not machines.names:
+        return
     said = Said("all-reduce", trainers or ["none"])
     if not trainers:
         fix = "ask again while a run is on the machines that it started"

@@ -44,6 +44,10 @@ class Machines:
         """The same arguments for all, as `ask` takes them."""
         return dict.fromkeys(self.names, arguments)
 
+    def users(self, *arguments: Any) -> dict[str, tuple]:
+        """The same for those that need data and storage: where no node holds workers yet, all."""
+        return dict.fromkeys(self.trainers or self.names, arguments)
+
     def ask(self, check: str, question: Question, arguments: Mapping[str, tuple]) -> dict[str, Any]:
         """Asks machines at the same time.
 
