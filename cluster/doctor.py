@@ -112,8 +112,8 @@ def _from_facts(machines: Machines, uri: str) -> Iterator[Finding]:
         yield from checks.clocks(machines.clocks())
     # Asked here, where the devices are known.
     seen = machines.ask("GPUs", tensorflow_gpus, dict.fromkeys(machines.trainers, ()))
-    devices = {name: found[name].gpus for name in seen if name in found}
-    yield from checks.gpus(devices, {n: seen[n] for n in devices}, machines.ray_gpus)
+    devices = {name: found[name].gpus for name in seen}
+    yield from checks.gpus(devices, seen, machines.ray_gpus)
 
 
 def _storage(machines: Machines, uri: str) -> Iterator[Finding]:
