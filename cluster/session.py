@@ -70,7 +70,8 @@ def connected(
         os.environ.setdefault(name, value)
     if elastic:
         os.environ.update(ELASTIC_SETTINGS)
-    if address not in (None, "auto", "local"):
+    is_named = address not in (None, "auto", "local")
+    if is_named:
         _check_reachable(address)
     import ray
     from ray.exceptions import AuthenticationError, RaySystemError
@@ -78,7 +79,9 @@ def connected(
     if ray.is_initialized():
         yield
         return
-    if _is_left_behind(address):
+    if is_named:
+        _check_answer(address)
+    elif _is_left_behind(address):
         address = "local"
     level = "INFO" if verbose else "ERROR"
     try:
@@ -120,7 +123,7 @@ def _is_left_behind(address: str | None) -> bool:
     except InputError as gone:
         if address is None:
             return True
-        raise InputError(
+        raise Unreachable(
             "--address",
             address,
             f"the last cluster of this machine is gone ({last}); start one "
@@ -140,7 +143,6 @@ def _check_reachable(address: str) -> None:
         raise Unreachable(
             "--address", address, f"no Ray cluster answers there ({error}); is its head running?"
         ) from error
-    _check_answer(address)
 
 
 def _check_answer(address: str) -> None:
@@ -161,10 +163,8 @@ def _check_answer(address: str) -> None:
     if isinstance(failure, AuthenticationError):
         raise _refused(address) from failure
     if failure:
-        reason = " ".join(str(failure).split())
-        raise Unreachable(
-            "--address", address, f"what answers there is no Ray head: {reason}"
-        ) from (failure)
+        reason = f"what answers there is no Ray head: {' '.join(str(failure).split())}"
+        raise Unreachable("--address", address, reason) from failure
 
 
 def _refused(address: str | None) -> Unreachable:

@@ -94,9 +94,8 @@ def here(tmp_path_factory) -> Facts:
     return facts(str(tmp_path_factory.mktemp("runs")))
 
 
-def test_a_healthy_cluster(cluster, store, lenet, tmp_path, mnist):
-    storage = f"s3://{store.bucket}/doctor"
-    where = ("--address", cluster.cluster.address, "--storage", storage)
+def test_a_healthy_cluster(cluster, lenet, tmp_path, mnist):
+    where = ("--address", cluster.cluster.address, "--storage", "runs")
     done = lenet("doctor", *where, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -112,6 +111,7 @@ def test_a_healthy_cluster(cluster, store, lenet, tmp_path, mnist):
         "all-reduce",
     }
     assert "3 nodes: " in found["versions"]["text"]
+    assert f"2 nodes: {tmp_path}/runs, writable" in found["storage"]["text"]
     assert "Ray asks for it" in found["token"]["text"]
     assert found["clocks"]["figures"]["most_seconds"] < 0.1
     measured = found["all-reduce"]["figures"]
@@ -223,6 +223,19 @@ class NotThere:
 
     def __reduce__(self):
         return (__import__, ("a_project_that_is_not_there",))
+
+
+def test_nodes_reach_the_object_store(cluster, store):
+    """With credentials of their own, as from an instance profile."""
+    with connected(cluster.cluster.address):
+        asked = AskedNodes(20.0)
+        for bucket, status, said in ((store.bucket, OK, "2 nodes: "), ("b", FAIL, "no bucket 'b'")):
+            uri = f"s3://{bucket}/doctor"
+            found = asked.ask("storage", storage_problem, asked.users(uri))
+            assert set(found) == set(asked.trainers)
+            for finding in checks.storage(uri, found):
+                assert finding.status == status
+                assert said in finding.text
 
 
 def test_a_node_without_this_project_and_one_that_is_silent(cluster):
