@@ -156,12 +156,18 @@ def _owners() -> dict[str, dict[str, str]]:
     for process in Path("/proc").glob("[0-9]*"):
         # Processes end while they are looked at, and other users' are not shown.
         with contextlib.suppress(OSError):
-            links = [os.readlink(link) for link in (process / "fd").iterdir()]
-            sockets = [link[8:-1] for link in links if link.startswith("socket:[")]
+            sockets = [name[8:-1] for name in _open_files(process) if name.startswith("socket:[")]
             if sockets:
                 who = {"process": (process / "comm").read_text().strip(), "kind": _kind(process)}
                 found |= dict.fromkeys(sockets, who)
     return found
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    for link in (process / "fd").iterdir():
+        # Closed since; in this process the folder's own is.
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(link)
 
 
 def _kind(process: Path) -> str:

@@ -229,7 +229,7 @@ def test_nodes_reach_the_object_store(cluster, store):
     """With credentials of their own, as from an instance profile."""
     with connected(cluster.cluster.address):
         asked = AskedNodes(20.0)
-        for bucket, status, said in ((store.bucket, OK, "2 nodes: "), ("b", FAIL, "no bucket 'b'")):
+        for bucket, status, said in ((store.bucket, OK, "2 nodes: "), ("other", FAIL, "no bucket")):
             uri = f"s3://{bucket}/doctor"
             found = asked.ask("storage", storage_problem, asked.users(uri))
             assert set(found) == set(asked.trainers)
