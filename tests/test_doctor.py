@@ -25,7 +25,7 @@ from nodes import Nodes
 
 from cluster import checks
 from cluster.all_reduce import Reduced
-from cluster.facts import Disk, Facts, Listener, facts, storage_problem
+from cluster.facts import Disk, Facts, Listener, facts, listeners, storage_problem
 from cluster.facts import data as data_at
 from cluster.findings import FAIL, OK, WARN, Finding
 from cluster.machines import Here
@@ -408,6 +408,13 @@ def test_a_cluster_without_a_token(here):
     only(checks.token({"a": asked, "b": off}), FAIL, "b: ", "RAY_AUTH_MODE=token")
     public = dataclasses.replace(asked, token_mode=0o640)
     only(checks.token({"a": public}), WARN, "chmod 600")
+
+
+def test_a_listener_is_named_unless_it_is_this_machine_s_own_affair():
+    with socket.create_server(("", 0)) as public, socket.create_server(("127.0.0.1", 0)) as own:
+        found = {listener.port: listener for listener in listeners()}
+        assert found[public.getsockname()[1]].process
+        assert own.getsockname()[1] not in found
 
 
 def test_ports_that_the_documents_do_not_list(here):
