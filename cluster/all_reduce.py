@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # One sum after another within a call, so that starting the call does not count.
-SMALL_STEPS, LARGE_STEPS = 20, 4
-CALLS = 15
+SMALL_STEPS, LARGE_STEPS = 20, 2
+CALLS = 11
 LARGE_BYTES = 8 * 2**20
 FLOAT_BYTES = 4
 
