@@ -279,7 +279,13 @@ def _clean(found: Sequence[Any], yes: bool) -> None:
     help="Check a YAML of `ray up`, or a RayJob, before it is started. Nothing else is looked at, "
     "and nothing is sent anywhere, unless another option asks for it.",
 )
-@options_of({name: FIELDS[name] for name in ("address", "storage", "dataset", "data")})
+@click.option(
+    "--address",
+    metavar="WHERE",
+    help="Check the nodes of a Ray cluster: 'auto' (the running one), HOST:PORT, or 'local' "
+    "(start one here for it).",
+)
+@options_of({name: FIELDS[name] for name in ("storage", "dataset", "data")})
 @json_option
 def doctor(cluster_file: str | None, as_json: bool, **options: str | None) -> None:
     """Look for what would go wrong, before money is spent: one line for each check, with the fix.
