@@ -7,27 +7,26 @@ run, and switches every worker to legacy Keras.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import socket
 from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
+from cluster.tf_config import free_address, set_tf_config
+
 
 class TensorflowAddresses(Backend):
-    """Sets `TF_CONFIG` on each worker (format: the TensorFlow guide on multi-worker training)."""
+    """Sets `TF_CONFIG` on each worker."""
 
     def on_start(self, worker_group, backend_config) -> None:
         backend_config.group = worker_group
         if len(worker_group) == 1:
             return
-        addresses = worker_group.execute(_free_address)
+        addresses = worker_group.execute(free_address)
         ray.get(
             [
-                worker_group.execute_single_async(rank, _set_tf_config, addresses, rank)
+                worker_group.execute_single_async(rank, set_tf_config, addresses, rank)
                 for rank in range(len(worker_group))
             ]
         )
@@ -95,17 +94,3 @@ class Reachable(ControllerCallback):
     def after_controller_start(self, train_run_context) -> None:
         controller = ray.get_runtime_context().current_actor
         self._mailbox.post.remote([("controller", controller)])
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        # Another process may take the port before TensorFlow does; the attempt then fails and is
-        # made again with other ports.
-        return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
-
-
-def _set_tf_config(addresses: list[str], rank: int) -> None:
-    os.environ["TF_CONFIG"] = json.dumps(
-        {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
-    )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from job.config import TrainConfig
 from job.errors import InputError
+from job.runtime import stderr_held_back
 
 # Ray's defaults take a minute to notice a link that is down, and 418 s to fail what waits for it.
 # With these, a dead node is noticed in 8.6 s and a dead link in 11 s. They must be set where a
@@ -35,6 +36,10 @@ TRAIN_SETTINGS = {
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 
 CONNECT_SECONDS = 5.0
+
+
+class Unreachable(InputError):
+    """The address is one, but there is no cluster at it that this process can use."""
 
 
 class Share(NamedTuple):
@@ -65,15 +70,18 @@ def connected(
         os.environ.setdefault(name, value)
     if elastic:
         os.environ.update(ELASTIC_SETTINGS)
-    if address not in (None, "auto", "local"):
+    is_named = address not in (None, "auto", "local")
+    if is_named:
         _check_reachable(address)
     import ray
-    from ray.exceptions import RaySystemError
+    from ray.exceptions import AuthenticationError, RaySystemError
 
     if ray.is_initialized():
         yield
         return
-    if _is_left_behind(address):
+    if is_named:
+        _check_answer(address)
+    elif _is_left_behind(address):
         address = "local"
     level = "INFO" if verbose else "ERROR"
     try:
@@ -84,11 +92,13 @@ def connected(
             # A dashboard that nobody asked for costs a second and a port.
             include_dashboard=False,
         )
+    except AuthenticationError as error:
+        raise _refused(address) from error
     except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:
         reason = " ".join(str(error).split())
-        raise InputError("--address", address, f"no Ray cluster can be used there: {reason}") from (
-            error
-        )
+        raise Unreachable(
+            "--address", address, f"no Ray cluster can be used there: {reason}"
+        ) from error
     # Whatever the level, Ray prints its nodes' errors to stdout, which is kept for results; a lost
     # worker is said in one line by the attempt that follows.
     with contextlib.ExitStack() as after:
@@ -113,7 +123,7 @@ def _is_left_behind(address: str | None) -> bool:
     except InputError as gone:
         if address is None:
             return True
-        raise InputError(
+        raise Unreachable(
             "--address",
             address,
             f"the last cluster of this machine is gone ({last}); start one "
@@ -130,9 +140,40 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise InputError(
+        raise Unreachable(
             "--address", address, f"no Ray cluster answers there ({error}); is its head running?"
         ) from error
+
+
+def _check_answer(address: str) -> None:
+    """Asks the cluster's head once. Ray itself would ask again and again, print a line for each,
+    and not say in the end that it was the token."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._raylet import GcsClient
+    from ray.exceptions import AuthenticationError, RayError
+
+    failure: RayError | None = None
+    with stderr_held_back():
+        try:
+            # Without a token where one is needed, the client would end this process.
+            ensure_token_if_auth_enabled(create_token_if_missing=False)
+            GcsClient(address=address)
+        except RayError as error:
+            failure = error
+    if isinstance(failure, AuthenticationError):
+        raise _refused(address) from failure
+    if failure:
+        reason = f"what answers there is no Ray head: {' '.join(str(failure).split())}"
+        raise Unreachable("--address", address, reason) from failure
+
+
+def _refused(address: str | None) -> Unreachable:
+    return Unreachable(
+        "--address",
+        address,
+        "the cluster asks for a token that this process does not have; set RAY_AUTH_MODE=token, "
+        "with the cluster's ~/.ray/auth_token here (docs/security.md)",
+    )
 
 
 def shares(config: TrainConfig) -> Share:

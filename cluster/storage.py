@@ -178,19 +178,14 @@ class LocalStorage:
             target.unlink(missing_ok=True)
 
     def probe(self) -> None:
-        missing = [p for p in (self.root, *self.root.parents) if not p.exists()]
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
+            with borrowed(self.root), tempfile.TemporaryFile(dir=self.root) as stream:
+                # Some network file systems have no locks.
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(
                 "--storage", self.root, f"can't be written ({error.strerror}); name another folder"
             ) from error
-        finally:
-            for folder in missing:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -274,6 +269,19 @@ def open_storage(uri: str, *, patience: float = QUICK_SECONDS) -> Storage:
 
     bucket, _, prefix = rest.partition("/")
     return S3Storage(bucket, prefix.strip("/"), Connection(patience=patience))
+
+
+@contextlib.contextmanager
+def borrowed(folder: Path) -> Iterator[None]:
+    """A folder for the time of the block; what had to be made for it and is left empty goes."""
+    missing = list(_missing(folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for made in missing:
+            with contextlib.suppress(OSError):
+                made.rmdir()
 
 
 def _make_folders(folder: Path) -> None:

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow before it is needed: help and errors come at onc
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from job.config import FIELDS, RECIPES
+from job.config import FIELDS, RECIPES, resolve
 from job.errors import InputError, Interrupted, JobError
 from job.options import json_option, options_of, storage_option, verbose_option
 
@@ -273,19 +274,44 @@ def _clean(found: Sequence[Any], yes: bool) -> None:
 
 @cli.command()
 @click.option(
-    "--cluster-file", metavar="FILE", required=True, help="A YAML of `ray up`, or a RayJob."
+    "--cluster-file",
+    metavar="FILE",
+    help="Check a YAML of `ray up`, or a RayJob, before it is started. Nothing else is looked at, "
+    "and nothing is sent anywhere, unless another option asks for it.",
 )
-def doctor(cluster_file: str) -> None:
-    """Find what would go wrong with a cluster before it is started; nothing is sent anywhere."""
-    from cluster.cluster_file import problems
+@click.option(
+    "--address",
+    metavar="WHERE",
+    help="Check the nodes of a Ray cluster: 'auto' (the running one), HOST:PORT, or 'local' "
+    "(start one here for it).",
+)
+@options_of({name: FIELDS[name] for name in ("storage", "dataset", "data")})
+@json_option
+def doctor(cluster_file: str | None, as_json: bool, **options: str | None) -> None:
+    """Look for what would go wrong, before money is spent: one line for each check, with the fix.
 
-    found = problems(cluster_file)
-    for line in found:
-        print(line)
-    if found:
-        count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
-        raise InputError("--cluster-file", cluster_file, f"{count}, see above")
-    print(f"{cluster_file}: ok")
+    With --address every node of the cluster is checked: versions, code, GPUs, disk, clock, token,
+    open ports, data and storage, and how fast the nodes add numbers up with each other. Without
+    it, this machine; Ray is not started.
+    """
+    from cluster.doctor import examine, examine_file, to_document
+
+    given = {name: value for name, value in options.items() if value is not None}
+    # While a cluster is connected, what is printed to stdout is Ray's and dropped.
+    out = sys.stdout
+    found = []
+    for finding in itertools.chain(
+        examine_file(cluster_file) if cluster_file else (),
+        examine(resolve(given)) if given or not cluster_file else (),
+    ):
+        found.append(finding)
+        if not as_json:
+            print(finding, file=out, flush=True)
+    if as_json:
+        print(json.dumps(to_document(found)))
+    failed = sum(finding.is_failure for finding in found)
+    if failed:
+        raise JobError(f"{failed} of {len(found)} checks failed")
 
 
 @cli.command()

@@ -39,7 +39,7 @@ def start_tensorflow(*, verbose: bool = False, threads: int | None = None) -> st
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
     # Before its logger is set up, TensorFlow's C++ side writes to stderr whatever the level.
-    with contextlib.nullcontext() if verbose else _stderr_held_back():
+    with contextlib.nullcontext() if verbose else stderr_held_back():
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -60,7 +60,7 @@ def start_tensorflow(*, verbose: bool = False, threads: int | None = None) -> st
 
 
 @contextlib.contextmanager
-def _stderr_held_back() -> Iterator[None]:
+def stderr_held_back() -> Iterator[None]:
     """Holds back what libraries write to file descriptor 2, and shows it if the block fails.
     Python's own `sys.stderr` goes on: a message to the user must not get lost."""
     own = sys.stderr
@@ -94,7 +94,7 @@ def distribution(world: int) -> tf.distribute.Strategy | None:
 
     communication = tf.distribute.experimental.CommunicationImplementation
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
-    with _stderr_held_back():
+    with stderr_held_back():
         return tf.distribute.MultiWorkerMirroredStrategy(
             communication_options=tf.distribute.experimental.CommunicationOptions(
                 implementation=communication.NCCL if has_gpu else communication.RING,
