@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 WORKERS = 2
 CHECKPOINT_STEPS = 25
 SETTINGS = [
-    *("--limit-train", "12000", "--batch-size", "100", "--epochs", "4"),
+    *("--limit-train", "12000", "--batch-size", "100"),
     *("--checkpoint-every", CHECKPOINT_STEPS, "--workers", WORKERS, "--cpus-per-worker", 1),
     *("--max-failures", 1000),
 ]
@@ -49,8 +49,9 @@ DETECTION_LIMIT_SECONDS = 10.0
 class Campaign:
     """Runs on a cluster of simulated nodes, and the faults done to them."""
 
-    def __init__(self, nodes: Nodes, seed: int) -> None:
+    def __init__(self, nodes: Nodes, seed: int, epochs: int) -> None:
         self.nodes = nodes
+        self.settings = [*SETTINGS, "--epochs", epochs]
         self.random = random.Random(seed)
         self.faults = itertools.cycle(FAULTS)
         self.operations = itertools.cycle(range(CHECKPOINT_OPERATIONS))
@@ -59,7 +60,7 @@ class Campaign:
 
     def run(self, name: str, faults: int) -> dict[str, Any]:
         """Trains one run under so many faults, fewer if it ends before; returns its result."""
-        self.driver = self.nodes.start(name, *SETTINGS)
+        self.driver = self.nodes.start(name, *self.settings)
         until = len(self.records) + faults
         while len(self.records) < until and self.disturb(name):
             pass
@@ -85,7 +86,7 @@ class Campaign:
             return False
         detected = time.monotonic() - began
         if fault == "kill driver":
-            self.driver = self.nodes.start(name, *SETTINGS)
+            self.driver = self.nodes.start(name, *self.settings)
         if fault == "kill raylet":
             self.nodes.add()
         is_twice = len(self.records) % 3 == 0
@@ -199,6 +200,7 @@ def campaign(
     faults: int,
     seed: int,
     faults_per_run: int = 15,
+    epochs: int = 4,
     keep: Callable[[dict[str, Any]], None] = lambda outcome: None,
 ) -> dict[str, Any]:
     """Runs the campaign.
@@ -207,6 +209,7 @@ def campaign(
         faults: At least so many.
         seed: Picks moments and victims.
         faults_per_run: At most about so many in one run.
+        epochs: How long a run is, 120 steps each.
         keep: Told of the outcome so far after each run.
 
     Returns:
@@ -219,7 +222,7 @@ def campaign(
             "PYTHONPATH": f"{HERE}/chaos_site:{HERE.parent}",
         }
         with Nodes(Path(folder), WORKERS, **extra) as nodes:
-            stage = Campaign(nodes, seed)
+            stage = Campaign(nodes, seed, epochs)
             wanted = stage.run("undisturbed", 0)["weights_sha256"]
             runs: list[dict[str, Any]] = []
             while len(stage.records) < faults:

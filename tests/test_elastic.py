@@ -9,7 +9,7 @@ import pytest
 from nodes import Nodes
 
 SETTINGS = [
-    *("--limit-train", "6000", "--batch-size", "60", "--epochs", "8", "--seed", "5"),
+    *("--limit-train", "12000", "--batch-size", "60", "--epochs", "4", "--seed", "5"),
     *("--learning-rate", "0.02", "--checkpoint-every", "20", "--cpus-per-worker", "1"),
 ]
 

@@ -115,19 +115,19 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(tmp_path, finished_run,
 
 def test_a_store_that_stays_away_ends_the_run_at_its_limit(tmp_path):
     with ObjectStore(tmp_path / "s3") as own, FaultProxy(own.endpoint) as proxy:
-        proxy.choose = between = Between(14)
+        proxy.choose = between = Between(8)
         run = start(
             f"s3://{own.bucket}/runs",
             tmp_path / "run",
             own.env(proxy.endpoint),
-            *("--storage-timeout", "12"),
+            *("--storage-timeout", "4"),
         )
         assert between.reached.wait(120)
         own.kill()
         assert run.wait() == 1
         *_, last = (tmp_path / "run/log").read_text().splitlines()
     assert last.startswith("error: ")
-    assert "no answer for 12 s" in last
+    assert "no answer for 4 s" in last
     assert "the last saved checkpoint is step" in last
     assert "continue with: lenet train --name r --storage s3://lenet/runs" in last
 

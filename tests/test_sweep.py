@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet
 import pytest
 from conftest import Lenet, command, environment, result_of, tree
 
@@ -27,7 +30,8 @@ from tuning.records import (
     read_sweep,
 )
 
-QUICK = ("--model", "ffnn", "--limit-train", 2000, "--address", "local")
+ALONE = ("--model", "ffnn", "--limit-train", 2000)
+QUICK = (*ALONE, "--address", "local")
 
 
 def swept(place: Path | str, name: str = "s") -> Sweep:
@@ -48,13 +52,22 @@ class Done:
     stderr: str
 
 
+# The first point diverges.
+GRID = """
+[learning_rate]
+values = [100.0, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005]
+"""
+SGD = ("--optimizer", "sgd", "--schedule", "constant", "--batch-size", 50)
+
+
 @pytest.fixture(scope="module")
 def done(lenet: Lenet, tmp_path_factory, mnist) -> Done:
     """A small finished sweep: eight trials under ASHA, two finalists with one more seed each."""
     folder = tmp_path_factory.mktemp("sweep")
+    (folder / "space.toml").write_text(GRID)
     run = lenet(
-        *("sweep", *QUICK, "--trials", 8, "--max-epochs", 4, "--seed", 5, "--name", "s"),
-        *("--finalists", 2, "--repeats", 1),
+        *("sweep", *QUICK, *SGD, "--search", "grid", "--space", "space.toml"),
+        *("--max-epochs", 4, "--seed", 5, "--name", "s", "--finalists", 2, "--repeats", 1),
         cwd=folder,
     )
     assert run.returncode == 0, run.stderr
@@ -80,6 +93,15 @@ def test_the_best_validation_accuracy_wins_by_its_mean_over_seeds(done):
         assert trial.plan.settings == search[trial.plan.repeats].plan.settings
         assert trial.plan.seed == 6
     assert {t.plan.seed for t in search.values()} == {5}
+
+
+def test_a_failed_trial_is_recorded_and_does_not_end_the_sweep(done):
+    first, *others = done.sweep.trials
+    assert first.outcome.state == FAILED
+    assert "the loss became" in first.outcome.error
+    assert all(t.outcome.state != FAILED for t in others)
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("trial 0 failed"))
+    assert "lower --learning-rate" in line
 
 
 def test_the_test_set_is_read_for_the_winner_alone(done):
@@ -213,23 +235,76 @@ def epochs_done(place: Path) -> int:
     return sum(max(0, len(file.read_text().splitlines()) - 1) for file in files)
 
 
-def test_killed_anywhere_it_ends_with_the_same_trials(undisturbed, tmp_path, full):
-    """10 sweeps, each killed at a random moment (2 in the short form)."""
+def outcomes(place: Path) -> dict[str, int]:
+    """The trials that have ended, and when that was written."""
+    return {file.name: file.stat().st_mtime_ns for file in place.glob("s/outcomes/*")}
+
+
+def restarts_noted(place: Path) -> int:
+    """How often all trials so far were taken up again."""
+    files = place.glob("s/trials/*/reached.json")
+    return sum(json.loads(file.read_text())["restarts"] for file in files)
+
+
+def test_disturbed_in_any_way_it_ends_with_the_same_trials(undisturbed, lenet, tmp_path):
+    """Three drivers, one after the other: Ctrl-C is pressed, it is killed, and it loses the
+    processes of its trials. Others are refused meanwhile."""
+    place = tmp_path / "runs"
+    with driver(tmp_path, *FIFO) as running:
+        running.wait_for(lambda: bool(list(place.glob("s/plans/*"))))
+        second = lenet("sweep", *FIFO, cwd=tmp_path)
+        assert second.returncode == 2
+        assert f"process {running.process.pid} on " in second.stderr
+        running.wait_for(lambda: epochs_done(place) >= 1)
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait() == 130
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert "continue with: lenet sweep --name s" in last
+    assert swept(place).winner is None
+
+    ended = outcomes(place)
+    with driver(tmp_path, *FIFO) as running:
+        running.wait_for(lambda: outcomes(place) != ended)
+        running.kill()
+    kept = outcomes(place)
+    other = lenet("sweep", *FIFO, "--scheduler", "asha", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "--scheduler 'asha': sweep 's' was started with 'fifo'" in other.stderr
+    seed = lenet("sweep", *FIFO, "--seed", 9, cwd=tmp_path)
+    assert seed.returncode == 2
+    assert "--seed" in seed.stderr
+
+    with driver(tmp_path, *FIFO) as running:
+        before = epochs_done(place)
+        running.wait_for(lambda: epochs_done(place) > before)
+        restarts = restarts_noted(place)
+        for process in running.trial_processes():
+            process.kill()
+        running.finish()
+    sweep = swept(place)
+    assert_same(sweep, undisturbed)
+    assert sum(t.outcome.restarts for t in sweep.trials) > restarts
+    assert {name: written for name, written in outcomes(place).items() if name in kept} == kept
+
+
+@pytest.mark.long
+def test_killed_anywhere_it_ends_with_the_same_trials(undisturbed, tmp_path):
+    """10 sweeps, each killed at a random moment."""
     moments = random.Random(1)
-    for i in range(10 if full else 2):
+    for i in range(10):
         folder = tmp_path / str(i)
         at = moments.randrange(1, 12)
         with driver(folder, *FIFO) as running:
             running.wait_for(lambda: epochs_done(folder / "runs") >= at)  # noqa: B023
             time.sleep(moments.random() * 0.3)
             running.kill()
-        kept = {p.name: p.stat().st_mtime_ns for p in (folder / "runs/s/outcomes").glob("*")}
+        kept = outcomes(folder / "runs")
         with driver(folder, *FIFO) as running:
             running.finish()
         assert_same(swept(folder / "runs"), undisturbed)
         # What had ended was not done again.
-        for name, written in kept.items():
-            assert (folder / "runs/s/outcomes" / name).stat().st_mtime_ns == written
+        now = outcomes(folder / "runs")
+        assert {name: now[name] for name in kept} == kept
 
 
 @pytest.mark.long
@@ -248,54 +323,19 @@ def test_killed_with_its_files_in_object_storage_it_goes_on(undisturbed, s3, sto
     assert sweep.winner.test_accuracy == undisturbed.winner.test_accuracy
 
 
-def test_a_lost_trial_process_is_replaced_and_a_stop_can_be_continued(undisturbed, tmp_path):
-    with driver(tmp_path, *FIFO) as running:
-        running.wait_for(lambda: epochs_done(tmp_path / "runs") >= 2)
-        random.Random(2).choice(running.trial_processes()).kill()
-        running.wait_for(lambda: bool(list(tmp_path.glob("runs/s/outcomes/*"))))
-        running.process.send_signal(2)
-        assert running.process.wait() == 130
-    last = (tmp_path / "log").read_text().splitlines()[-1]
-    assert "continue with: lenet sweep --name s" in last
-    before = swept(tmp_path / "runs")
-    assert before.winner is None
-    with driver(tmp_path, *FIFO) as running:
-        running.finish()
-    sweep = swept(tmp_path / "runs")
-    assert_same(sweep, undisturbed)
-    assert sum(t.outcome.restarts for t in (*before.trials, *sweep.trials)) >= 1
-
-
-def test_a_failed_trial_is_recorded_and_does_not_end_the_sweep(lenet, tmp_path, mnist):
-    space = tmp_path / "space.toml"
-    space.write_text("[learning_rate]\nvalues = [0.05, 100.0]\n")
-    fixed = ("--optimizer", "sgd", "--schedule", "constant", "--batch-size", 50)
-    run = lenet(
-        *("sweep", *QUICK, "--search", "grid", "--space", space, *fixed),
-        *("--max-epochs", 2, "--name", "s"),
-        cwd=tmp_path,
-    )
-    assert run.returncode == 0, run.stderr
-    good, bad = swept(tmp_path / "runs").trials
-    assert (good.outcome.state, bad.outcome.state) == (FINISHED, FAILED)
-    assert "the loss became" in bad.outcome.error
-    assert "trial 1 failed" in run.stderr and "lower --learning-rate" in run.stderr
-    assert swept(tmp_path / "runs").winner.trial == 0
-
-
 def test_the_time_budget_ends_the_search_but_not_the_choice(lenet, tmp_path, mnist):
     run = lenet(
-        *("sweep", *QUICK, "--trials", 50, "--max-epochs", 50, "--scheduler", "fifo"),
-        *("--time-budget", "12s", "--name", "s"),
+        *("sweep", *QUICK, "--trials", 50, "--max-epochs", 4, "--scheduler", "fifo"),
+        *("--finalists", 1, "--repeats", 1, "--time-budget", "5s", "--name", "s"),
         cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr
-    sweep = swept(tmp_path / "runs")
-    assert len(sweep.trials) < 50
-    assert {t.outcome.error for t in sweep.trials if t.outcome.state == STOPPED} == {
-        "the time was over"
-    }
-    assert sweep.winner is not None
+    *search, repeat = swept(tmp_path / "runs").trials
+    assert len(search) < 50
+    assert {t.outcome.error for t in search if t.outcome.state == STOPPED} == {"the time was over"}
+    assert (repeat.plan.kind, repeat.outcome.state) == (REPEAT, FINISHED)
+    assert len(repeat.outcome.history) == 4
+    assert swept(tmp_path / "runs").winner is not None
 
 
 @pytest.mark.long
@@ -309,23 +349,28 @@ def test_optuna_picks_the_trials_of_a_sweep(lenet, tmp_path, mnist):
     assert len(swept(tmp_path / "runs").trials) == 3
 
 
-def test_trials_of_several_workers_are_runs_of_ray_train(lenet, tmp_path, mnist):
-    """The same numbers as on one worker; a trial that diverges ends alone."""
-    space = tmp_path / "space.toml"
-    space.write_text("[learning_rate]\nvalues = [0.02, 100.0]\n")
-    fixed = ("--optimizer", "sgd", "--schedule", "constant", "--batch-size", 50, "--name", "s")
-    common = ("sweep", *QUICK, "--search", "grid", "--space", space, *fixed, "--max-epochs", 2)
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder, workers in ((one, ()), (two, ("--workers-per-trial", 2, "--cpus-per-trial", 2))):
-        folder.mkdir()
-        run = lenet(*common, *workers, cwd=folder)
-        assert run.returncode == 0, run.stderr
-    good, bad = swept(two / "runs").trials
-    assert (good.outcome.state, bad.outcome.state) == (FINISHED, FAILED)
-    expected = swept(one / "runs").trials[0].outcome.history
-    for mine, theirs in zip(good.outcome.history, expected, strict=True):
-        assert mine.val_loss == pytest.approx(theirs.val_loss, rel=1e-5)
-    assert result_of(two / "runs/s/trials/0000")["workers"] == 2
+def test_trials_of_several_workers_are_runs_of_ray_train(lenet, tmp_path, mnist, full):
+    """The same numbers as on one worker; in the long form also a trial that diverges, alone."""
+    rates = "[0.02, 100.0]" if full else "[0.02]"
+    (tmp_path / "space.toml").write_text(f"[learning_rate]\nvalues = {rates}\n")
+    sweep = lenet(
+        *("sweep", *QUICK, *SGD, "--search", "grid", "--space", "space.toml", "--name", "s"),
+        *("--max-epochs", 2, "--workers-per-trial", 2, "--cpus-per-trial", 2),
+        cwd=tmp_path,
+    )
+    assert sweep.returncode == 0, sweep.stderr
+    alone = lenet(
+        *("train", *ALONE, *SGD, "--learning-rate", 0.02, "--epochs", 2, "--name", "alone"),
+        cwd=tmp_path,
+    )
+    assert alone.returncode == 0, alone.stderr
+    good, *bad = swept(tmp_path / "runs").trials
+    assert good.outcome.state == FINISHED
+    assert [t.outcome.state for t in bad] == ([FAILED] if full else [])
+    table = pyarrow.parquet.read_table(tmp_path / "runs/alone/history.parquet")
+    for mine, theirs in zip(good.outcome.history, table.to_pylist(), strict=True):
+        assert mine.val_loss == pytest.approx(theirs["val_loss"], rel=1e-5)
+    assert result_of(tmp_path / "runs/s/trials/0000")["workers"] == 2
 
 
 BAD = {
@@ -359,21 +404,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, lenet, tmp_path, mnist):
     assert line.startswith(f"error: {arguments[-2]}") or why in line
     assert why in line
     assert not any(tmp_path.iterdir())
-
-
-def test_two_drivers_of_one_name_and_other_settings_are_refused(lenet, tmp_path, mnist):
-    with driver(tmp_path, *FIFO) as running:
-        running.wait_for(lambda: bool(list(tmp_path.glob("runs/s/plans/*"))))
-        second = lenet("sweep", *FIFO, cwd=tmp_path)
-        assert second.returncode == 2
-        assert f"process {running.process.pid} on " in second.stderr
-        running.kill()
-    other = lenet("sweep", *FIFO, "--scheduler", "asha", cwd=tmp_path)
-    assert other.returncode == 2
-    assert "--scheduler 'asha': sweep 's' was started with 'fifo'" in other.stderr
-    seed = lenet("sweep", *FIFO, "--seed", 9, cwd=tmp_path)
-    assert seed.returncode == 2
-    assert "--seed" in seed.stderr
 
 
 def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):

@@ -4,12 +4,14 @@ stopped."""
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,18 +60,32 @@ def stop_after(spans: int):
     return requested
 
 
-@pytest.mark.parametrize("model", ["lenet5", "ffnn"])
-def test_equal_seeds_give_equal_bits_and_others_do_not(model, tmp_path, mnist):
-    first, again = (train(tmp_path, name, model=model) for name in ("a", "b"))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, mnist) -> Callable[[str], Path]:
+    """The folder of a model's undisturbed run, which is trained when it is first asked for."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    @functools.cache
+    def run(model: str) -> Path:
+        train(folder, model, model=model)
+        return folder / model
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["lenet5", pytest.param("ffnn", marks=pytest.mark.long)])
+def test_equal_seeds_give_equal_bits_and_others_do_not(model, whole, tmp_path):
+    first, again = result_of(whole(model)), train(tmp_path, "again", model=model)
     assert first["weights_sha256"] == again["weights_sha256"]
     assert first["test_accuracy"] == again["test_accuracy"]
-    assert train(tmp_path, "c", model=model, seed=4)["weights_sha256"] != first["weights_sha256"]
+    other = train(tmp_path, "other", model=model, seed=4)
+    assert other["weights_sha256"] != first["weights_sha256"]
 
 
-@pytest.mark.parametrize("model", ["lenet5", "ffnn"])
-def test_interrupted_anywhere_a_run_ends_with_the_same_bits(model, tmp_path, mnist):
+@pytest.mark.parametrize("model", ["ffnn", pytest.param("lenet5", marks=pytest.mark.long)])
+def test_interrupted_anywhere_a_run_ends_with_the_same_bits(model, whole, tmp_path):
     """Stopped in the first epoch, at its end, in the second; each time it goes on."""
-    whole = train(tmp_path, "whole", model=model)
+    expected = result_of(whole(model))
     for spans in (0, 2, 4):
         name = f"stopped-{spans}"
         with pytest.raises(Interrupted) as stopped:
@@ -79,17 +95,17 @@ def test_interrupted_anywhere_a_run_ends_with_the_same_bits(model, tmp_path, mni
         assert not (tmp_path / name / "result.json").exists()
         resumed = train(tmp_path, name, model=model)
         for key in ("weights_sha256", "best_weights_sha256", "test_accuracy", "val_loss"):
-            assert resumed[key] == whole[key]
-        rows = [(tmp_path / n / "history.csv").read_text().split() for n in ("whole", name)]
+            assert resumed[key] == expected[key]
+        rows = [
+            (run / "history.csv").read_text().split() for run in (whole(model), tmp_path / name)
+        ]
         losses = [[line.split(",")[1:5] for line in lines] for lines in rows]
         assert losses[0] == losses[1], "the history must not depend on interruptions"
 
 
-def test_ctrl_c_and_kill_from_outside(tmp_path, mnist, lenet):
+def test_ctrl_c_and_kill_from_outside(finished_run, tmp_path, lenet):
     """The command as a user runs it: Ctrl-C is graceful, SIGKILL loses at most an interval."""
-    settings = ["--limit-train", "6000", "--epochs", "2", "--checkpoint-every", "20", "--name", "r"]
-    whole = lenet("train", *settings, "--storage", "whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    settings = [*SMOKE, "--checkpoint-every", "20", "--name", "r"]
     index = tmp_path / "runs/r/checkpoints/index.json"
     codes = []
     for number in (signal.SIGINT, signal.SIGKILL):
@@ -111,19 +127,18 @@ def test_ctrl_c_and_kill_from_outside(tmp_path, mnist, lenet):
     resumed = lenet("train", "--name", "r", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "continuing r at step" in resumed.stderr
-    ours, theirs = result_of(tmp_path / "runs/r"), result_of(tmp_path / "whole/r")
+    ours, theirs = result_of(tmp_path / "runs/r"), result_of(finished_run)
     assert ours["weights_sha256"] == theirs["weights_sha256"]
     assert ours["best_weights_sha256"] == theirs["best_weights_sha256"]
 
 
-def test_a_corrupt_newest_checkpoint_costs_steps_but_not_the_result(tmp_path, mnist, caplog):
-    whole = train(tmp_path, "whole")
+def test_a_corrupt_newest_checkpoint_costs_steps_but_not_the_result(whole, tmp_path, caplog):
     with pytest.raises(Interrupted):
         train(tmp_path, "r", checkpoint_every="7", stop_requested=stop_after(4))
     newest = sorted((tmp_path / "r/checkpoints").glob("step-*"))[-1]
     arrays = newest / "arrays.safetensors"
     arrays.write_bytes(arrays.read_bytes()[:-1] + b"\x55")
-    assert train(tmp_path, "r")["weights_sha256"] == whole["weights_sha256"]
+    assert train(tmp_path, "r")["weights_sha256"] == result_of(whole("lenet5"))["weights_sha256"]
     assert f"{newest.name}: arrays.safetensors has SHA-256" in caplog.text
 
 
@@ -303,13 +318,13 @@ def test_evaluate_refuses_weights_that_are_not_the_results(finished_run, lenet, 
     assert "SHA-256 differs" in done.stderr
 
 
-def test_overwrite_starts_anew(tmp_path, mnist):
-    train(tmp_path, "r")
-    (tmp_path / "r/figures/first_ten.png").write_bytes(b"old")
-    run = settle({**SETTINGS, "storage": str(tmp_path), "name": "r", "seed": 9}, overwrite=True)
+def test_overwrite_starts_anew(finished_run, tmp_path, mnist):
+    copy = Path(shutil.copytree(finished_run, tmp_path / "smoke"))
+    (copy / "figures/first_ten.png").write_bytes(b"old")
+    run = settle({**SETTINGS, "storage": str(tmp_path), "name": "smoke", "seed": 9}, overwrite=True)
     result = train_run(run)
-    assert result["seed"] == 9
-    assert (tmp_path / "r/figures/first_ten.png").read_bytes() != b"old"
+    assert (result["seed"], result["restarts"]) == (9, 0)
+    assert (copy / "figures/first_ten.png").read_bytes() != b"old"
 
 
 def test_fresh_names_never_meet(tmp_path):

@@ -1,16 +1,15 @@
 """Who decides what is done next in a sweep, and keeps what came of it.
 
 Ray Tune asks for one task after another, wherever a process is free: trials of the search first,
-then the finalists with other seeds, then the test set for the winner.
+then the finalists with other seeds, then the test set for the winner. Nothing here knows of Ray,
+whose import takes longer than to say what is wrong with a setting.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
-
-from ray.tune.search import Searcher
 
 from cluster.storage import Storage
 from job.config import TrainConfig, command_of, resolve
@@ -32,7 +31,32 @@ from tuning.records import (
     write_winner,
 )
 from tuning.search import Search
-from tuning.trial import EVALUATE, RECALL, TRAIN, Task
+
+TRAIN, RECALL, EVALUATE = "train", "recall", "evaluate"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What Ray Tune takes for a trial.
+
+    Attributes:
+        kind: `train` a run; `recall` to the scheduler how one went before this command began; or
+            `evaluate` a run on the test set.
+        is_search: The scheduler may stop it.
+        number: The trial's number.
+        run: Settings of its run.
+        outcome: What is known of it.
+        dataset: What it is trained on, as `Dataset.to_dict` gives it.
+        threads: Threads for computing.
+    """
+
+    kind: str
+    is_search: bool
+    number: int
+    run: dict[str, Any]
+    outcome: dict[str, Any]
+    dataset: dict[str, Any]
+    threads: int
 
 
 class Conductor:
@@ -237,35 +261,3 @@ class Conductor:
             dataset=self._sweep.dataset,
             threads=self._threads,
         )
-
-
-class Asked(Searcher):
-    """The conductor, as Ray Tune asks it."""
-
-    def __init__(self, conductor: Conductor, is_stopped: Callable[[], bool]) -> None:
-        super().__init__(metric="merit", mode="max")
-        self._conductor, self._is_stopped = conductor, is_stopped
-
-    def suggest(self, trial_id: str) -> Mapping[str, Any] | str | None:
-        if self._is_stopped():
-            return Searcher.FINISHED
-        try:
-            task = self._conductor.next_task()
-        except StopIteration:
-            return Searcher.FINISHED
-        return None if task is None else {"task": dataclasses.asdict(task)}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """What came of it is kept by `Recorder`, which knows of errors too."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """The sweep's own files say how it goes on."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a sweep goes on from its own files")
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Ray Tune pickles what it was given, for a way to resume that is not used.
-        return {}

@@ -205,6 +205,10 @@ def run_sweep(
         JobError: No trial could be trained.
     """
     os.environ.update(TUNE_SETTINGS)
+    # Asked again, with certainty, by its lock; this spares a start of Ray in vain.
+    holder = None if opened.folder.is_remote else opened.folder.holder()
+    if holder is not None:
+        raise _taken(opened, holder)
     with (
         connected(opened.address, verbose=verbose),
         # One trial has to fit; what the others need, Ray Tune asks the autoscaler for.
@@ -249,9 +253,11 @@ def _held(opened: Opened) -> Iterator[Storage]:
                 raise InputError("--name", opened.sweep.name, "has just been finished elsewhere")
             yield opened.folder
     except Held as holder:
-        raise InputError(
-            "--name", opened.sweep.name, f"{holder} runs this sweep; take another name"
-        ) from holder
+        raise _taken(opened, holder) from holder
+
+
+def _taken(opened: Opened, holder: object) -> InputError:
+    return InputError("--name", opened.sweep.name, f"{holder} runs this sweep; take another name")
 
 
 def _fitted(config: SweepConfig, here: Room) -> tuple[SweepConfig, int]:

@@ -14,36 +14,11 @@ from job.datasets import Dataset
 from job.errors import JobError
 from job.runs import open_run, settle
 from job.state import EpochRow, rows_of
+from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
 from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome, best_row
 from tuning.warm import Epoch, Warm
 
-TRAIN, RECALL, EVALUATE = "train", "recall", "evaluate"
-
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
-    """What Ray Tune takes for a trial.
-
-    Attributes:
-        kind: `train` a run; `recall` to the scheduler how one went before this command began; or
-            `evaluate` a run on the test set.
-        is_search: The scheduler may stop it.
-        number: The trial's number.
-        run: Settings of its run.
-        outcome: What is known of it.
-        dataset: What it is trained on, as `Dataset.to_dict` gives it.
-        threads: Threads for computing.
-    """
-
-    kind: str
-    is_search: bool
-    number: int
-    run: dict[str, Any]
-    outcome: dict[str, Any]
-    dataset: dict[str, Any]
-    threads: int
 
 
 def report_of(

@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from job.errors import JobError
 from job.state import rows_of
-from tuning.conductor import Asked, Conductor
+from tuning.conductor import EVALUATE, TRAIN, Conductor
 from tuning.config import SweepConfig
 from tuning.records import FAILED, STOPPED, UNFINISHED, Outcome
 from tuning.table import Board
-from tuning.trial import EVALUATE, TRAIN, TrialProcess, outcome_of
+from tuning.trial import TrialProcess, outcome_of
 
 # Of the trials that reach an epoch of 1, 3, 9, ... the better third goes on (Li et al., "A system
 # for massively parallel hyperparameter tuning", MLSys 2020).
 FIRST_RUNG_EPOCHS = 1
 REDUCTION_FACTOR = 3
+
+
+class Asked(Searcher):
+    """The conductor, as Ray Tune asks it."""
+
+    def __init__(self, conductor: Conductor, is_stopped: Callable[[], bool]) -> None:
+        super().__init__(metric="merit", mode="max")
+        self._conductor, self._is_stopped = conductor, is_stopped
+
+    def suggest(self, trial_id: str) -> Mapping[str, Any] | str | None:
+        if self._is_stopped():
+            return Searcher.FINISHED
+        try:
+            task = self._conductor.next_task()
+        except StopIteration:
+            return Searcher.FINISHED
+        return None if task is None else {"task": dataclasses.asdict(task)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """What came of it is kept by `Recorder`, which knows of errors too."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The sweep's own files say how it goes on."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep goes on from its own files")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray Tune pickles what it was given, for a way to resume that is not used.
+        return {}
 
 
 class SearchScheduler(ASHAScheduler):
