@@ -73,6 +73,20 @@ def lenet() -> Lenet:
 
 
 @pytest.fixture(scope="session")
+def keep(request) -> Callable[[str, dict[str, float]], None]:
+    """Keeps figures under a name in the file of --e2e-out."""
+    out: Path | None = request.config.getoption("--e2e-out")
+
+    def write(name: str, figures: dict[str, float]) -> None:
+        if out:
+            kept = json.loads(out.read_text()) if out.exists() else {}
+            kept[name] = {key: round(value, 1) for key, value in figures.items()}
+            out.write_text(json.dumps(kept, indent=1) + "\n")
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def store(tmp_path_factory) -> Iterator[ObjectStore]:
     """A real S3 server for the whole session; tests that kill one start their own."""
     with ObjectStore(tmp_path_factory.mktemp("s3")) as running:

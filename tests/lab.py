@@ -14,13 +14,15 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 # Set by tests/e2e.py where this process is alone in its namespaces.
 INSIDE = "LENET_LAB"
-NETWORK = "10.77.0"
+# That of a default VPC, so that instances of a cloud fit in.
+NETWORK = "172.31"
 # Where this process is found, and the servers that it starts for the hosts.
-HERE = f"{NETWORK}.254"
+HERE = f"{NETWORK}.255.254"
 BRIDGE = "lab"
 USER, USER_ID = "lenet", 1500
 SSH_PORT = 22
@@ -28,7 +30,8 @@ START_SECONDS = 20.0
 POLL_SECONDS = 0.05
 # Of a host's own; the rest of the file system is the machine's.
 OWN_FOLDERS = ("home", "root", "tmp")
-ACCOUNTS = {
+OWN_FILES = {
+    "hosts": "127.0.0.1 localhost\n{address} {name}\n",
     # `*`: no password, but not locked either, which sshd would refuse.
     "shadow": "root:*:1::::::\nsshd:*:1::::::\n{user}:*:1::::::\n",
     "passwd": "root:x:0:0::/root:/bin/bash\nsshd:x:102:65534::/run/sshd:/usr/sbin/nologin\n"
@@ -65,22 +68,25 @@ class Host:
 
     def __init__(self, name: str, address: str, folder: Path, binds: tuple[Bind, ...] = ()) -> None:
         self.name, self.address, self.folder, self.binds = name, address, folder, binds
-        self.link = f"lab-{name}"
+        self.link = "-".join(["lab", *address.split(".")[2:]])
         self.process: subprocess.Popen | None = None
         self.pid = 0
+
+    @property
+    def is_on(self) -> bool:
+        return self.process is not None
 
     def path(self, inside: str | Path) -> Path:
         """Where this machine finds a file of the host's own folders."""
         return self.folder / str(inside).lstrip("/")
 
-    def start(self, key: str, names: str) -> None:
-        """Boots it; the network is laid by the lab.
+    def start(self, key: str) -> None:
+        """Boots it as far as it needs no network.
 
         Args:
             key: The public key that its accounts accept.
-            names: The content of its `/etc/hosts`.
         """
-        self._make_folders(key, names)
+        self._make_folders(key)
         with (self.folder / "sshd.log").open("a") as log:
             self.process = subprocess.Popen(
                 [
@@ -102,7 +108,7 @@ class Host:
         """Plugs its cable in, and lets it go on to sshd. Raises RuntimeError where that fails."""
         ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.pid)
         ip("link", "set", self.link, "master", BRIDGE, "up")
-        self.run("ip", "address", "add", f"{self.address}/24", "dev", "eth0")
+        self.run("ip", "address", "add", f"{self.address}/16", "dev", "eth0")
         self.run("ip", "link", "set", "eth0", "up")
         # Nothing answers there, but Ray finds out by it which address is its own.
         self.run("ip", "route", "add", "default", "via", HERE)
@@ -120,6 +126,7 @@ class Host:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            self.process = None
             subprocess.run(["ip", "link", "delete", self.link], capture_output=True)
 
     def command(self, *words: object, user: str = "root", **env: str) -> list[str]:
@@ -150,13 +157,14 @@ class Host:
             )
         return done.stdout
 
-    def _make_folders(self, key: str, names: str) -> None:
+    def _make_folders(self, key: str) -> None:
         for name in OWN_FOLDERS:
             (self.folder / name).mkdir(parents=True)
             (self.folder / name).chmod(0o1777 if name == "tmp" else 0o755)
         (self.folder / "etc").mkdir()
-        for name, content in {**ACCOUNTS, "hosts": names}.items():
-            (self.folder / "etc" / name).write_text(content.format(user=USER, id=USER_ID))
+        names = {"name": self.name, "address": self.address, "user": USER, "id": USER_ID}
+        for name, content in OWN_FILES.items():
+            (self.folder / "etc" / name).write_text(content.format(**names))
         for home, owner in ((self.path("/root"), 0), (self.path(f"/home/{USER}"), USER_ID)):
             shutil.copytree("/etc/skel", home, dirs_exist_ok=True)
             (home / ".ssh").mkdir(mode=0o700)
@@ -177,7 +185,7 @@ class Host:
             target.mkdir(parents=True)
             commands.append(["mount", "--bind", bind.source, target])
             commands.append(["mount", "-o", "remount,bind,ro", target])
-        for name in (*ACCOUNTS, "hosts"):
+        for name in OWN_FILES:
             commands.append(["mount", "--bind", self.path(f"etc/{name}"), f"/etc/{name}"])
         # This folder may be below one of them, most likely the last.
         for name in OWN_FOLDERS:
@@ -205,22 +213,18 @@ class Lab:
         self.folder = folder
         self.key = folder / "key"
         self.hosts = {
-            name: Host(name, f"{NETWORK}.{number}", folder / name, binds)
+            name: Host(name, f"{NETWORK}.255.{number}", folder / name, binds)
             for number, (name, binds) in enumerate(hosts.items(), 1)
         }
 
     def __enter__(self) -> Lab:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
-        public = self.key.with_suffix(".pub").read_text()
-        names = "127.0.0.1 localhost\n" + "".join(
-            f"{host.address} {host.name}\n" for host in self.hosts.values()
-        )
         try:
             ip("link", "add", BRIDGE, "type", "bridge")
-            ip("address", "add", f"{HERE}/24", "dev", BRIDGE)
+            ip("address", "add", f"{HERE}/16", "dev", BRIDGE)
             ip("link", "set", BRIDGE, "up")
             for host in self.hosts.values():
-                host.start(public, names)
+                host.start(self.key.with_suffix(".pub").read_text())
                 host.connect()
         except BaseException:
             self.__exit__()
@@ -234,6 +238,22 @@ class Lab:
 
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
+
+    def add(
+        self,
+        name: str,
+        address: str,
+        binds: tuple[Bind, ...],
+        key: str,
+        prepare: Callable[[Host], None],
+    ) -> Host:
+        """Another host, whose folders are prepared before it is on the network."""
+        host = Host(name, address, self.folder / name, binds)
+        self.hosts[name] = host
+        host.start(key)
+        prepare(host)
+        host.connect()
+        return host
 
     def cut(self, name: str) -> None:
         """Pulls a host's cable out: what is sent to it is lost, without a word."""

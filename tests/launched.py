@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from conftest import command
 from e2e import ROOT, VENV, WORK
-from lab import OWN_FOLDERS, USER, USER_ID, Bind, Host, Lab
-from nodes import training_workers
+from lab import HERE, OWN_FOLDERS, USER, Bind, Host, Lab
+from nodes import alive, training_workers
 from object_store import ObjectStore
 
 from cluster.storage import open_storage
@@ -23,6 +26,24 @@ LAPTOP = "laptop"
 PROJECT = "/root/lenet"
 NODE_BINDS = (Bind(WORK / VENV, Path("/") / VENV),)
 NODE_BIN = f"/{VENV}/bin"
+WORKERS = 2
+SETTINGS = (
+    *("--workers", WORKERS, "--limit-train", 12_000, "--batch-size", 100, "--epochs", 3),
+    *("--learning-rate", 0.05, "--checkpoint-every", 20),
+)
+# Begins with a line too, when it knows how many there are.
+WATCH = """
+import time
+from ray._raylet import GcsClient
+client = GcsClient(address="127.0.0.1:6379")
+def count():
+    return sum(node.state == 0 for node in client.get_all_node_info().values())
+before = count()
+print(before, flush=True)
+while count() >= before:
+    time.sleep(0.1)
+print("less", flush=True)
+"""
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 180.0
 
@@ -56,8 +77,8 @@ class Launched:
     """A cluster, from the first command to the last.
 
     Args:
-        lab: Has a laptop, which gets the project, and the nodes.
-        store: Where the runs are; the nodes' accounts get its credentials.
+        lab: Has a laptop, which gets the project and the credentials.
+        store: Where the runs are.
         file: The cluster file, from the project's folder.
         edits: What the user changes in it.
         env: More of the laptop's environment.
@@ -68,9 +89,7 @@ class Launched:
     ) -> None:
         self.lab, self.store, self.file = lab, store, file
         self.laptop = lab[LAPTOP]
-        self.nodes = [host for host in lab.hosts.values() if host is not self.laptop]
         self.env = {"PATH": f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin", **env}
-        # Of each command that the user typed, by its verb.
         self.seconds: dict[str, float] = {}
         self.project = self.laptop.path(PROJECT)
         self._check_out()
@@ -86,13 +105,13 @@ class Launched:
         """Runs a line in a shell on the laptop, in the project's folder; returns its output."""
         return self.laptop.run("bash", "-c", f"cd {PROJECT} && {line}", **self.env)
 
-    def ray(self, verb: str, *words: object) -> str:
-        """`ray VERB FILE WORDS` on the laptop; returns its output, and keeps it and the time.
-        Raises AssertionError, with the output, where it fails."""
+    def ray(self, verb: str, *words: object, keep: str | None = None) -> str:
+        """`ray VERB FILE WORDS` on the laptop; returns its output, and keeps the time it took, by
+        the verb or a name. Raises AssertionError, with the output, where it fails."""
         began = time.monotonic()
         process = self.start(verb, *words)
         code = process.wait()
-        self.seconds[verb] = time.monotonic() - began
+        self.seconds[keep or verb] = time.monotonic() - began
         assert code == 0, f"ray {verb} ended with {code}:\n{self.output(verb)}"
         return self.output(verb)
 
@@ -113,10 +132,11 @@ class Launched:
         """`lenet WORDS` on the laptop."""
         return self.shell(shlex.join(["python", "-m", "tuning.cli", *map(str, words)]))
 
-    def on_node(self, host: Host, *words: object, **env: str) -> str:
-        """Runs a command of the nodes' environment on one of them, as their user."""
-        path = f"{NODE_BIN}:/usr/bin:/bin"
-        return host.run(*words, user=USER, **{"PATH": path, **env})
+    @property
+    def head(self) -> Host:
+        address = self.shell(f"ray get-head-ip {self.file}").split()[-1]
+        (found,) = (host for host in self.nodes if host.address == address)
+        return found
 
     def read(self, run: str, name: str) -> Any:
         """A document of a run in the store; None where it is not there."""
@@ -125,6 +145,23 @@ class Launched:
         except FileNotFoundError:
             return None
         return json.loads(content)
+
+    def watch(self) -> subprocess.Popen:
+        """A process that prints a line when Ray counts a node less than now."""
+        words = (f"{NODE_BIN}/python", "-c", WATCH)
+        process = subprocess.Popen(
+            self.head.command(*words, user=USER, RAY_AUTH_MODE="token"),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        process.stdout.readline()
+        return process
+
+    @property
+    def nodes(self) -> list[Host]:
+        """The hosts that run."""
+        hosts = list(self.lab.hosts.values())
+        return [host for host in hosts if host.is_on and host is not self.laptop]
 
     @property
     def place(self) -> str:
@@ -153,22 +190,99 @@ class Launched:
         ssh_key = self.laptop.path("/root/.ssh/lenet")
         ssh_key.write_bytes(self.lab.key.read_bytes())
         ssh_key.chmod(0o600)
-        env = self.store.env()
-        text = "[default]\n" + "".join(
-            f"{name.lower()} = {env[name]}\n"
-            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        )
-        for host in self.nodes:
-            _write_secret(host.path(f"/home/{USER}/.aws/credentials"), text, USER_ID)
-        _write_secret(self.laptop.path("/root/.aws/credentials"), text, 0)
-        for name in ("AWS_ENDPOINT_URL_S3", "AWS_REGION"):
-            self.env[name] = env[name]
+        give_credentials(self.laptop, "/root", self.store)
+        self.env["AWS_ENDPOINT_URL_S3"] = self.store.endpoint
         self.shell("(umask 077; ray get-auth-token --generate > /dev/null)")
 
 
-def _write_secret(path: Path, text: str, owner: int) -> None:
+@contextlib.contextmanager
+def data_store(folder: Path) -> Iterator[ObjectStore]:
+    """An S3 server on the lab's network, where MNIST is, and which this process finds too."""
+    with ObjectStore(folder, HERE) as store, mock.patch.dict(os.environ, store.env()):
+        subprocess.run(command("data", "stage", f"s3://{store.bucket}/data", "mnist"), check=True)
+        yield store
+
+
+def give_credentials(host: Host, home: str, store: ObjectStore) -> None:
+    """Puts a store's credentials where any S3 client of a home folder's owner finds them."""
+    env = store.env()
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    path = host.path(f"{home}/.aws/credentials")
     path.parent.mkdir()
     path.touch(mode=0o600)
-    path.write_text(text)
+    path.write_text("[default]\n" + "".join(f"{name.lower()} = {env[name]}\n" for name in names))
+    owner = path.parents[1].stat()
     for made in (path.parent, path):
-        os.chown(made, owner, owner)
+        os.chown(made, owner.st_uid, owner.st_gid)
+
+
+def training(cluster: Launched, name: str, *more: object) -> list[object]:
+    """What follows `ray submit FILE`; by default a run of some fifteen seconds."""
+    return [
+        *("job/train.py", "--", "--name", name, "--storage", cluster.place),
+        *("--data", f"s3://{cluster.store.bucket}/data/mnist", *(more or SETTINGS)),
+    ]
+
+
+def check_first_run(cluster: Launched) -> None:
+    """A run submitted to a new cluster, as the documents have it, ends in the store."""
+    cluster.ray("submit", *training(cluster, "first"))
+    (run,) = json.loads(cluster.lenet("runs", "--storage", cluster.place, "--json"))
+    assert (run["name"], run["state"]) == ("first", "finished")
+    result = cluster.read("first", "result.json")
+    assert result["workers"] == WORKERS
+    assert result["restarts"] == result["lost_steps"] == 0
+    assert result["test_accuracy"] > 0.9
+    cluster.ray("exec", "lenet runs --storage $LENET_STORAGE")
+    assert "first" in cluster.output("exec")
+
+
+class Loss:
+    """What becomes of a run that loses a host with one of its workers.
+
+    Attributes:
+        victim: The host.
+        figures: Seconds from the loss until the other worker's attempt had ended (`noticed`), Ray
+            counted the node as dead (`dead`), new steps were trained (`again`), and the run was at
+            its end (`end`); and the steps that were trained twice (`lost_steps`).
+    """
+
+    def __init__(self, victim: str) -> None:
+        self.victim = victim
+        self.figures: dict[str, float] = {}
+
+
+@contextlib.contextmanager
+def losing(cluster: Launched, name: str) -> Iterator[Loss]:
+    """Trains a run like the first; in the middle of it the block takes a host away. Afterwards the
+    run has to end with the first one's weights."""
+    driver = cluster.start("submit", *training(cluster, name))
+
+    def reached(step: int, restarts: int) -> Callable[[], bool]:
+        def is_so() -> bool:
+            assert driver.poll() is None, cluster.output("submit")
+            notes = cluster.read(name, "reached.json")
+            return bool(notes) and notes["step"] >= step and notes["restarts"] >= restarts
+
+        return is_so
+
+    wait_until(reached(60, 0), "training")
+    head, workers = cluster.head.name, cluster.training()
+    loss = Loss(next(host for host in workers if host != head))
+    others = [p for host, found in workers.items() if host != loss.victim for p in found]
+    watch = cluster.watch()
+    began = time.monotonic()
+    yield loss
+    wait_until(lambda: not any(map(alive, others)), "the end of the other workers")
+    loss.figures["noticed"] = time.monotonic() - began
+    watch.stdout.readline()
+    loss.figures["dead"] = time.monotonic() - began
+    wait_until(reached(0, 1), "another attempt")
+    wait_until(reached(cluster.read(name, "reached.json")["step"] + 1, 1), "new steps")
+    loss.figures["again"] = time.monotonic() - began
+    assert driver.wait() == 0, cluster.output("submit")
+    loss.figures["end"] = time.monotonic() - began
+    result = cluster.read(name, "result.json")
+    loss.figures["lost_steps"] = result["lost_steps"]
+    assert result["restarts"] == 1
+    assert result["weights_sha256"] == cluster.read("first", "result.json")["weights_sha256"]
