@@ -31,18 +31,19 @@ SETTINGS = (
     *("--workers", WORKERS, "--limit-train", 12_000, "--batch-size", 100, "--epochs", 3),
     *("--learning-rate", 0.05, "--checkpoint-every", 20),
 )
-# Begins with a line too, when it knows how many there are.
+# Waits for all nodes, says so, and then when one of them counts as dead.
 WATCH = """
-import time
+import sys, time
 from ray._raylet import GcsClient
 client = GcsClient(address="127.0.0.1:6379")
 def count():
     return sum(node.state == 0 for node in client.get_all_node_info().values())
-before = count()
-print(before, flush=True)
-while count() >= before:
+while count() < int(sys.argv[1]):
     time.sleep(0.1)
-print("less", flush=True)
+print("all", flush=True)
+while count() == int(sys.argv[1]):
+    time.sleep(0.1)
+print(time.time(), flush=True)
 """
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 180.0
@@ -147,8 +148,8 @@ class Launched:
         return json.loads(content)
 
     def watch(self) -> subprocess.Popen:
-        """A process that prints a line when Ray counts a node less than now."""
-        words = (f"{NODE_BIN}/python", "-c", WATCH)
+        """A process that prints the time when Ray counts a node less than now."""
+        words = (f"{NODE_BIN}/python", "-c", WATCH, len(self.nodes))
         process = subprocess.Popen(
             self.head.command(*words, user=USER, RAY_AUTH_MODE="token"),
             stdout=subprocess.PIPE,
@@ -168,6 +169,11 @@ class Launched:
         """Where the runs are."""
         return f"s3://{self.store.bucket}/runs"
 
+    @property
+    def data(self) -> str:
+        """Where MNIST is."""
+        return f"s3://{self.store.bucket}/data/mnist"
+
     def training(self) -> dict[str, list[Any]]:
         """The processes in which workers of a run are, by host."""
         found = {host.name: training_workers(host.pid) for host in self.nodes}
@@ -178,7 +184,12 @@ class Launched:
 
     def _check_out(self) -> None:
         listed = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+            # Root is not always the owner.
+            ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         for name in filter(None, listed.stdout.split("\0")):
             target = self.project / name
@@ -216,11 +227,11 @@ def give_credentials(host: Host, home: str, store: ObjectStore) -> None:
         os.chown(made, owner.st_uid, owner.st_gid)
 
 
-def training(cluster: Launched, name: str, *more: object) -> list[object]:
+def training(cluster: Launched, name: str, *settings: object) -> list[object]:
     """What follows `ray submit FILE`; by default a run of some fifteen seconds."""
     return [
         *("job/train.py", "--", "--name", name, "--storage", cluster.place),
-        *("--data", f"s3://{cluster.store.bucket}/data/mnist", *(more or SETTINGS)),
+        *("--data", cluster.data, *(settings or SETTINGS)),
     ]
 
 
@@ -243,8 +254,8 @@ class Loss:
     Attributes:
         victim: The host.
         figures: Seconds from the loss until the other worker's attempt had ended (`noticed`), Ray
-            counted the node as dead (`dead`), new steps were trained (`again`), and the run was at
-            its end (`end`); and the steps that were trained twice (`lost_steps`).
+            counted the node as dead (`dead`), two workers had taken the run up from its checkpoint
+            (`again`), and it was at its end (`end`).
     """
 
     def __init__(self, victim: str) -> None:
@@ -256,33 +267,32 @@ class Loss:
 def losing(cluster: Launched, name: str) -> Iterator[Loss]:
     """Trains a run like the first; in the middle of it the block takes a host away. Afterwards the
     run has to end with the first one's weights."""
+    head, watch = cluster.head.name, cluster.watch()
     driver = cluster.start("submit", *training(cluster, name))
 
-    def reached(step: int, restarts: int) -> Callable[[], bool]:
+    def underway(condition: Callable[[], bool]) -> Callable[[], bool]:
         def is_so() -> bool:
             assert driver.poll() is None, cluster.output("submit")
-            notes = cluster.read(name, "reached.json")
-            return bool(notes) and notes["step"] >= step and notes["restarts"] >= restarts
+            return condition()
 
         return is_so
 
-    wait_until(reached(60, 0), "training")
-    head, workers = cluster.head.name, cluster.training()
+    # Before that, functions are traced, and workers have minutes to give a sign of life.
+    wait_until(underway(lambda: "epoch 1/3  loss" in cluster.output("submit")), "an epoch")
+    workers = cluster.training()
     loss = Loss(next(host for host in workers if host != head))
     others = [p for host, found in workers.items() if host != loss.victim for p in found]
-    watch = cluster.watch()
-    began = time.monotonic()
+    assert others, "both workers are on one host"
+    began = time.time()
     yield loss
     wait_until(lambda: not any(map(alive, others)), "the end of the other workers")
-    loss.figures["noticed"] = time.monotonic() - began
-    watch.stdout.readline()
-    loss.figures["dead"] = time.monotonic() - began
-    wait_until(reached(0, 1), "another attempt")
-    wait_until(reached(cluster.read(name, "reached.json")["step"] + 1, 1), "new steps")
-    loss.figures["again"] = time.monotonic() - began
+    loss.figures["noticed"] = time.time() - began
+    loss.figures["dead"] = float(watch.stdout.readline()) - began
+    attempt = underway(lambda: (cluster.read(name, "reached.json") or {}).get("restarts") == 1)
+    wait_until(attempt, "another attempt")
+    loss.figures["again"] = time.time() - began
     assert driver.wait() == 0, cluster.output("submit")
-    loss.figures["end"] = time.monotonic() - began
+    loss.figures["end"] = time.time() - began
     result = cluster.read(name, "result.json")
-    loss.figures["lost_steps"] = result["lost_steps"]
     assert result["restarts"] == 1
     assert result["weights_sha256"] == cluster.read("first", "result.json")["weights_sha256"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from launched import (
     LAPTOP,
     NODE_BIN,
     NODE_BINDS,
+    SETTINGS,
     Launched,
     check_first_run,
     data_store,
@@ -72,6 +74,27 @@ def test_a_run_is_submitted_from_the_laptop_and_its_results_are_read_there(onpre
     check_first_run(onprem)
 
 
+def test_a_run_in_the_background_is_stopped_with_a_checkpoint_and_goes_on(onprem):
+    train = ["lenet", "train", "--name", "big", "--data", onprem.data, *SETTINGS]
+    line = f"{shlex.join(map(str, train))} --storage $LENET_STORAGE"
+    onprem.ray("exec", f"ray job submit --no-wait --submission-id big -- {line}", keep="background")
+    wait_until(lambda: (onprem.read("big", "reached.json") or {"step": 0})["step"] > 40, "training")
+    onprem.ray("exec", "ray job stop big", keep="stop")
+    log = onprem.ray("exec", "ray job logs big", keep="logs")
+    assert re.search(r"stopped at step \d+ with a checkpoint in s3://", log)
+    onprem.ray("exec", f"ray job submit --submission-id big-2 -- {line}", keep="continue")
+    result = onprem.read("big", "result.json")
+    assert (result["restarts"], result["lost_steps"]) == (1, 0)
+    assert result["weights_sha256"] == onprem.read("first", "result.json")["weights_sha256"]
+
+
+def test_a_sweep_is_submitted_like_a_run(onprem):
+    small = ("--model", "ffnn", "--limit-train", 1200, "--trials", 2, "--max-epochs", 1)
+    place = ("--storage", onprem.place, "--data", onprem.data)
+    onprem.ray("submit", "tuning/sweep.py", "--", "--name", "search", *place, *small, keep="sweep")
+    assert onprem.read("search", "winner.json")
+
+
 # What each door's client does where it is let in, and from which host: the dashboard listens on the
 # head's loopback only. Each prints SERVED.
 HEAD = f"{NETWORK}.255.1"
@@ -112,6 +135,11 @@ DOORS = {
         LAPTOP,
         HTTP % (f"http://{HEAD}:52365/api/job_agent/jobs/", b'{"entrypoint": "true"}', "POST"),
     ),
+    # Installs what it is told to.
+    "runtime environment agent": (
+        LAPTOP,
+        HTTP % (f"http://{HEAD}:RANDOM/get_runtime_envs_info", b"", "POST"),
+    ),
 }
 
 
@@ -126,6 +154,8 @@ def test_who_has_the_token_is_served_and_nobody_else(onprem, door, token):
     env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/root/token"}
     if token == "none":
         env = {"RAY_AUTH_MODE": "disabled"}
+    (random,) = (port for port, owner in listeners(onprem).items() if owner == "ray::RuntimeEnv")
+    client = client.replace("RANDOM", str(random))
     command = onprem.lab[where].command(f"{NODE_BIN}/python", "-c", client, **env)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     is_served = done.returncode == 0 and done.stdout.startswith("SERVED")
@@ -140,12 +170,21 @@ def test_another_host_finds_only_the_ports_that_the_documents_list(onprem):
     assert 8265 not in fixed
     unknown = [p for p in found if p not in fixed and not any(p in r for r in ranges)]
     # The table's rows of random ports, by the names that Ray gives to its processes.
-    owners = dict(re.findall(r":(\d+) .*?\(\(\"([^\"]+)", head.run("ss", "-Htlnp")))
-    assert {owners.get(str(port), port) for port in unknown} <= {"raylet", *AGENTS}
+    owners = listeners(onprem)
+    assert {owners.get(port) for port in unknown} <= {
+        "raylet",
+        "ray::DashboardA",
+        "ray::RuntimeEnv",
+    }
     assert {22, 6379} <= set(found), "the scan saw nothing"
 
 
-AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
+def listeners(cluster: Launched) -> dict[int, str]:
+    """The ports of the head on which something listens, with the name of the process."""
+    listing = cluster.lab["head"].run("ss", "-Htlnp")
+    return {int(p): owner for p, owner in re.findall(r":(\d+) .*?\(\(\"([^\"]+)", listing)}
+
+
 SCAN = """
 import errno, json, selectors, socket, sys
 selector, ports, found = selectors.DefaultSelector(), iter(range(1, 65536)), []
