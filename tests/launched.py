@@ -201,7 +201,7 @@ class Launched:
         ssh_key = self.laptop.path("/root/.ssh/lenet")
         ssh_key.write_bytes(self.lab.key.read_bytes())
         ssh_key.chmod(0o600)
-        give_credentials(self.laptop, "/root", self.store)
+        give_credentials(self.laptop, "/root", self.store, reader=True)
         self.env["AWS_ENDPOINT_URL_S3"] = self.store.endpoint
         self.shell("(umask 077; ray get-auth-token --generate > /dev/null)")
 
@@ -214,9 +214,16 @@ def data_store(folder: Path) -> Iterator[ObjectStore]:
         yield store
 
 
-def give_credentials(host: Host, home: str, store: ObjectStore) -> None:
-    """Puts a store's credentials where any S3 client of a home folder's owner finds them."""
-    env = store.env()
+def give_credentials(host: Host, home: str, store: ObjectStore, reader: bool = False) -> None:
+    """Puts a store's credentials where any client of a home folder's owner finds them.
+
+    Args:
+        host: Where.
+        home: The home folder.
+        store: The store.
+        reader: Those of the one who may only read.
+    """
+    env = store.env(reader=reader)
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     path = host.path(f"{home}/.aws/credentials")
     path.parent.mkdir()

@@ -3,7 +3,10 @@ for as long as it is not terminated."""
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import boto3
 from e2e import ROOT
@@ -19,10 +23,10 @@ from object_store import ObjectStore
 
 REGION = "us-west-2"
 PORT = 5000
+POLICIES = ROOT / "cluster" / "iam"
 POLL_SECONDS = 0.2
 START_SECONDS = 60.0
 ALIVE = ("pending", "running")
-IAM = ROOT / "cluster" / "iam"
 
 
 class MockCloud:
@@ -74,6 +78,11 @@ class MockCloud:
                 [Path(sys.prefix) / "bin" / "moto_server", "--host", HERE, "--port", str(PORT)],
                 stdout=log,
                 stderr=log,
+                env={
+                    **os.environ,
+                    "MOTO_ENABLE_RECORDING": "1",
+                    "MOTO_RECORDER_FILEPATH": str(self.folder / "requests"),
+                },
             )
         deadline = time.monotonic() + START_SECONDS
         while not answers(HERE, PORT):
@@ -94,6 +103,17 @@ class MockCloud:
         if self._failure:
             raise self._failure
         return [i for i, known in self.instances().items() if known["State"]["Name"] in ALIVE]
+
+    def calls(self, key: str) -> set[str]:
+        """The API calls, as policies name them, of who came with an access key."""
+        found = set()
+        for line in (self.folder / "requests").read_text().splitlines():
+            request = json.loads(line)
+            who = re.search(r"Credential=([^/]+)/.*?/([^/]+)/aws4", str(request["headers"]))
+            if who and who[1] == key:
+                action = parse_qs(base64.b64decode(request["body"]).decode())["Action"][0]
+                found.add(f"{who[2]}:{action}")
+        return found
 
     def reclaim(self, instance: str) -> None:
         """Takes a spot instance away; its time for last words has passed."""
@@ -126,12 +146,12 @@ class MockCloud:
     def _administer(self) -> str:
         """What has to be made once per account; returns the security group."""
         iam = self._client("iam")
-        trust = (IAM / "trust-policy.json").read_text()
+        trust = (POLICIES / "trust-policy.json").read_text()
         policies = {"runs": "worker-policy", "workers": "head-policy"}
         for role, names in {"lenet-head": ("runs", "workers"), "lenet-worker": ("runs",)}.items():
             iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
             for name in names:
-                document = json.loads((IAM / f"{policies[name]}.json").read_text())
+                document = json.loads((POLICIES / f"{policies[name]}.json").read_text())
                 iam.put_role_policy(
                     RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document)
                 )
@@ -152,3 +172,9 @@ class MockCloud:
             aws_access_key_id="nobody",
             aws_secret_access_key="nothing",
         )
+
+
+def allowed(policy: str) -> set[str]:
+    """What a policy of cluster/iam allows."""
+    document = json.loads((POLICIES / f"{policy}.json").read_text())
+    return {action for statement in document["Statement"] for action in statement["Action"]}

@@ -226,23 +226,22 @@ def test_edited_code_runs_on_every_node(onprem):
     text = (onprem.project / module).read_text()
     leave = f'\nwith open("/tmp/edited", "w") as _stream:\n    _stream.write("{mark}")\n'
     (onprem.project / module).write_text(text + leave)
-    raylets = {host.name: raylet(host).pid for host in onprem.nodes}
+    before = list(map(raylets, onprem.nodes))
     began = time.monotonic()
     onprem.ray("up", "-y", "--no-restart", keep="up --no-restart")
     for host in onprem.nodes:
         copy = host.path(f"/home/{USER}/lenet/{module}")
         wait_until(lambda copy=copy: mark in copy.read_text(), f"the edit on {host.name}")
     onprem.seconds["edit"] = time.monotonic() - began
-    assert {host.name: raylet(host).pid for host in onprem.nodes} == raylets, "Ray started anew"
+    assert list(map(raylets, onprem.nodes)) == before, "Ray started anew"
     short = ("--limit-train", 1200, "--epochs", 1, "--batch-size", 120, "--workers", 3)
     onprem.ray("submit", *training(onprem, "edited", *short), keep="submit an edit")
     for host in onprem.nodes:
         assert host.path("/tmp/edited").read_text() == mark, host.name
 
 
-def raylet(host: Host) -> psutil.Process:
-    (found,) = (p for p in processes_under(host.pid) if alive(p) and p.name() == "raylet")
-    return found
+def raylets(host: Host) -> list[psutil.Process]:
+    return [p for p in processes_under(host.pid) if alive(p) and p.name() == "raylet"]
 
 
 def test_a_worker_whose_cable_is_pulled_out_is_noticed_and_replaced(onprem, keep):
@@ -267,6 +266,7 @@ def test_no_secret_is_in_what_was_written_about_it(onprem):
 
 def test_down(onprem, keep):
     onprem.ray("down", "-y")
-    left = processes_under(onprem.lab["head"].pid)
-    assert not [p for p in left if alive(p) and "ray" in p.name()]
+    assert raylets(onprem.lab["head"]) == []
     keep("onprem", onprem.seconds)
+    # Nobody tells the workers, as the documents say.
+    wait_until(lambda: not any(map(raylets, onprem.nodes)), "the end of the workers' Ray")

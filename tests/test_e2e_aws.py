@@ -19,7 +19,7 @@ from launched import (
     losing,
     wait_until,
 )
-from mock_cloud import REGION, MockCloud
+from mock_cloud import REGION, MockCloud, allowed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -82,3 +82,12 @@ def test_down(aws, cloud, keep):
     aws.ray("down", "-y")
     wait_until(lambda: not cloud.alive(), "the end of all instances")
     keep("aws", aws.seconds)
+
+
+def test_nobody_called_what_their_policy_does_not_allow(cloud):
+    laptop = cloud.calls(cloud.store.env(reader=True)["AWS_ACCESS_KEY_ID"])
+    nodes = cloud.calls(cloud.store.env()["AWS_ACCESS_KEY_ID"])
+    assert laptop <= allowed("launcher-policy")
+    assert nodes <= allowed("head-policy")
+    assert {"ec2:RunInstances", "ec2:TerminateInstances"} <= laptop
+    assert "ec2:RunInstances" in nodes
