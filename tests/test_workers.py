@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,6 +129,23 @@ def test_a_second_driver_is_refused_and_ctrl_c_costs_nothing(runs, lenet, tmp_pa
     assert result["weights_sha256"] == result_of(runs["lenet5", 2, 0])["weights_sha256"]
     assert result["restarts"] == 1
     assert result["lost_steps"] == 0
+
+
+ASKED_TO_STOP = """
+import os, signal
+from cluster.session import connected
+from job.progress import Silent
+from job.signals import stop_on_signal
+with stop_on_signal(Silent()) as stop, connected("local"):
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop() == signal.SIGTERM
+"""
+
+
+def test_a_request_to_stop_is_heard_though_ray_would_rather_exit():
+    """`ray job stop` asks with SIGTERM, for which Ray sets a handler of its own."""
+    done = subprocess.run([sys.executable, "-c", ASKED_TO_STOP], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_worker_that_dies_as_training_begins_is_replaced(lenet, tmp_path, mnist):
