@@ -44,7 +44,6 @@ HOST_KEY = "/run/sshd/key"
 SSHD = (
     *("/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-h", HOST_KEY),
     *("-o", "UsePAM=no", "-o", "PasswordAuthentication=no", "-o", "UseDNS=no"),
-    "-o",
 )
 
 
@@ -187,12 +186,12 @@ class Host:
             commands.append(["mount", "-o", "remount,bind,ro", target])
         for name in OWN_FILES:
             commands.append(["mount", "--bind", self.path(f"etc/{name}"), f"/etc/{name}"])
-        # This folder may be below one of them, most likely the last.
-        for name in OWN_FOLDERS:
+        # The last one may hide this folder.
+        for name in sorted(OWN_FOLDERS, key=lambda name: self.folder.is_relative_to(f"/{name}")):
             commands.append(["mount", "--rbind", self.path(name), f"/{name}"])
         commands.append(["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", "/dev/shm"])
         lines = [shlex.join(map(str, command)) for command in commands]
-        sshd = shlex.join([*SSHD, f"ListenAddress={self.address}"])
+        sshd = shlex.join([*SSHD, "-o", f"ListenAddress={self.address}"])
         return "\n".join([*lines, "cd /", "echo ready", "read go", f"exec {sshd}"])
 
 

@@ -151,10 +151,8 @@ class MockCloud:
         for role, names in {"lenet-head": ("runs", "workers"), "lenet-worker": ("runs",)}.items():
             iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
             for name in names:
-                document = json.loads((POLICIES / f"{policies[name]}.json").read_text())
-                iam.put_role_policy(
-                    RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document)
-                )
+                document = (POLICIES / f"{policies[name]}.json").read_text()
+                iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=document)
             iam.create_instance_profile(InstanceProfileName=role)
             iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
         (network,) = self.ec2.describe_vpcs()["Vpcs"]
