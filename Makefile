@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: train test venv chaos faults lint lock image clean
+.PHONY: train test venv chaos faults e2e lint lock image clean
 
 train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 	$(VENV)/bin/lenet train --recipe quick
@@ -26,6 +26,9 @@ chaos: venv  ## kill workers, nodes and drivers a hundred times; weights must no
 
 faults: venv  ## spoil a thousand requests to an object store; no checkpoint may be lost or wrong
 	$(VENV)/bin/python tests/faults.py --faults 1000 --out docs/results/faults.json
+
+e2e: venv  ## clusters from ray up to ray down on simulated hosts, one cut off, one reclaimed (needs root)
+	$(VENV)/bin/python tests/e2e.py --out docs/results/e2e.json
 
 lint: venv
 	$(VENV)/bin/ruff format --check .

@@ -33,9 +33,10 @@ TABLES = {
     "collectives": collectives.table,
     "chaos": lambda: campaign("chaos"),
     "faults": lambda: campaign("faults"),
+    "e2e": lambda: campaign("e2e"),
     **{f"sweep-{name}": functools.partial(sweep.table, name) for name in sweep.STUDIES},
 }
-PAGES = ("recipes", "distributed", "storage", "sweeps")
+PAGES = ("recipes", "distributed", "storage", "sweeps", "cluster")
 FILES = ("README.md", *(f"docs/{page}.md" for page in PAGES))
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -2,16 +2,19 @@
 
 Without this a run on a cluster that has shrunk to its head would be refused, because there is no
 room; and a group of workers that waits to be placed gives up long before a machine has been rented
-and set up.
+and set up. So would one that is submitted to machines of one's own when `ray up` has just ended: it
+waits for the head only, and the others join half a minute later.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from cluster.session import Room, Share, room
 from job.config import TrainConfig
@@ -22,6 +25,8 @@ from job.progress import NoteTaker
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 # To rent a machine, start it and install the wheels on it.
 PATIENCE_SECONDS = 1200.0
+# So long after `ray up` the machines of a list may still be joining. Those that have not are off.
+JOINING_SECONDS = 300.0
 NOTE_SECONDS = 60.0
 POLL_SECONDS = 1.0
 
@@ -37,6 +42,7 @@ def grown(
     patience: float = PATIENCE_SECONDS,
 ) -> Iterator[None]:
     """Has the autoscaler of the connected cluster hold the machines for a run while the block runs.
+    Where the machines are one's own, waits until they have joined.
 
     Nothing happens where the cluster has no autoscaler, or no machines that could hold workers.
 
@@ -50,6 +56,12 @@ def grown(
         JobError: They did not come.
         Interrupted: It was asked to stop.
     """
+    least, most = config.worker_limits
+    wait = functools.partial(_wait, progress=progress, stop=stop_requested, patience=patience)
+    if own := own_machines():
+        wait(functools.partial(_not_joined, own, config), f"--workers {least}")
+        yield
+        return
     types = worker_types()
     share = share_for(config, types)
     if share is None:
@@ -57,17 +69,43 @@ def grown(
         return
     from ray.autoscaler.sdk import request_resources
 
-    least, most = config.worker_limits
     # Stands until it is replaced, so that machines between two attempts are not idle.
     bundle = {"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})}
     request_resources(bundles=[bundle] * most)
     try:
-        _wait(share, least, progress, stop_requested, patience)
+        wait(functools.partial(_no_room, share, least), f"--workers {least}")
         yield
     finally:
         # Where the cluster is gone there is nothing to let go.
         with contextlib.suppress(Exception):
             request_resources(bundles=[])
+
+
+class Own(NamedTuple):
+    """The machines that a cluster file lists.
+
+    Attributes:
+        count: How many they are, with the head.
+        since: When `ray up` was called, as `time.time()`.
+    """
+
+    count: int
+    since: float
+
+
+def own_machines(path: str = BOOTSTRAP) -> Own | None:
+    """The machines of one's own of which the cluster is made; None where they are rented, or where
+    there is no autoscaler."""
+    path = os.path.expanduser(path)
+    try:
+        with open(path) as stream:
+            config = json.load(stream)
+        if config["provider"]["type"] != "local":
+            return None
+        workers = min(len(config["provider"]["worker_ips"]), config["max_workers"])
+        return Own(1 + workers, os.stat(path).st_mtime)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def worker_types(path: str = BOOTSTRAP) -> list[Bundle]:
@@ -94,25 +132,41 @@ def share_for(config: TrainConfig, types: list[Bundle]) -> Share | None:
     return share if Room(types).places(share) else None
 
 
+def _no_room(share: Share, wanted: int) -> str | None:
+    there = room().places(share)
+    return f"room for {there} of {wanted} workers" if there < wanted else None
+
+
+def _not_joined(own: Own, config: TrainConfig) -> str | None:
+    """What is missing of one's own machines. Nothing if all are there: whether they suffice is
+    asked elsewhere. Those that stay away are missed only where it is too narrow without them."""
+    here = room()
+    share = Share(config.cpus_per_worker or 1.0, config.gpus_per_worker or 0.0)
+    is_wide = here.places(share) >= config.worker_limits[0]
+    if len(here.nodes) >= own.count or (is_wide and time.time() > own.since + JOINING_SECONDS):
+        return None
+    return f"{len(here.nodes)} of {own.count} have joined"
+
+
 def _wait(
-    share: Share,
-    wanted: int,
+    missing: Callable[[], str | None],
+    what: str,
     progress: NoteTaker,
-    stop_requested: Callable[[], int],
+    stop: Callable[[], int],
     patience: float,
 ) -> None:
     began = time.monotonic()
     said = began - NOTE_SECONDS
-    while (there := room().places(share)) < wanted:
+    while lack := missing():
         now = time.monotonic()
-        if stop_requested():
-            raise Interrupted("stopped while waiting for machines", stop_requested())
+        if stop():
+            raise Interrupted("stopped while waiting for machines", stop())
         if now - began > patience:
             raise JobError(
-                f"--workers {wanted}: room for {there} after {patience:.0f} s; "
+                f"{what}: {lack} after {patience:.0f} s; "
                 "`ray status` on the head says what can't be had"
             )
         if now - said >= NOTE_SECONDS:
             said = now
-            progress.note(f"waiting for machines: room for {there} of {wanted} workers")
+            progress.note(f"waiting for machines: {lack}")
         time.sleep(POLL_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,7 @@ def connected(
     elif _is_left_behind(address):
         address = "local"
     level = "INFO" if verbose else "ERROR"
+    on_termination = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -99,6 +101,10 @@ def connected(
         raise Unreachable(
             "--address", address, f"no Ray cluster can be used there: {reason}"
         ) from error
+    if callable(on_termination):
+        # Ray has put its own in the place, which exits at once: `ray job stop`, say, would cost the
+        # steps since the last checkpoint.
+        signal.signal(signal.SIGTERM, on_termination)
     # Whatever the level, Ray prints its nodes' errors to stdout, which is kept for results; a lost
     # worker is said in one line by the attempt that follows.
     with contextlib.ExitStack() as after:

@@ -30,6 +30,8 @@ SMOKE = ("--limit-train", "6000", "--epochs", "2", "--batch-size", "32", "--lear
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the campaigns in their long form")
+    parser.addoption("--e2e", action="store_true", help="run clusters on simulated hosts: make e2e")
+    parser.addoption("--e2e-out", type=Path, help="where their wall times are written as JSON")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -37,6 +39,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="long form: pytest --full"))
+    if not config.getoption("--e2e"):
+        for item in items:
+            if item.get_closest_marker("e2e"):
+                item.add_marker(pytest.mark.skip(reason="needs root and minutes: make e2e"))
 
 
 @pytest.fixture
@@ -64,6 +70,20 @@ def lenet() -> Lenet:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def keep(request) -> Callable[[str, dict[str, float]], None]:
+    """Keeps figures under a name in the file of --e2e-out."""
+    out: Path | None = request.config.getoption("--e2e-out")
+
+    def write(name: str, figures: dict[str, float]) -> None:
+        if out:
+            kept = json.loads(out.read_text()) if out.exists() else {}
+            kept[name] = {key: round(value, 1) for key, value in figures.items()}
+            out.write_text(json.dumps(kept, indent=1) + "\n")
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -33,14 +33,16 @@ class ObjectStore:
 
     Args:
         folder: Keeps the data, the configuration and the server's output in `weed.log`.
+        host: The address of this machine that it listens on.
     """
 
     bucket = "lenet"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = HOST) -> None:
         self.folder = folder
-        self.ports = dict(zip(PARTS, free_ports(len(PARTS)), strict=True))
-        self.endpoint = f"http://{HOST}:{self.ports['s3']}"
+        self.host = host
+        self.ports = dict(zip(PARTS, free_ports(len(PARTS), host), strict=True))
+        self.endpoint = f"http://{host}:{self.ports['s3']}"
         self.process: subprocess.Popen | None = None
         self._admin = (secrets.token_hex(10), secrets.token_hex(20))
         self._reader = (secrets.token_hex(10), secrets.token_hex(20))
@@ -136,8 +138,8 @@ class ObjectStore:
             f"-bucket={self.bucket}",
             # As on S3; by default a bucket that is written to comes into being.
             "-s3.autoCreateBucket=false",
-            f"-ip={HOST}",
-            f"-ip.bind={HOST}",
+            f"-ip={self.host}",
+            f"-ip.bind={self.host}",
             *(f"-{part}.port={port}" for part, port in self.ports.items()),
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
@@ -164,18 +166,18 @@ class ObjectStore:
             time.sleep(POLL_SECONDS)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that are free, and so are those of their gRPC."""
+def free_ports(count: int, host: str = HOST) -> list[int]:
+    """Ports that are free at an address, and so are those of their gRPC."""
     # Not the global generator, which tests seed: two of them would choose the same ports.
     candidates = random.SystemRandom().sample(PORTS, len(PORTS))
-    free = (port for port in candidates if _is_free(port) and _is_free(port + GRPC_OFFSET))
+    free = (p for p in candidates if _is_free(p, host) and _is_free(p + GRPC_OFFSET, host))
     return [next(free) for _ in range(count)]
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, host: str) -> bool:
     with socket.socket() as listener:
         try:
-            listener.bind((HOST, port))
+            listener.bind((host, port))
         except OSError:
             return False
     return True

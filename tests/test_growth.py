@@ -47,6 +47,7 @@ def autoscaler(monkeypatch):
     monkeypatch.setattr(ray.autoscaler.sdk, "request_resources", playing.request_resources)
     monkeypatch.setattr(ray, "nodes", playing.look)
     monkeypatch.setattr(growth, "worker_types", lambda: [GPU_WORKER])
+    monkeypatch.setattr(growth, "own_machines", lambda: None)
     monkeypatch.setattr(growth, "POLL_SECONDS", 0.001)
     return playing
 
@@ -68,7 +69,7 @@ def test_a_range_of_workers_begins_with_the_least(autoscaler):
 
 def test_machines_that_do_not_come_end_the_run(autoscaler):
     with (
-        pytest.raises(JobError, match="room for 2 after 0 s"),
+        pytest.raises(JobError, match="room for 2 of 3 workers after 0 s"),
         growth.grown(resolve({"workers": "3"}), Notes(), patience=0.1),
     ):
         pass
@@ -109,3 +110,72 @@ def test_the_types_of_machines_are_read_where_ray_up_leaves_them(tmp_path):
     assert growth.worker_types(str(path)) == [GPU_WORKER]
     path.write_text("{}")
     assert growth.worker_types(str(path)) == growth.worker_types(str(tmp_path / "none")) == []
+
+
+def listed(path, workers: int = 2, **more) -> str:
+    provider = {"type": "local", "head_ip": "a", "worker_ips": ["b", "c", "d"][:workers]}
+    path.write_text(json.dumps({"provider": provider, "max_workers": workers, **more}))
+    return str(path)
+
+
+def test_machines_of_ones_own_are_counted_where_ray_up_leaves_them(tmp_path):
+    path = tmp_path / "bootstrap.yaml"
+    listed(path, 3)
+    assert growth.own_machines(str(path)) == (4, path.stat().st_mtime)
+    assert growth.own_machines(listed(path, 3, max_workers=1)).count == 2
+    path.write_text(json.dumps({"provider": {"type": "aws", "region": "us-west-2"}}))
+    assert growth.own_machines(str(path)) is growth.own_machines(str(tmp_path / "none")) is None
+
+
+class Joining(Autoscaler):
+    """Machines of one's own: one more has joined at each look."""
+
+    def look(self) -> list[dict]:
+        if len(self.nodes) <= self.comes:
+            self.nodes.append({"CPU": 4})
+        return [{"Alive": True, "Resources": node} for node in self.nodes]
+
+
+@pytest.fixture
+def joining(monkeypatch):
+    """A list of a head and three machines, of which two join."""
+    import ray
+
+    playing = Joining(comes=2)
+    monkeypatch.setattr(ray, "nodes", playing.look)
+    monkeypatch.setattr(growth, "POLL_SECONDS", 0.001)
+
+    def up(count: int, seconds_ago: float) -> Joining:
+        own = growth.Own(count, growth.time.time() - seconds_ago)
+        monkeypatch.setattr(growth, "own_machines", lambda: own)
+        return playing
+
+    return up
+
+
+def test_all_that_may_still_join_are_waited_for_though_there_is_room(joining):
+    machines, notes = joining(3, seconds_ago=10), Notes()
+    with growth.grown(resolve({"workers": "2"}), notes):
+        assert len(machines.nodes) == 3
+    assert notes.said == ["waiting for machines: 2 of 3 have joined"]
+
+
+def test_a_machine_that_is_off_is_not_waited_for(joining):
+    joining(4, seconds_ago=growth.JOINING_SECONDS + 1)
+    with growth.grown(resolve({"workers": "2"}), Notes()):
+        pass
+
+
+def test_where_it_is_too_narrow_without_it_it_is(joining):
+    joining(4, seconds_ago=growth.JOINING_SECONDS + 1)
+    with (
+        pytest.raises(JobError, match="--workers 9: 3 of 4 have joined after 0 s"),
+        growth.grown(resolve({"workers": "9"}), Notes(), patience=0.1),
+    ):
+        pass
+
+
+def test_all_being_there_whether_they_suffice_is_no_business_of_this(joining):
+    joining(3, seconds_ago=10)
+    with growth.grown(resolve({"workers": "9"}), Notes()):
+        pass

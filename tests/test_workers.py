@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -157,6 +158,23 @@ def test_a_stop_before_anyone_trains_is_a_stop(tmp_path, mnist):
     assert driver.wait() == 130
     said = (tmp_path / "r.log").read_text().splitlines()
     assert "stopped while no worker was training; continue with: lenet train" in said[-1]
+
+
+ASKED_TO_STOP = """
+import os, signal
+from cluster.session import connected
+from job.progress import Silent
+from job.signals import stop_on_signal
+with stop_on_signal(Silent()) as stop, connected("local"):
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop() == signal.SIGTERM
+"""
+
+
+def test_a_request_to_stop_is_heard_though_ray_would_rather_exit():
+    """`ray job stop` asks with SIGTERM, for which Ray sets a handler of its own."""
+    done = subprocess.run([sys.executable, "-c", ASKED_TO_STOP], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.long
