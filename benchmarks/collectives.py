@@ -1,10 +1,11 @@
 """How gradients are summed over two workers on one machine: packed or not, by ring or as TensorFlow
-chooses. LeNet5, batch 64, one core each.
+chooses; beside workers that sum nothing, and one worker with both cores. LeNet5, 64 images a step
+in all.
 
     python benchmarks/collectives.py             # measures, keeps docs/results/collectives.json
     python benchmarks/collectives.py --table     # prints the table of the kept figures
 
-Each measurement starts two processes, trains 50 steps to warm up and then 300, without Ray.
+Each measurement starts its processes, trains 50 steps to warm up and then 300, without Ray.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from paired import circumstances, compared, ratio
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "collectives.json"
 BATCH, WARM_STEPS, STEPS = 64, 50, 300
 # What `job.runtime.distribution` uses comes first.
-VARIANTS = {
+SUMMING = {
     "ring, all gradients in one message": {"implementation": "RING", "bytes_per_pack": 0},
+    "ring, in two messages": {"implementation": "RING", "bytes_per_pack": 600_000},
     "ring, a message for each array": {"implementation": "RING", "bytes_per_pack": 1},
     "as TensorFlow chooses, in one message": {"implementation": "AUTO", "bytes_per_pack": 0},
 }
+# What there is to gain, at most.
+APART, ONE = "no sum: two that learn apart", "one worker with both cores"
+VARIANTS = (*SUMMING, APART, ONE)
 
 
 def free_port() -> int:
@@ -38,10 +43,10 @@ def free_port() -> int:
 
 
 def rate(variant: str) -> float:
-    """Images per second of two workers."""
-    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    """Images per second of all workers."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(1 if variant == ONE else 2)]
     workers = []
-    for rank in range(2):
+    for rank in range(len(addresses)):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
         workers.append(
             subprocess.Popen(
@@ -55,7 +60,8 @@ def rate(variant: str) -> float:
     said = [worker.communicate()[0] for worker in workers]
     if any(worker.returncode for worker in workers):
         sys.exit(f"{variant}: a worker failed")
-    return float(said[0].splitlines()[-1])
+    rates = [float(one.splitlines()[-1]) for one in said]
+    return sum(rates) if variant == APART else rates[0]
 
 
 def work(variant: str) -> None:
@@ -64,17 +70,8 @@ def work(variant: str) -> None:
 
     from job.runtime import start_tensorflow
 
-    start_tensorflow(threads=1)
-    import tensorflow as tf
-
-    options = VARIANTS[variant]
-    kinds = tf.distribute.experimental.CommunicationImplementation
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(
-            implementation=getattr(kinds, options["implementation"]),
-            bytes_per_pack=options["bytes_per_pack"],
-        )
-    )
+    start_tensorflow(threads=os.cpu_count() if variant == ONE else 1)
+    strategy = summing(**SUMMING[variant]) if variant in SUMMING else None
     from job.config import resolve
     from job.datasets import CATALOGUE, training_splits
     from job.download import obtain
@@ -82,15 +79,29 @@ def work(variant: str) -> None:
     from job.randomness import batches, example_order
 
     train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"])
-    config = resolve({"recipe": "notebook", "batch_size": BATCH})
-    rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-    engine = Engine(config, total_steps=1000, strategy=strategy, rank=rank, world=2)
+    batch = BATCH // 2 if variant == APART else BATCH
+    config = resolve({"recipe": "notebook", "batch_size": batch})
+    rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"] if strategy else 0
+    world = 2 if strategy else 1
+    engine = Engine(config, total_steps=1000, strategy=strategy, rank=rank, world=world)
     data = DeviceSplit.load(train)
-    rows = batches(example_order(1, 0, len(train)), BATCH)
+    rows = batches(example_order(1, 0, len(train)), batch)
     engine.train_span(data, rows[:WARM_STEPS], 0)
     began = time.perf_counter()
     engine.train_span(data, rows[WARM_STEPS : WARM_STEPS + STEPS], WARM_STEPS)
-    print(BATCH * STEPS / (time.perf_counter() - began))
+    print(batch * STEPS / (time.perf_counter() - began))
+
+
+def summing(implementation: str, bytes_per_pack: int) -> Any:
+    """The strategy that sums in such a way."""
+    import tensorflow as tf
+
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            implementation=getattr(kinds, implementation), bytes_per_pack=bytes_per_pack
+        )
+    )
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -121,8 +132,8 @@ def table() -> str:
         [
             *lines,
             "",
-            f"Two workers, one core each, LeNet5, batch {BATCH}; medians of {rounds} rounds in "
-            f"turn; {document['date']}, {document['device']}; "
+            f"LeNet5, {BATCH} images a step, one core for each of two workers; medians of {rounds} "
+            f"rounds in turn; {document['date']}, {document['device']}; "
             f"tensorflow {document['versions']['tensorflow']}.",
         ]
     )

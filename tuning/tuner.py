@@ -187,7 +187,9 @@ def tune_with(
             search_alg=Asked(conductor, lambda: bool(stop_requested())),
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=slots if config.workers_per_trial > 1 else None,
+            # Without a number, Ray Tune starts one process after the other. One trial more than
+            # there is room for waits, so that no process does.
+            max_concurrent_trials=slots + (config.workers_per_trial == 1),
             reuse_actors=True,
             # By default the whole task would be the name of a folder.
             trial_dirname_creator=lambda trial: trial.trial_id,
