@@ -149,12 +149,12 @@ def report(outcome: dict[str, Any]) -> str:
 def table(
     corner: str, rows: dict[str, str], columns: dict[str, str], outcome: dict[str, Any]
 ) -> list[str]:
-    lines = [[corner, *columns.values()], ["---"] * (1 + len(columns))]
+    lines = [f"| {' | '.join([corner, *columns.values()])} |", "|---" * (1 + len(columns)) + "|"]
     for key, title in rows.items():
-        lines.append(
-            [title, *(f"{outcome[key][c]:g}" if c in outcome[key] else "" for c in columns)]
-        )
-    return [f"| {' | '.join(line)} |" for line in lines]
+        figures = outcome[key]
+        cells = [f"{figures[name]:.1f}" if name in figures else "" for name in columns]
+        lines.append(f"| {' | '.join([title, *cells])} |")
+    return lines
 
 
 def about() -> dict[str, str]:
