@@ -99,15 +99,15 @@ def install_node(work: Path) -> None:
         else:
             shutil.copyfile(source, project / name)
     subprocess.run(["chown", "--recursive", f"{USER_ID}:{USER_ID}", home], check=True)
-    given = [f"{name}={value}" for name, value in os.environ.items() if VARIABLE.match(name)]
+    given = {name: value for name, value in os.environ.items() if VARIABLE.match(name)}
     subprocess.run(
         [
             *("unshare", "--mount", "--propagation", "private", "sh", "-euc"),
-            'mount --bind "$0" /home; shift 0; exec "$@"',
-            *(work / "home", "setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}"),
-            *("--clear-groups", "env", "-i", f"HOME=/home/{USER}", *given),
-            *("PATH=/usr/bin:/bin", "bash", f"/home/{USER}/lenet/cluster/install.sh"),
+            *('mount --bind "$0" /home; exec "$@"', work / "home"),
+            *("setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups"),
+            *("bash", f"/home/{USER}/lenet/cluster/install.sh"),
         ],
+        env={"HOME": f"/home/{USER}", "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **given},
         check=True,
         cwd="/",
     )
@@ -149,12 +149,12 @@ def report(outcome: dict[str, Any]) -> str:
 def table(
     corner: str, rows: dict[str, str], columns: dict[str, str], outcome: dict[str, Any]
 ) -> list[str]:
-    lines = [[corner, *columns.values()], ["---"] * (1 + len(columns))]
+    lines = [f"| {' | '.join([corner, *columns.values()])} |", "|---" * (1 + len(columns)) + "|"]
     for key, title in rows.items():
-        lines.append(
-            [title, *(f"{outcome[key][c]:g}" if c in outcome[key] else "" for c in columns)]
-        )
-    return [f"| {' | '.join(line)} |" for line in lines]
+        figures = outcome[key]
+        cells = [f"{figures[name]:.1f}" if name in figures else "" for name in columns]
+        lines.append(f"| {' | '.join([title, *cells])} |")
+    return lines
 
 
 def about() -> dict[str, str]:
