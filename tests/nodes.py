@@ -41,6 +41,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._before = dict(os.environ)
+        self._others = set(processes_under(os.getpid()))
         # Ray's node processes inherit this process' environment.
         os.environ.update(self.extra)
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -54,7 +55,7 @@ class Nodes:
                 driver.kill()
                 driver.wait()
         # Not this process' children any more where a raylet was killed.
-        left = processes_under(os.getpid())
+        left = set(processes_under(os.getpid())) - self._others
         self.cluster.shutdown()
         for process in left:
             if alive(process):
