@@ -50,6 +50,7 @@ def test_goes_on_with_the_workers_that_are_left(alone, tmp_path):
     expect_same_curve(tmp_path / "runs/r", alone)
 
 
+@pytest.mark.long
 def test_grows_when_a_node_joins_and_leaves_one_that_goes_without_losing_a_step(alone, tmp_path):
     with Nodes(tmp_path, 1) as nodes:
         driver = nodes.start("r", *SETTINGS, "--workers", "1:2")
