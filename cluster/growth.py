@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cluster.session import Room, Share, room
 from job.config import TrainConfig
@@ -96,31 +96,37 @@ class Own(NamedTuple):
 def own_machines(path: str = BOOTSTRAP) -> Own | None:
     """The machines of one's own of which the cluster is made; None where they are rented, or where
     there is no autoscaler."""
-    path = os.path.expanduser(path)
+    config = _bootstrap(path)
     try:
-        with open(path) as stream:
-            config = json.load(stream)
         if config["provider"]["type"] != "local":
             return None
         workers = min(len(config["provider"]["worker_ips"]), config["max_workers"])
-        return Own(1 + workers, os.stat(path).st_mtime)
-    except (OSError, ValueError, KeyError, TypeError):
+        return Own(1 + workers, os.stat(os.path.expanduser(path)).st_mtime)
+    except (KeyError, TypeError):
         return None
 
 
 def worker_types(path: str = BOOTSTRAP) -> list[Bundle]:
     """What each type of machine has that the autoscaler may start; empty without an autoscaler."""
+    config = _bootstrap(path)
     try:
-        with open(os.path.expanduser(path)) as stream:
-            config = json.load(stream)
         kinds = config["available_node_types"]
         return [
             kind["resources"]
             for name, kind in kinds.items()
             if name != config["head_node_type"] and kind.get("max_workers", 0) > 0
         ]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (KeyError, AttributeError, TypeError):
         return []
+
+
+def _bootstrap(path: str) -> Any:
+    """What `ray up` left; None where there is nothing that can be read."""
+    try:
+        with open(os.path.expanduser(path)) as stream:
+            return json.load(stream)
+    except (OSError, ValueError):
+        return None
 
 
 def share_for(config: TrainConfig, types: list[Bundle]) -> Share | None:

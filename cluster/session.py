@@ -52,16 +52,22 @@ class Share(NamedTuple):
 
 @contextlib.contextmanager
 def connected(
-    address: str | None, *, elastic: bool = False, verbose: bool = False
-) -> Iterator[None]:
+    address: str | None,
+    *,
+    elastic: bool = False,
+    verbose: bool = False,
+    preload: str | None = None,
+) -> Iterator[bool]:
     """Connects to a Ray cluster, or starts one in this machine for the time of the block. Nothing
-    happens where this process is connected already, as one of a trial is.
+    happens where this process is connected already, as one of a trial is. Yields whether the
+    cluster is this process' own.
 
     Args:
         address: `auto` (the running one), `HOST:PORT`, `local`, or None for the running one if
             there is one and else a new one.
         elastic: The number of workers may change during the run.
         verbose: Let Ray and the workers write to the terminal.
+        preload: A module that the processes of a new cluster import before they are needed.
 
     Raises:
         InputError: There is no cluster at the address, or it is of another version.
@@ -71,6 +77,8 @@ def connected(
         os.environ.setdefault(name, value)
     if elastic:
         os.environ.update(ELASTIC_SETTINGS)
+    if preload:
+        os.environ["RAY_preload_python_modules"] = preload  # noqa: SIM112  Ray's own spelling
     is_named = address not in (None, "auto", "local")
     if is_named:
         _check_reachable(address)
@@ -78,7 +86,7 @@ def connected(
     from ray.exceptions import AuthenticationError, RaySystemError
 
     if ray.is_initialized():
-        yield
+        yield False
         return
     if is_named:
         _check_answer(address)
@@ -111,7 +119,7 @@ def connected(
         after.callback(ray.shutdown)
         sink = sys.stderr if verbose else after.enter_context(open(os.devnull, "w"))
         after.enter_context(contextlib.redirect_stdout(sink))
-        yield
+        yield ray._private.worker._global_node.is_head()
 
 
 def _is_left_behind(address: str | None) -> bool:
@@ -119,8 +127,10 @@ def _is_left_behind(address: str | None) -> bool:
     its address with it."""
     from ray._private.services import find_bootstrap_address, find_gcs_addresses
 
+    if address not in (None, "auto") or os.environ.get("RAY_ADDRESS"):
+        return False
     last = find_bootstrap_address(None)
-    if address not in (None, "auto") or os.environ.get("RAY_ADDRESS") or last is None:
+    if last is None:
         return False
     if address == "auto" and find_gcs_addresses():
         return False

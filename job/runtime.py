@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 USE_XLA = {"cpu": False, "gpu": False}
 
 
+def import_tensorflow(*, verbose: bool = False) -> None:
+    """Imports TensorFlow and Keras, which takes seconds. No device is touched: a process can do it
+    before it knows which GPU it will get, and `start_tensorflow` afterwards."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
+    # Before its logger is set up, TensorFlow's C++ side writes to stderr whatever the level.
+    with contextlib.nullcontext() if verbose else stderr_held_back():
+        import tensorflow  # noqa: F401, I001  its C++ side before Keras
+        import keras  # noqa: F401
+
+
 def start_tensorflow(*, verbose: bool = False, threads: int | None = None) -> str:
     """Imports and configures TensorFlow and Keras. Call it before anything else imports them.
 
@@ -35,13 +47,11 @@ def start_tensorflow(*, verbose: bool = False, threads: int | None = None) -> st
     Returns:
         The kind of device that will train: `cpu` or `gpu`.
     """
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
-    # Before its logger is set up, TensorFlow's C++ side writes to stderr whatever the level.
-    with contextlib.nullcontext() if verbose else stderr_held_back():
-        import tensorflow as tf
+    import_tensorflow(verbose=verbose)
+    import keras
+    import tensorflow as tf
 
+    with contextlib.nullcontext() if verbose else stderr_held_back():
         gpus = tf.config.list_physical_devices("GPU")
         threads = threads or len(os.sched_getaffinity(0))
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -50,12 +60,10 @@ def start_tensorflow(*, verbose: bool = False, threads: int | None = None) -> st
             tf.config.experimental.set_memory_growth(gpu, True)
         if gpus:
             tf.config.experimental.enable_op_determinism()
-        import keras
-
-        # A user's keras.json must not change what a model computes.
-        keras.config.set_image_data_format("channels_last")
-        keras.config.set_floatx("float32")
-        keras.config.set_epsilon(1e-7)
+    # A user's keras.json must not change what a model computes.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
     return "gpu" if gpus else "cpu"
 
 

@@ -17,7 +17,6 @@ import datetime
 import importlib.metadata
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import INSIDE, USER, USER_ID
+from registries import registry_settings
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "e2e"
@@ -42,8 +42,6 @@ PROJECT = (
     *("job", "cluster", "tuning", "pyproject.toml", "README.md", "LICENSE"),
     *("requirements-cluster.lock", "requirements-gpu.lock"),
 )
-# How this machine reaches its package registries.
-VARIABLE = re.compile(r"^(PIP_|SSL_CERT|REQUESTS_CA|https?_proxy|no_proxy)", re.IGNORECASE)
 
 
 def prepare(work: Path) -> None:
@@ -99,7 +97,6 @@ def install_node(work: Path) -> None:
         else:
             shutil.copyfile(source, project / name)
     subprocess.run(["chown", "--recursive", f"{USER_ID}:{USER_ID}", home], check=True)
-    given = {name: value for name, value in os.environ.items() if VARIABLE.match(name)}
     subprocess.run(
         [
             *("unshare", "--mount", "--propagation", "private", "sh", "-euc"),
@@ -107,7 +104,11 @@ def install_node(work: Path) -> None:
             *("setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups"),
             *("bash", f"/home/{USER}/lenet/cluster/install.sh"),
         ],
-        env={"HOME": f"/home/{USER}", "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **given},
+        env={
+            "HOME": f"/home/{USER}",
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+            **registry_settings(),
+        },
         check=True,
         cwd="/",
     )

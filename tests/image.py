@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from dockerfile import Stage, command_of, context, read_stages
+from registries import registry_settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = "python3,python3-venv,ca-certificates"
@@ -32,7 +33,6 @@ SHARED = ("/etc/pip.conf", "/etc/apt", "/etc/ssl", "/etc/resolv.conf", "/etc/hos
 # Other Ray clusters on this machine are not seen, and not disturbed.
 ALONE = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 NODE = "ray start --head --num-cpus=1 --dashboard-host=127.0.0.1 > /dev/null"
-VARIABLE = re.compile(r"^(PIP_|SSL_CERT|REQUESTS_CA|https?_proxy|no_proxy)", re.IGNORECASE)
 
 
 class Image:
@@ -96,7 +96,7 @@ class Image:
         network and registries, else with no network but its own. Raises CalledProcessError."""
         environment = {**self.defined, **self.environment} if building else self.environment
         if building:
-            given = {k: v for k, v in os.environ.items() if VARIABLE.match(k)}
+            given = registry_settings()
             environment = {**given, **environment}
             for path in [*SHARED, *filter(os.path.isdir, given.values())]:
                 self._show(Path(path))

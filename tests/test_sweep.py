@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import random
 import signal
 import subprocess
@@ -213,12 +214,30 @@ def driver(folder: Path, *arguments: object, **env: str) -> Iterator[Driver]:
             running.kill()
 
 
+SECRET = "a-secret-that-is-none"
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, mnist) -> Sweep:
+def finished_driver(tmp_path_factory, mnist) -> Driver:
     folder = tmp_path_factory.mktemp("undisturbed")
-    with driver(folder, *FIFO) as running:
+    secrets = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": SECRET}
+    with driver(folder, *FIFO, **secrets) as running:
         running.finish()
-    return swept(folder / "runs")
+    return running
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished_driver) -> Sweep:
+    return swept(finished_driver.folder / "runs")
+
+
+def test_secrets_of_the_environment_stay_out_of_rays_files(finished_driver):
+    """Ray Tune hands them on to trials in a way that Ray logs."""
+    place = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray")
+    session = place.glob(f"session_*_{finished_driver.process.pid}")
+    files = [path for folder in session for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "runtime_env_agent.log" for path in files)
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
 def assert_same(sweep: Sweep, undisturbed: Sweep) -> None:

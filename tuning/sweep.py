@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import importlib.util
 import logging
 import os
@@ -210,7 +211,7 @@ def run_sweep(
     if holder is not None:
         raise _taken(opened, holder)
     with (
-        connected(opened.address, verbose=verbose),
+        connected(opened.address, verbose=verbose, preload=_preload(opened.config)) as is_own,
         # One trial has to fit; what the others need, Ray Tune asks the autoscaler for.
         grown(_one_trial(opened.config), board, stop_requested),
     ):
@@ -223,7 +224,9 @@ def run_sweep(
                 for name in folder.list():
                     folder.delete(name)
                 write_sweep(folder, sweep)
-            conductor = _search(opened, sweep, config, slots, board, stop_requested, verbose)
+            conductor = _search(
+                opened, sweep, config, slots, is_own, board, stop_requested, verbose
+            )
             if stop_requested():
                 raise Interrupted(
                     f"stopped with {len(conductor.outcomes)} of {opened.trials} trials done; "
@@ -233,6 +236,14 @@ def run_sweep(
             if conductor.winner is None:
                 raise JobError(_why_nobody_won(conductor))
             return read_sweep(folder), conductor.winner
+
+
+def _preload(config: SweepConfig) -> str | None:
+    """What the processes of a cluster that is started for the sweep import at once. There is one
+    for each processor: where not each of them gets a trial, the others would hold memory for
+    nothing."""
+    each = config.workers_per_trial == 1 and config.cpus_per_trial in (None, 1)
+    return "tuning.preloaded" if each and not glob.glob("/dev/nvidia[0-9]*") else None
 
 
 def _one_trial(config: SweepConfig) -> TrainConfig:
@@ -284,6 +295,7 @@ def _search(
     sweep: Sweep,
     config: SweepConfig,
     slots: int,
+    is_own: bool,
     board: Board,
     stop_requested: Callable[[], int],
     verbose: bool,
@@ -314,6 +326,7 @@ def _search(
             config,
             board=board,
             slots=slots,
+            may_grow=not is_own,
             epochs=opened.epochs,
             max_failures=opened.max_failures,
             book=book,
