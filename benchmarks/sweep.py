@@ -147,7 +147,7 @@ def keras_tuner(size: Size, folder: str) -> None:
         model.compile(
             keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
             "sparse_categorical_crossentropy",
-            ["accuracy"],
+            metrics=["accuracy"],
             steps_per_execution=50,
         )
         return model

@@ -102,6 +102,13 @@ def test_it_needs_no_network_and_logs_nothing(opened):
     assert "Content Security Policy" in opened.noticed[-1]
 
 
+def test_the_example_in_the_documentation_opens(browser):
+    tab = Opened(browser, Path(__file__).parents[1] / "docs" / "sweep-report.html")
+    assert len(tab.column(1)) >= 16
+    assert tab.noticed == []
+    tab.context.close()
+
+
 def test_the_table_is_sorted_by_mouse_and_keyboard(opened):
     accuracy = opened.page.locator("#grid th", has_text="validation accuracy")
     assert accuracy.get_attribute("aria-sort") == "descending"
