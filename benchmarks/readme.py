@@ -27,6 +27,7 @@ TABLES = {
     "notebook": lambda: studies.table("notebook"),
     "quick": lambda: studies.table("quick"),
     "choose-quick": lambda: studies.table("choose-quick"),
+    "sweep-winner": lambda: studies.table("sweep-winner"),
     "train-rate": train_rate.table,
     "checkpoint-stall": checkpoint_stall.table,
     "workers": workers.table,

@@ -223,7 +223,7 @@ def asha(seeds: int) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder:
                 row[scheduler] = run(
                     *("-m", "tuning.cli", "sweep", "--model", "ffnn", "--trials", 16),
-                    *("--max-epochs", 9, "--limit-train", 12_000, "--seed", seed),
+                    *("--max-epochs", 9, "--limit-train", 4_000, "--seed", seed),
                     *("--scheduler", scheduler, "--storage", folder, "--name", "s"),
                     *("--address", "local"),
                 )
@@ -234,7 +234,7 @@ def asha(seeds: int) -> dict[str, Any]:
             row[f"{scheduler}_stopped"] = sum(o.state in (STOPPED, FAILED) for o in found)
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
-    return {**about(Size(16, 9, 12_000)), "model": "ffnn", "rows": rows}
+    return {**about(Size(16, 9, 4_000)), "model": "ffnn", "rows": rows}
 
 
 def about(size: Size) -> dict[str, Any]:
