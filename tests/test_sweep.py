@@ -256,7 +256,7 @@ def epochs_done(place: Path) -> int:
 
 def outcomes(place: Path) -> dict[str, int]:
     """The trials that have ended, and when that was written."""
-    return {file.name: file.stat().st_mtime_ns for file in place.glob("s/outcomes/*")}
+    return {file.name: file.stat().st_mtime_ns for file in place.glob("s/outcomes/*.json")}
 
 
 def restarts_noted(place: Path) -> int:
@@ -270,7 +270,7 @@ def test_disturbed_in_any_way_it_ends_with_the_same_trials(undisturbed, lenet, t
     processes of its trials. Others are refused meanwhile."""
     place = tmp_path / "runs"
     with driver(tmp_path, *FIFO) as running:
-        running.wait_for(lambda: bool(list(place.glob("s/plans/*"))))
+        running.wait_for(lambda: bool(list(place.glob("s/plans/*.json"))))
         second = lenet("sweep", *FIFO, cwd=tmp_path)
         assert second.returncode == 2
         assert f"process {running.process.pid} on " in second.stderr
