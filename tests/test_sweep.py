@@ -307,6 +307,7 @@ def test_disturbed_in_any_way_it_ends_with_the_same_trials(undisturbed, lenet, t
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_killed_anywhere_it_ends_with_the_same_trials(undisturbed, tmp_path):
     """10 sweeps, each killed at a random moment."""
     moments = random.Random(1)
