@@ -34,7 +34,7 @@ from job.settings import (
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 SCHEDULES = ("constant", "warmup-cosine")
 PRECISIONS = ("float32", "mixed_bfloat16")
-DATASETS = ("mnist", "fashion-mnist", "own")
+DATASETS = ("mnist", "fashion-mnist", "cifar10", "own")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,9 @@ class TrainConfig(Settings):
     data: str | None = option(
         None,
         optional(text),
-        "Where the data set is: a folder of IDX files (also .gz), mnist.npz or Parquet, or "
-        "s3://BUCKET/PREFIX of Parquet; without it, it is found or downloaded.",
+        "Where the data set is: a folder of IDX files (also .gz), mnist.npz, CIFAR-10 as it is "
+        "published or Parquet, or s3://BUCKET/PREFIX of Parquet; without it, it is found or "
+        "downloaded.",
         fixed=False,
         metavar="PLACE",
     )

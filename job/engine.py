@@ -36,7 +36,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class DeviceSplit(NamedTuple):
-    """A split on the device: `images` uint8 (n, 28, 28, 1), `labels` int32 (n,)."""
+    """A split on the device: `images` uint8 (n, height, width, channels), `labels` int32 (n,)."""
 
     images: tf.Tensor
     labels: tf.Tensor
@@ -60,6 +60,7 @@ class Engine:
         config: Model, optimizer, batch size, precision and seed are used.
         total_steps: Steps of the whole run, for the learning-rate schedule.
         classes: Number of labels.
+        image_shape: Height, width and channels of the images.
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
@@ -72,6 +73,7 @@ class Engine:
         *,
         total_steps: int,
         classes: int = 10,
+        image_shape: tuple[int, int, int] = IMAGE_SHAPE,
         strategy: tf.distribute.Strategy | None = None,
         rank: int = 0,
         world: int = 1,
@@ -79,12 +81,10 @@ class Engine:
     ) -> None:
         self.rank, self.world = rank, world
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._config, self._classes = config, classes
+        self._config, self._classes, self._image_shape = config, classes, image_shape
         self._noise = ExampleNoise()
         with self._strategy.scope():
-            self.model = build_model(
-                config.model, classes=classes, seed=config.seed, precision=config.precision
-            )
+            self.model = self._fresh_model()
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
@@ -94,7 +94,7 @@ class Engine:
         # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
         # and seed runs the same compiled function.
         split = (
-            tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, "images"),
+            tf.TensorSpec([None, *image_shape], tf.uint8, "images"),
             tf.TensorSpec([None], tf.int32, "labels"),
         )
         self._train = tf.function(
@@ -116,12 +116,26 @@ class Engine:
             ],
         )
 
-    def fits(self, config: TrainConfig, classes: int) -> bool:
+    def _fresh_model(self) -> keras.Model:
+        config = self._config
+        return build_model(
+            config.model,
+            classes=self._classes,
+            image_shape=self._image_shape,
+            seed=config.seed,
+            precision=config.precision,
+        )
+
+    def fits(
+        self,
+        config: TrainConfig,
+        classes: int,
+        image_shape: tuple[int, int, int] = IMAGE_SHAPE,
+    ) -> bool:
         """Whether `restart` can make this the engine of another run."""
         mine, other = self._config, config
-        return self._classes == classes and all(
-            getattr(mine, name) == getattr(other, name) for name in COMPILED
-        )
+        same_data = (self._classes, self._image_shape) == (classes, image_shape)
+        return same_data and all(getattr(mine, name) == getattr(other, name) for name in COMPILED)
 
     def restart(self, config: TrainConfig, total_steps: int) -> None:
         """Begins another run on the functions that are compiled already; equal to a new engine.
@@ -130,15 +144,12 @@ class Engine:
             config: Its settings, which `fits`.
             total_steps: Steps of the whole run.
         """
-        fresh = build_model(
-            config.model, classes=self._classes, seed=config.seed, precision=config.precision
-        )
-        self.restore(to_arrays(fresh.weights), self._fresh_optimizer)
+        self._config = config
+        self.restore(to_arrays(self._fresh_model().weights), self._fresh_optimizer)
         if isinstance(self._rate, WarmupCosine):
             self._rate.set(config.learning_rate, total_steps)
         else:
             self.optimizer.learning_rate = config.learning_rate
-        self._config = config
 
     def train_span(self, data: DeviceSplit, rows: np.ndarray, first_step: int) -> StepMetrics:
         """Trains one step for each row.
@@ -280,7 +291,7 @@ class Scores(NamedTuple):
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Class probabilities float32 (n, classes) of uint8 images (n, 28, 28, 1)."""
+    """Class probabilities float32 (n, classes) of uint8 images (n, height, width, channels)."""
     unknown = np.zeros(len(images), np.int32)
     return score(model, Split(images, unknown)).probabilities
 

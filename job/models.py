@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
+# Height, width and channels of MNIST's images.
 IMAGE_SHAPE = (28, 28, 1)
 
 
@@ -54,19 +55,25 @@ def output(layers: Any, classes: int, name: str) -> Any:
 
 
 def build_model(
-    name: str, *, classes: int = 10, seed: int | None = None, precision: str = "float32"
+    name: str,
+    *,
+    classes: int = 10,
+    image_shape: tuple[int, int, int] = IMAGE_SHAPE,
+    seed: int | None = None,
+    precision: str = "float32",
 ) -> keras.Model:
     """Builds a model with fresh weights.
 
     Args:
         name: A key of `MODELS`.
         classes: Number of labels, the width of the softmax.
+        image_shape: Height, width and channels, as `Dataset.image_shape` gives them.
         seed: Makes the weights a pure function of it. Sets Keras' global seed, as
             `keras.utils.set_random_seed` does.
         precision: Keras dtype policy, `float32` or `mixed_bfloat16`.
 
     Returns:
-        A plain Keras 3 model from images (batch, 28, 28, 1), float in [0, 1], to class
+        A plain Keras 3 model from images (batch, *image_shape), float in [0, 1], to class
         probabilities (batch, classes).
 
     Raises:
@@ -81,7 +88,7 @@ def build_model(
     keras.config.set_dtype_policy(precision)
     try:
         return keras.Sequential(
-            [keras.Input(IMAGE_SHAPE, name="image"), *layers_of(keras.layers, classes)], name=name
+            [keras.Input(image_shape, name="image"), *layers_of(keras.layers, classes)], name=name
         )
     finally:
         keras.config.set_dtype_policy(before)

@@ -31,8 +31,8 @@ def finish(
     config, dataset = run.config, examples.dataset
     artifacts.write_history(run.storage, state.history, run.created)
     test = examples.test()
-    baseline = score(model_with(run, initial.weights, len(dataset.labels)), test)
-    model = model_with(run, state.best_weights, len(dataset.labels))
+    baseline = score(model_with(run, initial.weights, dataset), test)
+    model = model_with(run, state.best_weights, dataset)
     scores = score(model, test)
     artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
     run.storage.write("model.keras", artifacts.keras_file(model))
