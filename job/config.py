@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from job.models import MODELS
+from job.recipes import RECIPES
 from job.settings import (
     Settings,
     check_known,
@@ -216,46 +217,6 @@ class TrainConfig(Settings):
 
 
 FIELDS: dict[str, dataclasses.Field] = fields_of(TrainConfig)
-
-# 'notebook': those of S. Jansen's notebook, at Keras' default rates; the batch of its FFNN is
-# not on record.
-# 'quick': chosen on validation accuracy; docs/recipes.md says how.
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "notebook": {
-        "lenet5": {
-            "epochs": 50,
-            "batch_size": 32,
-            "optimizer": "sgd",
-            "learning_rate": 0.01,
-            "schedule": "constant",
-        },
-        "ffnn": {
-            "epochs": 10,
-            "batch_size": 128,
-            "optimizer": "rmsprop",
-            "learning_rate": 0.001,
-            "schedule": "constant",
-        },
-    },
-    "quick": {
-        "lenet5": {
-            "epochs": 8,
-            "batch_size": 128,
-            "optimizer": "momentum",
-            "learning_rate": 0.1,
-            "schedule": "warmup-cosine",
-            "weight_decay": 0.002,
-            "label_smoothing": 0.05,
-        },
-        "ffnn": {
-            "epochs": 10,
-            "batch_size": 128,
-            "optimizer": "adam",
-            "learning_rate": 0.001,
-            "schedule": "warmup-cosine",
-        },
-    },
-}
 
 
 def resolve(given: Mapping[str, Any]) -> TrainConfig:
