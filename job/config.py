@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from job.errors import InputError
 from job.models import MODELS
 from job.recipes import RECIPES
 from job.settings import (
@@ -36,6 +37,7 @@ OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 SCHEDULES = ("constant", "warmup-cosine")
 PRECISIONS = ("float32", "mixed_bfloat16")
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "own")
+DIGITS = ("mnist",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,13 +108,25 @@ class TrainConfig(Settings):
         "Validation and test losses are always against the plain labels.",
         metavar="SHARE",
     )
+    augment_shift: int = option(
+        0,
+        integer(0, 8),
+        "Move each training image by up to so many pixels, anew in each epoch; 0 is off.",
+    )
+    augment_flip: str = option(
+        "none",
+        choice("none", "horizontal"),
+        "Mirror half of the training images, anew in each epoch: none, or horizontal (which digits "
+        "do not survive).",
+        metavar="NAME",
+    )
     precision: str = option(
         "float32",
         choice(*PRECISIONS),
         f"Arithmetic: {', '.join(PRECISIONS)}.",
         metavar="NAME",
     )
-    seed: int = option(1, integer(0), "Seed of weights, example order and dropout.")
+    seed: int = option(1, integer(0), "Seed of weights, example order, dropout and augmentation.")
     limit_train: int | None = option(
         None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."
     )
@@ -189,6 +203,15 @@ class TrainConfig(Settings):
         fixed=False,
         metavar="NAME",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augment_flip != "none" and self.dataset in DIGITS:
+            raise InputError(
+                flag("augment_flip"),
+                self.augment_flip,
+                f"a mirrored digit of {self.dataset} is another sign; leave it out",
+            )
 
     @property
     def digest(self) -> str:

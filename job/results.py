@@ -62,6 +62,8 @@ def finish(
         "optimizer": config.optimizer,
         "learning_rate": config.learning_rate,
         "schedule": config.schedule,
+        "augment_shift": config.augment_shift,
+        "augment_flip": config.augment_flip,
         "precision": config.precision,
         "weights_sha256": sha256_of(state.weights.values()),
         "best_weights_sha256": sha256_of(state.best_weights.values()),

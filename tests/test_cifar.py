@@ -20,16 +20,23 @@ import pytest
 from cifar_files import ROWS, batch, python2_batch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from test_train import train
 
 from cluster.storage import LocalStorage
 from job import cifar, download
 from job.cache import cache_folder
 from job.datasets import CATALOGUE, Split, check_file, test_split, training_splits
 from job.download import cached, obtain
+from job.engine import predict
 from job.errors import InputError, JobError
-from job.examples import open_examples, stage
+from job.evaluate import model_with
+from job.examples import dataset_of, open_examples, stage
 from job.parquet import write_dataset
 from job.pickled import parse, parse_batch
+from job.predict import read_examples
+from job.runs import open_run, settle
+from tuning.warm import Warm
 
 PUBLISHED = CATALOGUE["cifar10"]
 FIRST = python2_batch(*batch(0))
@@ -335,3 +342,43 @@ def test_all_sets_are_shown_and_the_large_one_only_fetched_by_name(lenet, tmp_pa
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == list(CATALOGUE)
     done = lenet("data", "verify", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
     assert "not verified: mnist, fashion-mnist;" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"), [("alexnet", 1_884_778), ("lenet5", 545_846), ("ffnn", 1_841_162)]
+)
+def test_a_run_on_colours_from_training_to_prediction(model, parameters, published, tmp_path):
+    """The image's shape comes from the data set, for the engine, the figures and predictions."""
+    settings = {"model": model, "dataset": "cifar10", "data": str(published), "batch_size": 20}
+    learned = {} if model == "lenet5" else {"augment_shift": 2, "augment_flip": "horizontal"}
+    result = train(tmp_path, "r", **settings, epochs=3, **learned, limit_train=None)
+    assert result["parameters"] == parameters
+    run = open_run("r", str(tmp_path))
+    assert dataset_of(run) == CATALOGUE["cifar10"]
+    for name in ("first_ten", "in_detail"):
+        with Image.open(tmp_path / "r/figures" / f"{name}.png") as picture:
+            assert picture.mode == "RGB"
+    test = test_split(obtain("cifar10", str(published)), CATALOGUE["cifar10"])
+    best = model_with(run, run.restore().best_weights, CATALOGUE["cifar10"])
+    probabilities = predict(best, test.images)
+    accuracy = (probabilities.argmax(axis=1) == test.labels).mean()
+    assert accuracy == pytest.approx(result["test_accuracy"])
+    # A picture of the same size is taken as it is, a larger one is made smaller.
+    Image.fromarray(test.images[0]).save(tmp_path / "same.png")
+    Image.fromarray(test.images[0]).resize((64, 64), Image.Resampling.NEAREST).save(
+        tmp_path / "twice.png"
+    )
+    paths = [str(tmp_path / name) for name in ("same.png", "twice.png")]
+    same, twice = read_examples(paths, (32, 32, 3), is_digit=False)
+    assert np.array_equal(same, test.images[0])
+    assert np.abs(twice.astype(int) - test.images[0]).mean() < 20
+
+
+def test_a_sweeps_process_trains_it_to_the_same_bits(published, tmp_path):
+    more = {"model": "ffnn", "dataset": "cifar10", "data": str(published), "limit_train": 100}
+    more |= {"augment_shift": 1, "epochs": 2, "batch_size": 32, "storage": str(tmp_path)}
+    expected = train(tmp_path, "alone", **more)
+    run = settle({**more, "name": "warm", "seed": expected["seed"]})
+    warm = Warm(len(os.sched_getaffinity(0)), CATALOGUE["cifar10"])
+    assert [epoch.is_last for epoch in warm.train(run)] == [False, True]
+    assert warm.evaluate(run, "here")["weights_sha256"] == expected["weights_sha256"]
