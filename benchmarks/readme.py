@@ -27,6 +27,8 @@ TABLES = {
     "notebook": lambda: studies.table("notebook"),
     "quick": lambda: studies.table("quick"),
     "choose-quick": lambda: studies.table("choose-quick"),
+    "choose-alexnet": lambda: studies.table("choose-alexnet"),
+    "fashion": lambda: studies.table("fashion"),
     "train-rate": train_rate.table,
     "checkpoint-stall": checkpoint_stall.table,
     "workers": workers.table,
