@@ -28,6 +28,8 @@ TABLES = {
     "quick": lambda: studies.table("quick"),
     "choose-quick": lambda: studies.table("choose-quick"),
     "sweep-winner": lambda: studies.table("sweep-winner"),
+    "choose-alexnet": lambda: studies.table("choose-alexnet"),
+    "fashion": lambda: studies.table("fashion"),
     "train-rate": train_rate.table,
     "checkpoint-stall": checkpoint_stall.table,
     "workers": workers.table,

@@ -148,12 +148,12 @@ def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_jso
     opened = open_run(run, storage)
     state = verified_best(opened)
     dataset = dataset_of(opened)
-    examples = read_examples(list(images), is_digit=dataset.is_digits)
+    examples = read_examples(list(images), dataset.image_shape, is_digit=dataset.is_digits)
     _start(verbose)
     from job.engine import predict as predict_images
     from job.evaluate import model_with
 
-    model = model_with(opened, state.best_weights, len(dataset.labels))
+    model = model_with(opened, state.best_weights, dataset)
     probabilities = predict_images(model, examples)
     results = [describe(*pair, dataset.labels) for pair in zip(images, probabilities, strict=True)]
     if as_json:
@@ -172,13 +172,13 @@ def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_jso
 @click.argument("names", metavar="[DEST] [DATASET]...", nargs=-1)
 @click.option("--data", metavar="PLACE", help="Look there instead of in the cache.")
 def data(action: str, names: Sequence[str], data: str | None) -> None:
-    """Show, verify, download or stage the data sets (all of them, or those named).
+    """Show, verify, download or stage the data sets (those named, or MNIST and Fashion-MNIST).
 
-    show lists what is cached; verify checks every byte against the published SHA-256; download
-    fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX, from
-    which `lenet train --data DEST/DATASET` reads.
+    show lists what is cached, of all sets; verify checks every byte against the published SHA-256;
+    download fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX,
+    from which `lenet train --data DEST/DATASET` reads.
     """
-    from job.datasets import CATALOGUE, test_split, training_splits
+    from job.datasets import CATALOGUE, SMALL, test_split, training_splits
     from job.download import cached, obtain
     from job.errors import nearest
 
@@ -193,11 +193,11 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
     if action == "stage":
         from job.examples import stage
 
-        for name, place in stage(destination, names or list(CATALOGUE), data):
+        for name, place in stage(destination, names or SMALL, data):
             print(f"{name}: {place}")
         return
     missing = []
-    for name in names or CATALOGUE:
+    for name in names or (CATALOGUE if action == "show" else SMALL):
         dataset = CATALOGUE[name]
         if action == "download":
             obtain(name, data)

@@ -13,7 +13,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from job.errors import InputError
 from job.models import MODELS
+from job.recipes import RECIPES
 from job.settings import (
     Settings,
     check_known,
@@ -34,7 +36,8 @@ from job.settings import (
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 SCHEDULES = ("constant", "warmup-cosine")
 PRECISIONS = ("float32", "mixed_bfloat16")
-DATASETS = ("mnist", "fashion-mnist", "own")
+DATASETS = ("mnist", "fashion-mnist", "cifar10", "own")
+DIGITS = ("mnist",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +59,9 @@ class TrainConfig(Settings):
     data: str | None = option(
         None,
         optional(text),
-        "Where the data set is: a folder of IDX files (also .gz), mnist.npz or Parquet, or "
-        "s3://BUCKET/PREFIX of Parquet; without it, it is found or downloaded.",
+        "Where the data set is: a folder of IDX files (also .gz), mnist.npz, CIFAR-10 as it is "
+        "published or Parquet, or s3://BUCKET/PREFIX of Parquet; without it, it is found or "
+        "downloaded.",
         fixed=False,
         metavar="PLACE",
     )
@@ -104,13 +108,25 @@ class TrainConfig(Settings):
         "Validation and test losses are always against the plain labels.",
         metavar="SHARE",
     )
+    augment_shift: int = option(
+        0,
+        integer(0, 8),
+        "Move each training image by up to so many pixels, anew in each epoch; 0 is off.",
+    )
+    augment_flip: str = option(
+        "none",
+        choice("none", "horizontal"),
+        "Mirror half of the training images, anew in each epoch: none, or horizontal (which digits "
+        "do not survive).",
+        metavar="NAME",
+    )
     precision: str = option(
         "float32",
         choice(*PRECISIONS),
         f"Arithmetic: {', '.join(PRECISIONS)}.",
         metavar="NAME",
     )
-    seed: int = option(1, integer(0), "Seed of weights, example order and dropout.")
+    seed: int = option(1, integer(0), "Seed of weights, example order, dropout and augmentation.")
     limit_train: int | None = option(
         None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."
     )
@@ -188,6 +204,15 @@ class TrainConfig(Settings):
         metavar="NAME",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augment_flip != "none" and self.dataset in DIGITS:
+            raise InputError(
+                flag("augment_flip"),
+                self.augment_flip,
+                f"a mirrored digit of {self.dataset} is another sign; leave it out",
+            )
+
     @property
     def digest(self) -> str:
         """SHA-256 over the fixed settings: checkpoints of another job are never restored.
@@ -215,46 +240,6 @@ class TrainConfig(Settings):
 
 
 FIELDS: dict[str, dataclasses.Field] = fields_of(TrainConfig)
-
-# 'notebook': those of S. Jansen's notebook, at Keras' default rates; the batch of its FFNN is
-# not on record.
-# 'quick': chosen on validation accuracy; docs/recipes.md says how.
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "notebook": {
-        "lenet5": {
-            "epochs": 50,
-            "batch_size": 32,
-            "optimizer": "sgd",
-            "learning_rate": 0.01,
-            "schedule": "constant",
-        },
-        "ffnn": {
-            "epochs": 10,
-            "batch_size": 128,
-            "optimizer": "rmsprop",
-            "learning_rate": 0.001,
-            "schedule": "constant",
-        },
-    },
-    "quick": {
-        "lenet5": {
-            "epochs": 8,
-            "batch_size": 128,
-            "optimizer": "momentum",
-            "learning_rate": 0.1,
-            "schedule": "warmup-cosine",
-            "weight_decay": 0.002,
-            "label_smoothing": 0.05,
-        },
-        "ffnn": {
-            "epochs": 10,
-            "batch_size": 128,
-            "optimizer": "adam",
-            "learning_rate": 0.001,
-            "schedule": "warmup-cosine",
-        },
-    },
-}
 
 
 def resolve(given: Mapping[str, Any]) -> TrainConfig:

@@ -1,36 +1,46 @@
-"""The data sets: a catalogue with pinned hashes, strict readers, and the three splits.
+"""The data sets: a catalogue with pinned hashes, and the three splits.
 
-Content is identified by the SHA-256 of the uncompressed IDX files, so every way to get a data set
+Content is identified by the SHA-256 of the uncompressed files, so every way to get a data set
 (folder, cache, mirror, package, Keras' npz) is held to the same bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import hashlib
-import io
-import zipfile
-import zlib
-from pathlib import Path
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from job import cifar
 from job.errors import InputError
 
+# Height, and width, of images that every model can take and that leave room for many of them.
+SIDES = (20, 128)
 
-class IdxFile(NamedTuple):
-    """One published IDX file: its name, SHA-256 and the shape of its uint8 array."""
+
+class DataFile(NamedTuple):
+    """One published file: its name, SHA-256 and the shape of its uint8 array."""
 
     name: str
     sha256: str
     shape: tuple[int, ...]
 
     @property
+    def is_batch(self) -> bool:
+        """Whether it is a batch of CIFAR: records of a label and an image, and no header."""
+        return self.name.endswith(".bin")
+
+    @property
+    def header(self) -> bytes:
+        return b"" if self.is_batch else idx_header(self.shape)
+
+    @property
     def size(self) -> int:
-        """Bytes of the uncompressed file: magic, one big-endian uint32 per axis, the values."""
-        return len(idx_header(self.shape)) + int(np.prod(self.shape))
+        """Bytes of the uncompressed file."""
+        return len(self.header) + math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +49,24 @@ class Dataset:
     user's own set."""
 
     name: str
-    files: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
+    files: tuple[DataFile, ...]
     labels: tuple[str, ...]
     is_digits: bool
+
+    @property
+    def train_files(self) -> tuple[DataFile, ...]:
+        """IDX images and labels, or batches."""
+        return self.files[:-1] if self.files[0].is_batch else self.files[:2]
+
+    @property
+    def test_files(self) -> tuple[DataFile, ...]:
+        return self.files[len(self.train_files) :]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        first = self.files[0]
+        return cifar.IMAGE_SHAPE if first.is_batch else (*first.shape[1:], 1)[:3]
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "files": [file._asdict() for file in self.files]}
@@ -50,19 +75,49 @@ class Dataset:
     def from_dict(cls, document: dict[str, Any]) -> Dataset:
         """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
         fields = {k: document[k] for k in ("name", "labels", "is_digits")}
-        if not all(isinstance(label, str) for label in fields["labels"]):
-            raise ValueError("labels are not names")
-        files = [IdxFile(f["name"], f["sha256"], tuple(f["shape"])) for f in document["files"]]
-        if len(files) != 4:
+        names = [*fields["labels"], *(f["name"] for f in document["files"])]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("labels or files are not names")
+        files = [DataFile(f["name"], f["sha256"], tuple(f["shape"])) for f in document["files"]]
+        batches = sum(file.is_batch for file in files)
+        if (len(files), batches) != (4, 0) and not 2 <= len(files) == batches:
             raise ValueError("there are not four files")
-        return cls(**{**fields, "labels": tuple(fields["labels"])}, files=tuple(files))
+        dataset = cls(**{**fields, "labels": tuple(fields["labels"])}, files=tuple(files))
+        check_image_shape(dataset.image_shape)
+        return dataset
 
 
-def idx_files(*hashes: str, train: int = 60_000, test: int = 10_000) -> tuple[IdxFile, ...]:
+def check_image_shape(shape: Any) -> tuple[int, int, int]:
+    """Raises ValueError for anything but height, width and channels of images that can be used."""
+    least, most = SIDES
+    if (
+        not isinstance(shape, Sequence)
+        or len(shape) != 3
+        or not all(type(number) is int for number in shape)
+        or not least <= shape[0] == shape[1] <= most
+        or shape[2] not in (1, 3)
+    ):
+        raise ValueError(
+            f"shape is {shape!r:.60}; give [side, side, channels] with {least} to {most} pixels a "
+            "side, and 1 channel or 3"
+        )
+    return tuple(shape)
+
+
+def idx_files(
+    *hashes: str,
+    train: int = 60_000,
+    test: int = 10_000,
+    image_shape: tuple[int, int, int] = (28, 28, 1),
+) -> tuple[DataFile, ...]:
     """The four files of a data set by their SHA-256, as MNIST names them, with their rows."""
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    shapes = ((train, 28, 28), (train,), (test, 28, 28), (test,))
-    return tuple(IdxFile(f"{n}-ubyte", h, s) for n, h, s in zip(names, hashes, shapes, strict=True))
+    image = image_shape if image_shape[2] > 1 else image_shape[:2]
+    shapes = ((train, *image), (train,), (test, *image), (test,))
+    names = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images", "labels")]
+    return tuple(
+        DataFile(f"{name}-idx{len(shape)}-ubyte", sha256, shape)
+        for name, sha256, shape in zip(names, hashes, shapes, strict=True)
+    )
 
 
 CATALOGUE = {
@@ -99,11 +154,21 @@ CATALOGUE = {
         ),
         is_digits=False,
     ),
+    "cifar10": Dataset(
+        name="cifar10",
+        files=tuple(
+            DataFile(name, sha256, (10_000, cifar.RECORD)) for name, sha256 in cifar.BATCHES.items()
+        ),
+        labels=cifar.LABELS,
+        is_digits=False,
+    ),
 }
+# Those that are meant where none is named: CIFAR-10 is 170 MB, for who wants it.
+SMALL = ("mnist", "fashion-mnist")
 
 
 class Split(NamedTuple):
-    """Examples: `images` uint8 (n, 28, 28, 1), `labels` int32 (n,)."""
+    """Examples: `images` uint8 (n, height, width, channels), `labels` int32 (n,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -117,15 +182,16 @@ def idx_header(shape: tuple[int, ...]) -> bytes:
     return bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
 
 
-def check_file(file: IdxFile, content: bytes) -> None:
+def check_file(file: DataFile, content: bytes) -> None:
     """Raises ValueError, saying how the content differs from the published file."""
-    header = idx_header(file.shape)
-    if len(content) < len(header) or content[:4] != header[:4]:
-        raise ValueError("not an IDX file of unsigned bytes with the expected number of axes")
-    axes = len(file.shape)
-    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
-    if shape != file.shape:
-        raise ValueError(f"holds an array of shape {shape}, expected {file.shape}")
+    header = file.header
+    if header:
+        if len(content) < len(header) or content[:4] != header[:4]:
+            raise ValueError("not an IDX file of unsigned bytes with the expected number of axes")
+        axes = len(file.shape)
+        shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
+        if shape != file.shape:
+            raise ValueError(f"holds an array of shape {shape}, expected {file.shape}")
     if len(content) != file.size:
         raise ValueError(f"has {len(content):,} bytes, expected {file.size:,}")
     digest = hashlib.sha256(content).hexdigest()
@@ -133,118 +199,20 @@ def check_file(file: IdxFile, content: bytes) -> None:
         raise ValueError(f"SHA-256 is {digest[:16]}…, expected {file.sha256[:16]}…")
 
 
-def read_capped(stream: io.BufferedIOBase, limit: int) -> bytes:
-    """Reads a whole stream of at most `limit` bytes, so that a bomb can't fill the memory.
+def rows_of(contents: dict[str, bytes], files: Sequence[DataFile]) -> Split:
+    """All examples of these files, which are `train_files` or `test_files` of a data set.
 
-    Raises:
-        ValueError: There is more.
+    Args:
+        contents: Content by file name.
+        files: The files.
     """
-    content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"holds more than the expected {limit:,} bytes")
-    return content
-
-
-def gunzip(compressed: bytes, limit: int) -> bytes:
-    """Decompresses at most `limit` bytes. Raises ValueError for anything else."""
-    try:
-        return read_capped(gzip.GzipFile(fileobj=io.BytesIO(compressed)), limit)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"is not a whole gzip file ({error})") from None
-
-
-def read_npz(path: Path, dataset: Dataset) -> dict[str, bytes]:
-    """Reads Keras' `mnist.npz` as the four IDX files it was made from.
-
-    Returns:
-        IDX content by file name, not yet checked against the hashes.
-
-    Raises:
-        ValueError: Not such an archive; pickled objects and oversized members are refused unread.
-    """
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    contents = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for key, file in zip(keys, dataset.files, strict=True):
-                with archive.open(f"{key}.npy") as member:
-                    # Labels may be int64; a header is a few hundred bytes at most.
-                    raw = io.BytesIO(read_capped(member, 8 * file.size + 1000))
-                contents[file.name] = _npy_to_idx(raw, file)
-    except (
-        *(zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError),
-        # An encrypted member, or a method of compression that Python does not know.
-        *(RuntimeError, NotImplementedError),
-    ) as error:
-        raise ValueError(f"is not a mnist.npz archive ({error})") from None
-    return contents
-
-
-def _npy_to_idx(raw: io.BytesIO, file: IdxFile) -> bytes:
-    """An array in NumPy's format as IDX. The header is checked before anything is allocated."""
-    version = np.lib.format.read_magic(raw)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
-    if read is None:
-        raise ValueError(f"{file.name}: .npy version {version} is not what Keras writes")
-    shape, _, dtype = read(raw)
-    if dtype.hasobject or dtype.kind not in "ui":
-        raise ValueError(f"{file.name}: holds {dtype}, not whole numbers (pickles are never read)")
-    if shape != file.shape:
-        raise ValueError(f"{file.name}: holds an array of shape {shape}, expected {file.shape}")
-    raw.seek(0)
-    array = np.load(raw, allow_pickle=False)
-    return idx_header(shape) + array.astype(np.uint8).tobytes()
-
-
-def read_folder(folder: Path, dataset: Dataset) -> dict[str, bytes]:
-    """Reads and checks the data set in a folder: IDX files, plain or `.gz`, or `mnist.npz`.
-
-    Returns:
-        Verified IDX content by file name.
-
-    Raises:
-        FileNotFoundError: A file is missing; the message names it.
-        ValueError: A file is not the published one; the message names it and says how.
-    """
-    npz = folder / f"{dataset.name}.npz"
-    if npz.exists():
-        where = {file.name: npz for file in dataset.files}
-        try:
-            contents = read_npz(npz, dataset)
-        except ValueError as error:
-            raise ValueError(f"{npz}: {error}") from None
-    else:
-        where, contents = {}, {}
-        for file in dataset.files:
-            path = _find(folder, file.name)
-            where[file.name] = path
-            with path.open("rb") as stream:
-                try:
-                    # One byte over the size is enough to see that a file is too long.
-                    raw = stream.read(file.size + 1)
-                    contents[file.name] = gunzip(raw, file.size) if path.suffix == ".gz" else raw
-                except ValueError as error:
-                    raise ValueError(f"{path}: {error}") from None
-    for file in dataset.files:
-        try:
-            check_file(file, contents[file.name])
-        except ValueError as error:
-            raise ValueError(f"{where[file.name]}: {file.name} {error}") from None
-    return contents
-
-
-def _find(folder: Path, name: str) -> Path:
-    # Some mirrors write `train-images.idx3-ubyte`.
-    dotted = name.replace("-idx", ".idx")
-    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-        if (folder / candidate).is_file():
-            return folder / candidate
-    raise FileNotFoundError(f"{folder} has no {name} (also tried .gz and {dotted})")
-
-
-def to_split(images: bytes, labels: bytes, shape: tuple[int, ...]) -> Split:
-    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(shape[0], 28, 28, 1)
-    return Split(pixels, np.frombuffer(labels, np.uint8, offset=8).astype(np.int32))
+    if files[0].is_batch:
+        return Split(*cifar.decode([contents[file.name] for file in files]))
+    images, labels = (
+        np.frombuffer(contents[file.name], np.uint8, offset=len(file.header)) for file in files
+    )
+    shape = (*files[0].shape, 1)[:4]
+    return Split(images.reshape(shape), labels.astype(np.int32))
 
 
 def training_splits(
@@ -256,15 +224,14 @@ def training_splits(
     takes: 12,000 of 60,000.
 
     Args:
-        contents: IDX content by file name.
+        contents: Content by file name.
         dataset: What they hold.
         limit_train: Keep only the first rows of the training part.
 
     Raises:
         InputError: `limit_train` is more than there is.
     """
-    images, labels = dataset.files[:2]
-    rows = to_split(contents[images.name], contents[labels.name], images.shape)
+    rows = rows_of(contents, dataset.train_files)
     count = len(rows) * 4 // 5
     if limit_train is not None and limit_train > count:
         raise InputError("--limit-train", limit_train, f"there are {count:,} training rows")
@@ -277,8 +244,7 @@ def training_splits(
 
 def test_split(contents: dict[str, bytes], dataset: Dataset) -> Split:
     """The test examples; a training run reads them once, when it has finished."""
-    images, labels = dataset.files[2:]
-    return to_split(contents[images.name], contents[labels.name], images.shape)
+    return rows_of(contents, dataset.test_files)
 
 
 # pytest collects functions named test_* in modules it imports from.

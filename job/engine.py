@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from job.augment import augmented, draws
 from job.config import TrainConfig
 from job.datasets import Split
 from job.models import IMAGE_SHAPE, build_model
@@ -30,13 +31,16 @@ from job.randomness import (
 
 EVALUATION_BATCH = 1000
 # Settings that the compiled functions hold; all others can change from run to run.
-COMPILED = ("model", "optimizer", "schedule", "weight_decay", "label_smoothing", "precision")
+COMPILED = (
+    *("model", "optimizer", "schedule", "weight_decay", "label_smoothing", "precision"),
+    *("augment_shift", "augment_flip"),
+)
 
 Arrays = dict[str, np.ndarray]
 
 
 class DeviceSplit(NamedTuple):
-    """A split on the device: `images` uint8 (n, 28, 28, 1), `labels` int32 (n,)."""
+    """A split on the device: `images` uint8 (n, height, width, channels), `labels` int32 (n,)."""
 
     images: tf.Tensor
     labels: tf.Tensor
@@ -60,6 +64,7 @@ class Engine:
         config: Model, optimizer, batch size, precision and seed are used.
         total_steps: Steps of the whole run, for the learning-rate schedule.
         classes: Number of labels.
+        image_shape: Height, width and channels of the images.
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
@@ -72,6 +77,7 @@ class Engine:
         *,
         total_steps: int,
         classes: int = 10,
+        image_shape: tuple[int, int, int] = IMAGE_SHAPE,
         strategy: tf.distribute.Strategy | None = None,
         rank: int = 0,
         world: int = 1,
@@ -79,12 +85,10 @@ class Engine:
     ) -> None:
         self.rank, self.world = rank, world
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._config, self._classes = config, classes
+        self._config, self._classes, self._image_shape = config, classes, image_shape
         self._noise = ExampleNoise()
         with self._strategy.scope():
-            self.model = build_model(
-                config.model, classes=classes, seed=config.seed, precision=config.precision
-            )
+            self.model = self._fresh_model()
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
@@ -94,7 +98,7 @@ class Engine:
         # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
         # and seed runs the same compiled function.
         split = (
-            tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, "images"),
+            tf.TensorSpec([None, *image_shape], tf.uint8, "images"),
             tf.TensorSpec([None], tf.int32, "labels"),
         )
         self._train = tf.function(
@@ -104,6 +108,7 @@ class Engine:
                 tf.TensorSpec([None, None], tf.int32, "rows"),
                 tf.TensorSpec([None], tf.float32, "counts"),
                 tf.TensorSpec([], tf.int64, "first_step"),
+                tf.TensorSpec([], tf.int64, "epoch"),
                 tf.TensorSpec([], tf.int64, "seed"),
             ],
         )
@@ -116,12 +121,26 @@ class Engine:
             ],
         )
 
-    def fits(self, config: TrainConfig, classes: int) -> bool:
+    def _fresh_model(self) -> keras.Model:
+        config = self._config
+        return build_model(
+            config.model,
+            classes=self._classes,
+            image_shape=self._image_shape,
+            seed=config.seed,
+            precision=config.precision,
+        )
+
+    def fits(
+        self,
+        config: TrainConfig,
+        classes: int,
+        image_shape: tuple[int, int, int] = IMAGE_SHAPE,
+    ) -> bool:
         """Whether `restart` can make this the engine of another run."""
         mine, other = self._config, config
-        return self._classes == classes and all(
-            getattr(mine, name) == getattr(other, name) for name in COMPILED
-        )
+        same_data = (self._classes, self._image_shape) == (classes, image_shape)
+        return same_data and all(getattr(mine, name) == getattr(other, name) for name in COMPILED)
 
     def restart(self, config: TrainConfig, total_steps: int) -> None:
         """Begins another run on the functions that are compiled already; equal to a new engine.
@@ -130,23 +149,23 @@ class Engine:
             config: Its settings, which `fits`.
             total_steps: Steps of the whole run.
         """
-        fresh = build_model(
-            config.model, classes=self._classes, seed=config.seed, precision=config.precision
-        )
-        self.restore(to_arrays(fresh.weights), self._fresh_optimizer)
+        self._config = config
+        self.restore(to_arrays(self._fresh_model().weights), self._fresh_optimizer)
         if isinstance(self._rate, WarmupCosine):
             self._rate.set(config.learning_rate, total_steps)
         else:
             self.optimizer.learning_rate = config.learning_rate
-        self._config = config
 
-    def train_span(self, data: DeviceSplit, rows: np.ndarray, first_step: int) -> StepMetrics:
+    def train_span(
+        self, data: DeviceSplit, rows: np.ndarray, first_step: int, epoch: int = 0
+    ) -> StepMetrics:
         """Trains one step for each row.
 
         Args:
             data: Training examples.
             rows: int32 (steps, batch_size), indices into `data` or `PADDING`.
             first_step: Global step number of the first row.
+            epoch: From 0, for augmentation.
 
         Returns:
             Metrics of each step, over the global batch.
@@ -159,6 +178,7 @@ class Engine:
                 tf.constant(local),
                 tf.constant(counts),
                 tf.constant(first_step, tf.int64),
+                tf.constant(epoch, tf.int64),
                 tf.constant(self._config.seed, tf.int64),
             )
         )
@@ -191,22 +211,39 @@ class Engine:
         assign(self.model.weights, weights)
         assign(self.optimizer.variables, optimizer)
 
-    def _loss_and_gradients(self, images, labels, rows, count, step, seed):
+    def _loss_and_gradients(self, images, labels, drawn, rows, count, step, seed):
         first_position = self.rank * tf.size(rows)
         examples = tf.maximum(rows, 0)
         real = rows != PADDING
         labels = tf.gather(labels, examples)
         with tf.GradientTape() as tape, self._noise.at(seed, step, first_position):
-            probabilities = self._twin(scale(tf.gather(images, examples)), training=True)
+            chosen = self._augmented(images, drawn, examples)
+            probabilities = self._twin(scale(chosen), training=True)
             losses = cross_entropy(labels, probabilities, self._config.label_smoothing)
             loss_sum = tf.reduce_sum(losses * tf.cast(real, tf.float32))
             loss = loss_sum / count
         gradients = tape.gradient(loss, self.model.trainable_variables)
         return loss_sum, count_correct(labels, probabilities, real), gradients
 
-    def _train_loop(self, images, labels, rows, counts, first_step, seed):
+    @property
+    def _augments(self) -> bool:
+        return self._config.augment_shift > 0 or self._config.augment_flip != "none"
+
+    def _augmented(self, images, drawn, examples):
+        chosen = tf.gather(images, examples)
+        if not self._augments:
+            return chosen
+        shift, flip = self._config.augment_shift, self._config.augment_flip == "horizontal"
+        return augmented(chosen, tf.gather(drawn, examples), shift=shift, flip=flip)
+
+    def _train_loop(self, images, labels, rows, counts, first_step, epoch, seed):
+        # For all examples at once: that takes less than a hundredth of a span's time.
+        drawn = draws(seed, epoch, tf.shape(labels)[0]) if self._augments else None
+
         def replica_step(row, count, step):
-            loss_sum, correct, gradients = self._gradients(images, labels, row, count, step, seed)
+            loss_sum, correct, gradients = self._gradients(
+                images, labels, drawn, row, count, step, seed
+            )
             # Under a multi-worker strategy this sums the gradients over the workers.
             self.optimizer.apply_gradients(
                 zip(gradients, self.model.trainable_variables, strict=True)
@@ -280,7 +317,7 @@ class Scores(NamedTuple):
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Class probabilities float32 (n, classes) of uint8 images (n, 28, 28, 1)."""
+    """Class probabilities float32 (n, classes) of uint8 images (n, height, width, channels)."""
     unknown = np.zeros(len(images), np.int32)
     return score(model, Split(images, unknown)).probabilities
 

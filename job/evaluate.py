@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from job.datasets import Dataset
 from job.engine import assign, score
 from job.examples import examples_of
 from job.models import build_model
@@ -13,9 +14,15 @@ from job.runs import Run
 from job.state import Arrays, RunState
 
 
-def model_with(run: Run, weights: Arrays, classes: int) -> keras.Model:
-    """The run's model for so many classes, built in code, with the given arrays."""
-    model = build_model(run.config.model, classes=classes, precision=run.config.precision)
+def model_with(run: Run, weights: Arrays, dataset: Dataset) -> keras.Model:
+    """The run's model for the labels and images of a data set, built in code, with the given
+    arrays."""
+    model = build_model(
+        run.config.model,
+        classes=len(dataset.labels),
+        image_shape=dataset.image_shape,
+        precision=run.config.precision,
+    )
     assign(model.weights, weights)
     return model
 
@@ -40,7 +47,7 @@ def evaluate(
     else:
         train, validation = examples.training(run.config.limit_train)
         chosen = train if split == "train" else validation
-    model = model_with(run, state.best_weights, len(examples.dataset.labels))
+    model = model_with(run, state.best_weights, examples.dataset)
     scores = score(model, chosen)
     return {
         "run": run.config.name,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cluster.storage import QUICK_SECONDS, open_storage
-from job.datasets import CATALOGUE, Dataset, Split, test_split, to_split, training_splits
+from job.datasets import CATALOGUE, Dataset, Split, rows_of, test_split, training_splits
 from job.download import obtain
 from job.errors import InputError, JobError
 from job.manifest import DOCUMENT
@@ -15,7 +15,7 @@ from job.runs import DATA_FILE, Run, read_document, to_json
 
 
 class Examples(NamedTuple):
-    """A data set with its verified bytes: IDX content by file name."""
+    """A data set with its verified bytes, by file name."""
 
     dataset: Dataset
     contents: dict[str, bytes]
@@ -130,8 +130,6 @@ def stage(
         raise InputError("DEST", error.value, error.problem) from error
     for examples in [open_examples(name, data) for name in names]:
         dataset = examples.dataset
-        train = to_split(
-            *(examples.contents[f.name] for f in dataset.files[:2]), dataset.files[0].shape
-        )
+        train = rows_of(examples.contents, dataset.train_files)
         write_dataset(root.at(dataset.name), dataset.name, dataset.labels, train, examples.test())
         yield dataset.name, root.at(dataset.name).uri

@@ -31,18 +31,20 @@ PLAIN = {"parse_math": False}
 
 def first_ten(images: np.ndarray, labels: Sequence[str]) -> bytes:
     """The first ten images, two rows of five, titled with their labels."""
-    return _gallery([_enlarged(image[..., 0], ZOOM) for image in images[:10]], labels[:10])
+    return _gallery([_enlarged(image, ZOOM) for image in images[:10]], labels[:10])
 
 
 def in_detail(image: np.ndarray, label: str) -> bytes:
-    """One image (28, 28, 1) with every pixel's value printed, white on dark and black on light."""
-    pixels = image[..., 0]
+    """One image (height, width, channels) with every pixel's values printed, white on dark and
+    black on light; of colours red, green and blue, from the top."""
     font = _font(VALUE_SIZE)
-    enlarged = _enlarged(pixels, ZOOM_IN_DETAIL)
+    enlarged = _enlarged(image, ZOOM_IN_DETAIL)
     draw = ImageDraw.Draw(enlarged)
-    for (row, column), value in np.ndenumerate(pixels):
+    for row, column in np.ndindex(image.shape[:2]):
+        values = image[row, column]
         center = [(n + 0.5) * ZOOM_IN_DETAIL for n in (column, row)]
-        draw.text(center, str(value), fill=255 if value < 128 else 0, font=font, anchor="mm")
+        ink = "white" if values.mean() < 128 else "black"
+        draw.text(center, "\n".join(map(str, values)), ink, font, "mm", spacing=0)
     return _gallery([enlarged], [label], TITLE_SIZE)
 
 
@@ -93,7 +95,7 @@ def worst_mistakes(
     """The ten wrong predictions of which the model was surest; None where there is none.
 
     Args:
-        images: uint8 (n, 28, 28, 1).
+        images: uint8 (n, height, width, channels).
         labels: True labels (n,).
         probabilities: Predictions (n, classes).
         names: Class names.
@@ -106,11 +108,11 @@ def worst_mistakes(
     titles = [
         f"{names[labels[i]]} taken for\n{names[predicted[i]]} ({sureness[i]:.1%})" for i in worst
     ]
-    return _gallery([_enlarged(image[..., 0], ZOOM) for image in images[worst]], titles)
+    return _gallery([_enlarged(image, ZOOM) for image in images[worst]], titles)
 
 
 def _enlarged(pixels: np.ndarray, zoom: int) -> Image.Image:
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
 
 
@@ -126,14 +128,14 @@ def _gallery(images: Sequence[Image.Image], titles: Sequence[str], size: int = T
     width = images[0].width + 2 * MARGIN
     height = images[0].height + lines * line + 2 * MARGIN
     rows = -(-len(images) // GRID)
-    page = Image.new("L", (width * min(GRID, len(images)), height * rows), 255)
+    page = Image.new(images[0].mode, (width * min(GRID, len(images)), height * rows), "white")
     draw = ImageDraw.Draw(page)
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         left, top = width * (i % GRID), height * (i // GRID)
         page.paste(image, (left + MARGIN, top + MARGIN + lines * line))
         for number, text in enumerate(reversed(title.split("\n"))):
             baseline = top + MARGIN + (lines - number) * line - size // 2
-            draw.text((left + width / 2, baseline), text, fill=0, font=_font(size), anchor="ms")
+            draw.text((left + width / 2, baseline), text, "black", _font(size), "ms")
     stream = io.BytesIO()
     page.save(stream, format="png")
     return stream.getvalue()

@@ -109,7 +109,7 @@ def run_epochs(
             done = state.current.steps
             steps = pace.next_span(state.step, len(rows) - done)
             began = time.perf_counter()
-            metrics = engine.train_span(train, rows[done : done + steps], state.step)
+            metrics = engine.train_span(train, rows[done : done + steps], state.step, epoch)
             seconds = time.perf_counter() - began
             hooks.alive(pace.patience)
             pace.measured(steps, seconds)

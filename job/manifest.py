@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
+
+from job.datasets import check_image_shape
 
 FORMAT = 1
 DOCUMENT = "dataset.json"
@@ -13,8 +16,11 @@ PARTS = ("train.parquet", "test.parquet")
 MAX_LABELS = 256
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 31
-# Their pixels take 1.6 GB of every worker's memory.
+# Their pixels take 1.6 GB of every worker's memory; larger images, fewer rows.
 MAX_ROWS = 2_000_000
+MAX_PIXELS = MAX_ROWS * 28 * 28
+# What a document without `shape` means.
+GRAY = (28, 28, 1)
 
 
 class Entry(NamedTuple):
@@ -31,12 +37,14 @@ class Document(NamedTuple):
     name: str
     labels: tuple[str, ...]
     files: dict[str, Entry]
+    image_shape: tuple[int, int, int] = GRAY
 
     def to_json(self) -> bytes:
         document = {
             "format": FORMAT,
             "name": self.name,
             "labels": self.labels,
+            **({} if self.image_shape == GRAY else {"shape": self.image_shape}),
             "files": {part: entry._asdict() for part, entry in self.files.items()},
         }
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
@@ -58,10 +66,14 @@ def parse(content: bytes) -> Document:
         raise ValueError(f"{DOCUMENT}: files is {shown(files)}, not an object")
     try:
         check_names(name, labels)
+        image_shape = check_image_shape(document.get("shape", GRAY))
         entries = {part: _entry(part, files.get(part)) for part in PARTS}
+        for part, entry in entries.items():
+            if entry.rows * prod(image_shape) > MAX_PIXELS:
+                raise ValueError(f"{part} has {entry.rows:,} rows of {prod(image_shape):,} values")
     except ValueError as error:
         raise ValueError(f"{DOCUMENT}: {error}") from None
-    return Document(name, tuple(labels), entries)
+    return Document(name, tuple(labels), entries, image_shape)
 
 
 def _entry(part: str, value: Any) -> Entry:

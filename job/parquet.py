@@ -1,8 +1,8 @@
 """Data sets as Parquet, in a local folder or in object storage (docs/data.md):
 
     train.parquet, test.parquet   columns `image` fixed_size_binary(784) and `label` uint8
-    dataset.json                  name, labels, and size, SHA-256 and rows of both files; written
-                                  last: its presence makes the set visible
+    dataset.json                  name, labels, shape of an image, and size, SHA-256 and rows of
+                                  both files; written last: its presence makes the set visible
 
 What is read becomes the IDX files that the same examples would be published as, so that all further
 checks and splits are those of MNIST. pyarrow, which takes most of a second to import, is imported
@@ -15,13 +15,14 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.storage import QUICK_SECONDS, Storage, StoreError, open_storage
 from job.cache import fetch_once
-from job.datasets import Dataset, Split, idx_files, idx_header
+from job.datasets import Dataset, Split, check_image_shape, idx_files
 from job.errors import InputError
 from job.manifest import (
     DOCUMENT,
@@ -38,7 +39,6 @@ from job.manifest import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PIXELS = 28 * 28
 # The fewest that leave something to train and to validate, and to test.
 MIN_ROWS = {"train.parquet": 2, "test.parquet": 1}
 
@@ -53,9 +53,9 @@ def write_dataset(
             replaced.
         name: 1 to 100 letters, digits, `.`, `_` or `-`.
         labels: 2 to 256 label names; label 0 is the first.
-        train: Images uint8 (n, 28, 28) or (n, 28, 28, 1) and whole-numbered labels (n,). The last
-            fifth of them validates.
-        test: The same.
+        train: Images uint8 (n, side, side) or (n, side, side, channels), of 20 to 128 pixels a side
+            and 1 channel or 3, and whole-numbered labels (n,). The last fifth of them validates.
+        test: The same, with images of the same shape.
 
     Raises:
         InputError: Something is unusable; the message names the file and the column. Nothing was
@@ -63,8 +63,10 @@ def write_dataset(
     """
     try:
         check_names(name, labels)
+        shape = tuple(int(n) for n in (*np.shape(train.images)[1:], 1)[:3])
+        image_shape = check_image_shape(shape)
         encoded = {
-            part: _encoded(part, split, name, labels)
+            part: _encoded(part, split, name, labels, image_shape)
             for part, split in zip(PARTS, (train, test), strict=True)
         }
     except ValueError as error:
@@ -73,7 +75,7 @@ def write_dataset(
         part: Entry(len(content), hashlib.sha256(content).hexdigest(), len(split))
         for (part, content), split in zip(encoded.items(), (train, test), strict=True)
     }
-    document = Document(name, tuple(labels), entries).to_json()
+    document = Document(name, tuple(labels), entries, image_shape).to_json()
     if not _holds(destination, document):
         # Beside another set's document, the new files would look damaged.
         destination.delete(DOCUMENT)
@@ -109,25 +111,20 @@ def read_dataset(
                 raise ValueError(f"holds no {DOCUMENT}; `lenet data stage` writes one")
             return None
         document = parse(content)
-        contents = {}
-        for part, prefix in zip(PARTS, ("train", "t10k"), strict=True):
-            images, labels = _decoded(part, _fetched(source, part, document.files[part]), document)
-            header = idx_header((len(labels), 28, 28))
-            contents[f"{prefix}-images-idx3-ubyte"] = b"".join([header, images.data])
-            header = idx_header(labels.shape)
-            contents[f"{prefix}-labels-idx1-ubyte"] = b"".join([header, labels.data])
+        arrays = []
+        for part in PARTS:
+            arrays += _decoded(part, _fetched(source, part, document.files[part]), document)
     except (OSError, ValueError, StoreError) as error:
         raise InputError("--data", source.uri, " ".join(str(error).split())) from error
     train, test = (document.files[part].rows for part in PARTS)
-    dataset = Dataset(
-        name=document.name,
-        files=idx_files(
-            *(hashlib.sha256(c).hexdigest() for c in contents.values()), train=train, test=test
-        ),
-        labels=document.labels,
-        is_digits=False,
-    )
-    return dataset, contents
+    layout = {"train": train, "test": test, "image_shape": document.image_shape}
+    plain = [
+        b"".join([file.header, array.data])
+        for file, array in zip(idx_files(*4 * [""], **layout), arrays, strict=True)
+    ]
+    files = idx_files(*(hashlib.sha256(content).hexdigest() for content in plain), **layout)
+    dataset = Dataset(name=document.name, files=files, labels=document.labels, is_digits=False)
+    return dataset, {file.name: content for file, content in zip(files, plain, strict=True)}
 
 
 def _holds(destination: Storage, document: bytes) -> bool:
@@ -159,7 +156,13 @@ def _check_labels(part: str, values: np.ndarray, count: int) -> None:
         )
 
 
-def _encoded(part: str, split: Split, name: str, labels: Sequence[str]) -> bytes:
+def _encoded(
+    part: str,
+    split: Split,
+    name: str,
+    labels: Sequence[str],
+    image_shape: tuple[int, int, int],
+) -> bytes:
     """A split as a Parquet file, a pure function of the arguments and pyarrow's version."""
     images, values = (np.asarray(array) for array in split)
     if values.dtype.kind not in "ui" or values.ndim != 1:
@@ -169,10 +172,12 @@ def _encoded(part: str, split: Split, name: str, labels: Sequence[str]) -> bytes
         )
     rows = len(values)
     _check_rows(part, rows)
-    if images.dtype != np.uint8 or images.shape not in ((rows, 28, 28), (rows, 28, 28, 1)):
+    height, width, channels = image_shape
+    plain = (rows, height, width) if channels == 1 else (rows, *image_shape)
+    if images.dtype != np.uint8 or images.shape not in (plain, (rows, *image_shape)):
         raise ValueError(
             f"{part}: column image is made of {images.dtype} {images.shape}, "
-            f"expected uint8 ({rows}, 28, 28), as there are {rows} labels"
+            f"expected uint8 {plain}, as there are {rows} labels"
         )
     _check_labels(part, values, len(labels))
     import pyarrow as pa
@@ -185,7 +190,7 @@ def _encoded(part: str, split: Split, name: str, labels: Sequence[str]) -> bytes
         "lenet.label_sha256": hashlib.sha256(numbers).hexdigest(),
     }
     image = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(PIXELS), rows, [None, pa.py_buffer(pixels)]
+        pa.binary(prod(image_shape)), rows, [None, pa.py_buffer(pixels)]
     )
     fields = [pa.field("image", image.type, False), pa.field("label", pa.uint8(), False)]
     table = pa.table([image, pa.array(numbers)], schema=pa.schema(fields, metadata))
@@ -216,7 +221,7 @@ def _fetched(source: Storage, part: str, entry: Entry) -> bytes:
 
 
 def _decoded(part: str, content: bytes, document: Document) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 (n * 784,) and labels uint8 (n,) of a Parquet file.
+    """Pixels uint8 (n * pixels of an image,) and labels uint8 (n,) of a Parquet file.
 
     Raises:
         ValueError: It is none, or not one of such a data set.
@@ -233,7 +238,8 @@ def _decoded(part: str, content: bytes, document: Document) -> tuple[np.ndarray,
             raise ValueError(
                 f"{part} has {rows:,} rows, {DOCUMENT} says {document.files[part].rows:,}"
             )
-        for column, kind in (("image", pa.binary(PIXELS)), ("label", pa.uint8())):
+        pixels = prod(document.image_shape)
+        for column, kind in (("image", pa.binary(pixels)), ("label", pa.uint8())):
             found = [field.type for field in schema if field.name == column]
             if found != [kind]:
                 what = ", ".join(map(str, found)) or "missing"
@@ -248,7 +254,7 @@ def _decoded(part: str, content: bytes, document: Document) -> tuple[np.ndarray,
             raise ValueError(f"{part}: column {column} has rows without a value")
     values = np.ascontiguousarray(table.column("label").to_numpy())
     _check_labels(part, values, len(document.labels))
-    return _pixels(table.column("image")), values
+    return _pixels(table.column("image"), pixels), values
 
 
 def _names(name: str, labels: Sequence[str]) -> dict[str, str]:
@@ -264,9 +270,10 @@ def _check_metadata(part: str, metadata: dict[bytes, bytes], document: Document)
             raise ValueError(f"{DOCUMENT}: {field} is not what {part} says, {shown(kept)}")
 
 
-def _pixels(column: pa.ChunkedArray) -> np.ndarray:
+def _pixels(column: pa.ChunkedArray, size: int) -> np.ndarray:
+    """The values of a column of images of that size, one after the other."""
     chunks = [
-        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * PIXELS :][: len(chunk) * PIXELS]
+        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * size :][: len(chunk) * size]
         for chunk in column.chunks
         if len(chunk)
     ]

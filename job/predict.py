@@ -10,15 +10,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from job.errors import InputError
 
-SIZE = 28
 # MNIST's digits were scaled into 20×20 and set into 28×28 by their centre of mass (LeCun's MNIST
 # page); a picture must be brought into the same form to be judged by the same model.
+SIZE = 28
 DIGIT_SIZE = 20
 MAX_PIXELS = 50_000_000
 
 
-def read_image(path: str) -> np.ndarray:
-    """Reads a PNG or JPEG as grey values, uint8 (height, width); transparency becomes white.
+def read_image(path: str, mode: str = "L") -> np.ndarray:
+    """Reads a PNG or JPEG; transparency becomes white.
+
+    Args:
+        path: Of the picture.
+        mode: `L` for grey values, `RGB` for colours.
+
+    Returns:
+        uint8 (height, width), or (height, width, 3).
 
     Raises:
         InputError: No such file, or no such picture.
@@ -41,29 +48,33 @@ def read_image(path: str) -> np.ndarray:
     ) as error:
         raise InputError("IMAGE", path, "is not a whole PNG or JPEG image") from error
     white = Image.new("RGBA", rgba.size, "white")
-    return np.asarray(Image.alpha_composite(white, rgba).convert("L"))
+    return np.asarray(Image.alpha_composite(white, rgba).convert(mode))
 
 
-def to_example(pixels: np.ndarray, *, is_digit: bool) -> np.ndarray:
-    """Brings a grey picture of any size into the form of the data set.
+def to_example(pixels: np.ndarray, *, is_digit: bool, size: int = SIZE) -> np.ndarray:
+    """Brings a picture of any size into the form of the data set.
 
     Args:
-        pixels: uint8 (height, width), dark on light or light on dark.
+        pixels: Grey uint8 (height, width), dark on light or light on dark; or colours, uint8
+            (height, width, 3).
         is_digit: Crop to the drawing and centre it by mass, as MNIST was made; other pictures are
             only padded to a square and scaled.
+        size: Height and width of the data set's images; those of digits have 28.
 
     Returns:
-        uint8 (28, 28, 1), light on dark.
+        uint8 (size, size, 1), light on dark, or (size, size, 3).
     """
+    if pixels.ndim == 3:
+        return _fitted(pixels, size)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     # What surrounds the drawing is the background; the data sets have a dark one.
     if np.median(border) > 127:
         pixels = 255 - pixels
-    if pixels.shape == (SIZE, SIZE):
+    if pixels.shape == (size, size):
         # Already in the form of the data set: leave each pixel as it is.
         return pixels[..., None].copy()
     if not is_digit:
-        return _fitted(pixels, SIZE)[..., None]
+        return _fitted(pixels, size)[..., None]
     low, high = int(pixels.min()), int(pixels.max())
     if high - low < 16:
         # An empty picture; there is nothing to crop to.
@@ -76,11 +87,11 @@ def to_example(pixels: np.ndarray, *, is_digit: bool) -> np.ndarray:
 
 def _fitted(pixels: np.ndarray, size: int) -> np.ndarray:
     """Scales a picture to fit into a square, in proportion, and fills up with black."""
-    height, width = pixels.shape
+    height, width = pixels.shape[:2]
     scale = size / max(height, width)
     shape = max(1, round(width * scale)), max(1, round(height * scale))
     scaled = np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS))
-    square = np.zeros((size, size), np.uint8)
+    square = np.zeros((size, size, *pixels.shape[2:]), np.uint8)
     top, left = (size - scaled.shape[0]) // 2, (size - scaled.shape[1]) // 2
     square[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     return square
@@ -101,12 +112,19 @@ def _centred_by_mass(drawing: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def read_examples(paths: list[str], *, is_digit: bool) -> np.ndarray:
-    """Reads pictures as examples, uint8 (n, 28, 28, 1). Raises InputError for the first bad one."""
+def read_examples(
+    paths: list[str], image_shape: tuple[int, int, int], *, is_digit: bool
+) -> np.ndarray:
+    """Reads pictures as examples, uint8 (n, *image_shape). Raises InputError for the first bad
+    one."""
+    size, _, channels = image_shape
+    mode = "RGB" if channels == 3 else "L"
     with warnings.catch_warnings():
         # `MAX_PIXELS` is the limit; Pillow's warning below it would be noise.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return np.stack([to_example(read_image(path), is_digit=is_digit) for path in paths])
+        return np.stack(
+            [to_example(read_image(path, mode), is_digit=is_digit, size=size) for path in paths]
+        )
 
 
 def describe(path: str, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Randomness as pure functions: which example comes when, and which units are dropped.
+(`job/augment.py`: and how images are moved.)
 
-Both depend on the seed, on where training stands and on an example's place in the global batch, and
+They depend on the seed, on where training stands and on an example's place in the global batch, and
 on nothing else; so a resumed run, or one with another number of workers, sees the same examples and
 the same dropout masks.
 """
@@ -15,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 PADDING = -1
+# Dropout layers are numbered from 0; this stream is none of theirs.
+AUGMENTATION = 2**16 - 1
 
 
 def example_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -47,6 +50,33 @@ def worker_slice(rows: np.ndarray, rank: int, world: int) -> np.ndarray:
     return padded[:, rank * share : (rank + 1) * share]
 
 
+def philox(
+    seed: tf.Tensor, stream: int, counter: tf.Tensor, rows: tf.Tensor, width: int
+) -> tf.Tensor:
+    """Float32 (rows, width) in [0, 1), a function of the first three arguments.
+
+    Philox is a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2,
+    3", SC 2011): four outputs per count, so a row takes ceil(width / 4) counts, and starting where
+    a row starts gives it and what follows.
+
+    Args:
+        seed: Below 2**31.
+        stream: Below 2**16.
+        counter: Two integers, the lower half of the count first.
+        rows: Number of rows.
+        width: Numbers in a row.
+    """
+    # 2**16 streams beside 2**31 seeds fit one 64-bit key without meeting.
+    key = tf.reshape(tf.cast(seed, tf.uint64) * 2**16 + stream, [1])
+    noise = tf.raw_ops.StatelessRandomUniformV2(
+        shape=tf.stack([rows, -(-width // 4) * 4]),
+        key=key,
+        counter=tf.cast(counter, tf.uint64),
+        alg=1,
+    )
+    return noise[:, :width]
+
+
 class ExampleNoise:
     """Hands seed, current step and the batch position of the first local example to the dropout
     layers of one training model, while its step is being traced."""
@@ -65,21 +95,14 @@ class ExampleNoise:
     def uniform(self, layer: int, rows: tf.Tensor, width: int) -> tf.Tensor:
         """Float32 (rows, width) in [0, 1), a function of (seed, layer, step, position, unit).
 
-        Philox is a counter-based generator (Salmon et al., "Parallel random numbers: as easy as
-        1, 2, 3", SC 2011): four outputs per count. Starting at the count of the first position
-        gives just this worker's rows of the global batch's noise.
+        Starting at the count of the first position gives just this worker's rows of the global
+        batch's noise.
         """
         if self._where is None:
             raise RuntimeError("dropout was called in training outside ExampleNoise.at")
         seed, step, first_position = (tf.cast(value, tf.uint64) for value in self._where)
-        counts_per_row = -(-width // 4)
-        counter = tf.stack([first_position * counts_per_row, step])
-        # 2**16 layers beside 2**31 seeds fit one 64-bit key without meeting.
-        key = tf.reshape(seed * 2**16 + layer, [1])
-        noise = tf.raw_ops.StatelessRandomUniformV2(
-            shape=tf.stack([rows, counts_per_row * 4]), key=key, counter=counter, alg=1
-        )
-        return noise[:, :width]
+        counter = tf.stack([first_position * -(-width // 4), step])
+        return philox(seed, layer, counter, rows, width)
 
 
 class ExampleDropout(keras.layers.Layer):
@@ -103,7 +126,7 @@ def training_twin(model: keras.Model, noise: ExampleNoise) -> keras.Model:
 
     The original stays plain Keras, so that it can be saved and opened anywhere.
     """
-    indices = iter(range(2**16))
+    indices = iter(range(AUGMENTATION))
 
     def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.Dropout):

@@ -31,8 +31,8 @@ def finish(
     config, dataset = run.config, examples.dataset
     artifacts.write_history(run.storage, state.history, run.created)
     test = examples.test()
-    baseline = score(model_with(run, initial.weights, len(dataset.labels)), test)
-    model = model_with(run, state.best_weights, len(dataset.labels))
+    baseline = score(model_with(run, initial.weights, dataset), test)
+    model = model_with(run, state.best_weights, dataset)
     scores = score(model, test)
     artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
     run.storage.write("model.keras", artifacts.keras_file(model))
@@ -62,6 +62,8 @@ def finish(
         "optimizer": config.optimizer,
         "learning_rate": config.learning_rate,
         "schedule": config.schedule,
+        "augment_shift": config.augment_shift,
+        "augment_flip": config.augment_flip,
         "precision": config.precision,
         "weights_sha256": sha256_of(state.weights.values()),
         "best_weights_sha256": sha256_of(state.best_weights.values()),

@@ -160,6 +160,7 @@ def train_and_evaluate(
         config,
         total_steps=steps_per_epoch * config.epochs,
         classes=len(dataset.labels),
+        image_shape=dataset.image_shape,
         strategy=strategy,
         rank=place.rank,
         world=place.world,

@@ -1,4 +1,4 @@
-"""The two models, layer by layer as the notebook has them."""
+"""The models, layer by layer as the notebook has them, or the paper."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ start_tensorflow()
 
 import keras  # noqa: E402
 
+from job.datasets import check_image_shape  # noqa: E402
 from job.models import MODELS, build_model  # noqa: E402
 
 LENET5 = [
@@ -33,10 +34,36 @@ FFNN = [
 ]
 
 
+# A quarter of the paper's 96, 256, 384, 384, 256 maps and 4,096 units.
+ALEXNET = [
+    ("CONV1", "Conv2D", "relu", (28, 28, 24), 624),
+    ("POOL1", "MaxPooling2D", None, (13, 13, 24), 0),
+    ("CONV2", "Conv2D", "relu", (13, 13, 64), 38_464),
+    ("POOL2", "MaxPooling2D", None, (6, 6, 64), 0),
+    ("CONV3", "Conv2D", "relu", (6, 6, 96), 55_392),
+    ("CONV4", "Conv2D", "relu", (6, 6, 96), 83_040),
+    ("CONV5", "Conv2D", "relu", (6, 6, 64), 55_360),
+    ("POOL5", "MaxPooling2D", None, (2, 2, 64), 0),
+    ("FLAT", "Flatten", None, (256,), 0),
+    ("FC6", "Dense", "relu", (1_024,), 263_168),
+    ("DROP6", "Dropout", None, (1_024,), 0),
+    ("FC7", "Dense", "relu", (1_024,), 1_049_600),
+    ("DROP7", "Dropout", None, (1_024,), 0),
+    ("FC8", "Dense", "softmax", (10,), 10_250),
+]
+PARAMETERS = {
+    # Of 28×28 gray images, and of 32×32 in colour.
+    "lenet5": (303_626, 545_846),
+    "ffnn": (669_706, 1_841_162),
+    "alexnet": (1_555_898, 1_884_778),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "layers", "parameters"), [("lenet5", LENET5, 303_626), ("ffnn", FFNN, 669_706)]
+    ("name", "layers", "dropout"),
+    [("lenet5", LENET5, set()), ("ffnn", FFNN, {0.2}), ("alexnet", ALEXNET, {0.5})],
 )
-def test_layers(name, layers, parameters):
+def test_layers(name, layers, dropout):
     model = build_model(name)
     found = [
         (
@@ -49,8 +76,34 @@ def test_layers(name, layers, parameters):
         for layer in model.layers
     ]
     assert found == layers
-    assert model.count_params() == parameters
-    assert all(layer.rate == 0.2 for layer in model.layers if "DROP" in layer.name)
+    assert model.count_params() == PARAMETERS[name][0]
+    assert {layer.rate for layer in model.layers if "DROP" in layer.name} == dropout
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_are_those_that_the_docstrings_state(name):
+    gray, colour = PARAMETERS[name]
+    assert f"{gray:,} parameters" in " ".join(MODELS[name].__doc__.split())
+    model = build_model(name, image_shape=(32, 32, 3))
+    assert model.input_shape == (None, 32, 32, 3)
+    assert model.count_params() == colour
+    if name == "alexnet":
+        assert f"{colour:,} with 32×32 in colour" in " ".join(MODELS[name].__doc__.split())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("image_shape", [(20, 20, 1), (128, 128, 3)])
+def test_models_take_every_shape_that_a_data_set_may_have(name, image_shape):
+    assert check_image_shape(image_shape) == image_shape
+    assert build_model(name, image_shape=image_shape).output_shape == (None, 10)
+
+
+def test_alexnet_pools_with_overlap_and_keeps_the_size_of_its_maps_until_then():
+    model = build_model("alexnet")
+    pools = [layer for layer in model.layers if "POOL" in layer.name]
+    assert {(layer.pool_size, layer.strides) for layer in pools} == {((3, 3), (2, 2))}
+    kernels = [layer.kernel_size for layer in model.layers if "CONV" in layer.name]
+    assert kernels == [(5, 5), (5, 5), (3, 3), (3, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -74,7 +127,7 @@ def test_models_command_prints_the_tables(lenet, tmp_path):
     done = lenet("models", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stderr == ""
-    for name, parameters in (("lenet5", "303,626"), ("ffnn", "669,706")):
-        assert f"{name}: {parameters} parameters" in done.stdout
-    for layer, kind, *_ in LENET5 + FFNN:
+    for name, (parameters, _) in PARAMETERS.items():
+        assert f"{name}: {parameters:,} parameters" in done.stdout
+    for layer, kind, *_ in LENET5 + FFNN + ALEXNET:
         assert any(layer in line and kind in line for line in done.stdout.splitlines())

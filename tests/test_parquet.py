@@ -23,7 +23,7 @@ from test_bad_input import refused
 
 from cluster.object_storage import S3Storage
 from cluster.storage import LocalStorage, open_storage
-from job.datasets import CATALOGUE, Split
+from job.datasets import CATALOGUE, Dataset, Split
 from job.download import obtain
 from job.errors import InputError, JobError
 from job.examples import dataset_of, examples_of, open_examples
@@ -299,6 +299,24 @@ BAD = {
         document(lambda d: d["files"]["test.parquet"].update(size=10**18)),
         "dataset.json: size of test.parquet is 1000000000000000000",
     ),
+    "a shape of two": (
+        document(lambda d: d.update(shape=[28, 28])),
+        "dataset.json: shape is [28, 28]; give [side, side, channels] with 20 to 128 pixels a side",
+    ),
+    "no squares": (document(lambda d: d.update(shape=[28, 32, 1])), "shape is [28, 32, 1]"),
+    "four channels": (document(lambda d: d.update(shape=[28, 28, 4])), "shape is [28, 28, 4]"),
+    "large images": (document(lambda d: d.update(shape=[129, 129, 3])), "shape is [129, 129, 3]"),
+    "a shape in words": (document(lambda d: d.update(shape="28 x 28")), "shape is '28 x 28'"),
+    "another shape than the files": (
+        document(lambda d: d.update(shape=[32, 32, 3])),
+        "column image is fixed_size_binary[784], expected fixed_size_binary[3072]",
+    ),
+    "more pixels than allowed": (
+        document(
+            lambda d: d.update(shape=[32, 32, 3]) or d["files"]["train.parquet"].update(rows=10**6)
+        ),
+        "dataset.json: train.parquet has 1,000,000 rows of 3,072 values",
+    ),
     "no JSON": (lambda folder: (folder / "dataset.json").write_text("{"), "is not JSON"),
     "no object": (lambda folder: (folder / "dataset.json").write_text("[]"), "not a JSON object"),
     "deep JSON": (lambda folder: (folder / "dataset.json").write_text("[" * 10**5), "is not JSON"),
@@ -362,6 +380,11 @@ UNUSABLE = {
         {"test": Split(TEST.images[:, :14], TEST.labels)},
         "test.parquet: column image is made of uint8 (7, 14, 28, 1)",
     ),
+    "small images": (
+        {"train": Split(TRAIN.images[:, :14, :14], TRAIN.labels)},
+        "shape is (14, 14, 1); give [side, side, channels]",
+    ),
+    "no images": ({"train": Split(TRAIN.labels, TRAIN.labels)}, "shape is (1,)"),
     "fewer images than labels": (
         {"test": Split(TEST.images[:5], TEST.labels)},
         "expected uint8 (7, 28, 28), as there are 7 labels",
@@ -384,9 +407,34 @@ def test_an_unusable_set_is_not_written(case, tmp_path):
     assert tree(tmp_path) == {}
 
 
+@pytest.mark.parametrize("shape", [(32, 32, 3), (24, 24, 1), (20, 20, 3)])
+def test_images_of_other_shapes_come_back_as_they_were(shape, tmp_path):
+    random = np.random.default_rng(1)
+    train, test = (
+        Split(random.integers(0, 256, (n, *shape), np.uint8), np.arange(n, dtype=np.int32) % 3)
+        for n in (10, 4)
+    )
+    write_dataset(LocalStorage(tmp_path / "own"), "colours", NAMES, train, test)
+    document = json.loads((tmp_path / "own" / "dataset.json").read_text())
+    assert document["shape"] == list(shape)
+    examples = open_examples("own", str(tmp_path / "own"))
+    assert examples.dataset.image_shape == shape
+    axes = 3 if shape[2] == 1 else 4
+    assert [len(file.shape) for file in examples.dataset.files] == [axes, 1, axes, 1]
+    assert np.array_equal(np.concatenate([s.images for s in examples.training()]), train.images)
+    assert np.array_equal(examples.test().images, test.images)
+    assert np.array_equal(examples.test().labels, test.labels)
+    kept = json.loads(json.dumps(examples.dataset.to_dict()))
+    assert Dataset.from_dict(kept) == examples.dataset
+
+
+def test_a_gray_set_of_28_pixels_is_written_as_before(own):
+    assert "shape" not in json.loads((own / "dataset.json").read_text())
+
+
 def test_pixels_of_parts_of_buffers():
     rows = pa.array([bytes([n]) * 784 for n in range(6)], pa.binary(784))
-    pixels = _pixels(pa.chunked_array([rows[4:6], rows[:0], rows[1:3]]))
+    pixels = _pixels(pa.chunked_array([rows[4:6], rows[:0], rows[1:3]]), 784)
     assert pixels[::784].tolist() == [4, 5, 1, 2]
     assert len(pixels) == 4 * 784
 
@@ -604,6 +652,13 @@ def test_runs_of_earlier_versions_noted_no_data(tmp_path):
         *("{", "[]", "{}", "[" * 10**5),
         '{"name": "x", "labels": ["a", 2], "is_digits": false, "files": []}',
         '{"name": "x", "labels": ["a", "b"], "is_digits": false, "files": []}',
+        '{"name": "x", "labels": ["a", "b"], "is_digits": false, "files": [{"name": 1}]}',
+        json.dumps(
+            {
+                **{"name": "x", "labels": ["a", "b"], "is_digits": False},
+                "files": [{"name": "x", "sha256": "", "shape": [1, 10**9, 10**9, 3]}] * 4,
+            }
+        ),
     ],
 )
 def test_damaged_notes_of_a_run_are_not_trusted(content, tmp_path):

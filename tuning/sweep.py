@@ -163,6 +163,9 @@ def _space(config: SweepConfig, base: Mapping[str, Any]) -> Space:
                     base[parameter.field],
                     f"is searched by {config.space}; leave one of them out",
                 )
+            for value in parameter.values:
+                # What does not go with the common settings would fail in each trial.
+                resolve({**base, parameter.field: value})
         return space
     space = parse_space(DEFAULT, "default").without(base)
     if not space.parameters:

@@ -153,12 +153,19 @@ class Warm:
         from job.engine import Engine
         from job.runtime import USE_XLA
 
-        classes = len(loaded.examples.dataset.labels)
+        dataset = loaded.examples.dataset
+        classes, image_shape = len(dataset.labels), dataset.image_shape
         steps = -(-int(loaded.train.labels.shape[0]) // config.batch_size) * config.epochs
         for engine in self._engines:
-            if engine.fits(config, classes):
+            if engine.fits(config, classes, image_shape):
                 engine.restart(config, steps)
                 return engine
-        engine = Engine(config, total_steps=steps, classes=classes, jit=USE_XLA[self._device])
+        engine = Engine(
+            config,
+            total_steps=steps,
+            classes=classes,
+            image_shape=image_shape,
+            jit=USE_XLA[self._device],
+        )
         self._engines.append(engine)
         return engine

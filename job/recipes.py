@@ -1,0 +1,64 @@
+"""Settings to start from, by recipe and model. What is not in a recipe is at its default.
+
+notebook: those of S. Jansen's notebooks ("MNIST with FFNN and LeNet5"; for AlexNet its successor,
+    "Image classification with AlexNet"), at Keras' default rates. The batch of the FFNN is not on
+    record. AlexNet's early stopping looked at the accuracy there, and looks at the loss here.
+quick: chosen on validation accuracy; docs/recipes.md says how.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "notebook": {
+        "lenet5": {
+            "epochs": 50,
+            "batch_size": 32,
+            "optimizer": "sgd",
+            "learning_rate": 0.01,
+            "schedule": "constant",
+        },
+        "ffnn": {
+            "epochs": 10,
+            "batch_size": 128,
+            "optimizer": "rmsprop",
+            "learning_rate": 0.001,
+            "schedule": "constant",
+        },
+        "alexnet": {
+            "epochs": 100,
+            "batch_size": 32,
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "schedule": "constant",
+            "patience": 10,
+        },
+    },
+    "quick": {
+        "lenet5": {
+            "epochs": 8,
+            "batch_size": 128,
+            "optimizer": "momentum",
+            "learning_rate": 0.1,
+            "schedule": "warmup-cosine",
+            "weight_decay": 0.002,
+            "label_smoothing": 0.05,
+        },
+        "ffnn": {
+            "epochs": 10,
+            "batch_size": 128,
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "schedule": "warmup-cosine",
+        },
+        "alexnet": {
+            "epochs": 8,
+            "batch_size": 128,
+            "optimizer": "momentum",
+            "learning_rate": 0.02,
+            "schedule": "warmup-cosine",
+            "weight_decay": 0.0005,
+        },
+    },
+}
