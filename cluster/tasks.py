@@ -32,22 +32,32 @@ def run_tasks(
         JobError: A task failed, or its process was lost too often.
     """
     import ray
-    from ray.exceptions import RayError, RayTaskError
 
     held = ray.put(shared)
     task = ray.remote(num_cpus=1)(function)
     pending = {task.remote(held, name): name for name in names}
-    while pending and not stop_requested():
-        done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
-        for reference in done:
-            name = pending.pop(reference)
-            try:
-                result = ray.get(reference)
-            except RayTaskError as error:
-                raise JobError(f"{name}: {_one_line(error.cause)}") from error
-            except RayError as error:
-                raise JobError(f"{name}: {_one_line(error)}") from error
-            yield name, result
+    try:
+        while pending and not stop_requested():
+            done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+            for reference in done:
+                name = pending.pop(reference)
+                yield name, _result(name, reference)
+    finally:
+        # A cluster that goes on must not work for nobody.
+        for reference in pending:
+            ray.cancel(reference, force=True)
+
+
+def _result(name: str, reference: Any) -> Any:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise JobError(f"{name}: {_one_line(error.cause)}") from error
+    except RayError as error:
+        raise JobError(f"{name}: {_one_line(error)}") from error
 
 
 def _one_line(error: BaseException) -> str:

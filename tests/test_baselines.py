@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_what_was_finished_is_not_repeated(cluster, tmp_path, mnist):
 
 
 def test_a_name_is_taken_by_who_comes_first(cluster, tmp_path, mnist):
-    given = {"storage": str(tmp_path), "limit_train": "500", "name": "b"}
+    given = {"storage": str(tmp_path), "limit_train": "500", "methods": "knn-pixels", "name": "b"}
     first, second = settle(given), settle(given)
     with first.folder.locked(), pytest.raises(InputError, match=r"process \d+ on .* trains these"):
         run_baselines(second, Silent(), lambda: 0)
@@ -119,6 +120,19 @@ def test_tasks_come_back_with_their_names(cluster):
     assert list(run_tasks(broken, "x", ["a"], lambda: signal.SIGINT)) == []
     with pytest.raises(JobError, match=r"^bad: ValueError: x is no use$"):
         list(run_tasks(broken, "x", ["bad"]))
+
+
+@pytest.mark.timeout(90)
+def test_tasks_that_nobody_waits_for_leave_their_processors(cluster):
+    found: list[str] = []
+
+    def sleeping(shared: None, name: str) -> None:
+        time.sleep(3600 if name.startswith("slow") else 0)
+
+    for name, _ in run_tasks(sleeping, None, ["slow", "quick", "slower"], lambda: len(found)):
+        found.append(name)
+    assert found == ["quick"]
+    assert {name for name, _ in run_tasks(sleeping, None, ["a", "b"])} == {"a", "b"}
 
 
 REFUSED = {
