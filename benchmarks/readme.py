@@ -14,6 +14,7 @@ import re
 import sys
 from pathlib import Path
 
+import baselines
 import checkpoint_stall
 import collectives
 import studies
@@ -31,6 +32,8 @@ TABLES = {
     "choose-alexnet": lambda: studies.table("choose-alexnet"),
     "fashion": lambda: studies.table("fashion"),
     "train-rate": train_rate.table,
+    "baselines": baselines.table,
+    "baselines-tests": baselines.tests_table,
     "checkpoint-stall": checkpoint_stall.table,
     "workers": workers.table,
     "collectives": collectives.table,
@@ -39,7 +42,7 @@ TABLES = {
     "e2e": lambda: campaign("e2e"),
     **{f"sweep-{name}": functools.partial(sweep.table, name) for name in sweep.STUDIES},
 }
-PAGES = ("recipes", "distributed", "storage", "sweeps", "cluster")
+PAGES = ("recipes", "distributed", "storage", "sweeps", "cluster", "baselines")
 FILES = ("README.md", *(f"docs/{page}.md" for page in PAGES))
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

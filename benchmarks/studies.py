@@ -12,10 +12,11 @@ import argparse
 import datetime
 import json
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from job.stats import interval_text, mean_interval, percent
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NOTEBOOK = {"lenet5": "99.19 %", "ffnn": "37.36 % (a broken run)"}
@@ -105,8 +106,8 @@ def table(study: str) -> str:
     runs = document["runs"]
     lines = [
         "| setting | epochs, batch, optimizer | validation accuracy | test accuracy | n "
-        "| before training | notebook |",
-        "|---|---|---|---|---|---|---|",
+        "| 95 % interval | before training | notebook |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for setting in dict.fromkeys(run["setting"] for run in runs):
         group = [run for run in runs if run["setting"] == setting]
@@ -116,7 +117,7 @@ def table(study: str) -> str:
         notebook = NOTEBOOK.get(setting, "") if first["dataset"] == "mnist" else ""
         lines.append(
             f"| {setting} | {how} | {spread(group, 'val_accuracy')} "
-            f"| **{spread(group, 'test_accuracy')}** | {len(group)} "
+            f"| **{spread(group, 'test_accuracy')}** | {len(group)} | {interval(group)} "
             f"| {spread(group, 'baseline_accuracy')} | {notebook} |"
         )
     versions = runs[0]["versions"]
@@ -125,7 +126,8 @@ def table(study: str) -> str:
         [
             *lines,
             "",
-            f"Mean ± standard deviation over n seeds; {document['date']}, {runs[0]['device']}; "
+            "Mean ± standard deviation over n seeds, and Student's confidence interval of the mean "
+            f"test accuracy; {document['date']}, {runs[0]['device']}; "
             f"{named}. The weights with the best validation loss are kept; the test set is read "
             "once, by the finished run.",
         ]
@@ -133,10 +135,12 @@ def table(study: str) -> str:
 
 
 def spread(runs: list[dict], key: str) -> str:
-    values = [100 * run[key] for run in runs]
-    if len(values) == 1:
-        return f"{values[0]:.2f} %"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %"
+    return percent(run[key] for run in runs)
+
+
+def interval(runs: list[dict]) -> str:
+    values = [run["test_accuracy"] for run in runs]
+    return interval_text(mean_interval(values)) if len(values) > 1 else ""
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ in the *global* batch, so that the summed gradients are those of one worker.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -309,11 +310,13 @@ def count_correct(labels: tf.Tensor, probabilities: tf.Tensor, real: tf.Tensor) 
 
 
 class Scores(NamedTuple):
-    """Mean cross-entropy and accuracy over examples, and their probabilities (n, classes)."""
+    """Mean cross-entropy and accuracy over examples, their probabilities (n, classes), and how long
+    it took to get them."""
 
     loss: float
     accuracy: float
     probabilities: np.ndarray
+    seconds: float
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -324,19 +327,31 @@ def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 def score(model: keras.Model, examples: Split) -> Scores:
     """Evaluates a model outside of training, by the formula of `Engine.evaluate`."""
+    return Scorer(model)(examples)
 
-    @tf.function(reduce_retracing=True)
-    def forward(images, labels):
-        probabilities = model(scale(images), training=False)
-        return probabilities, cross_entropy(labels, probabilities)
 
-    parts = []
-    for start in range(0, len(examples), EVALUATION_BATCH):
-        images, labels = (part[start : start + EVALUATION_BATCH] for part in examples)
-        parts.append(forward(tf.constant(images), tf.constant(labels)))
-    probabilities, losses = (np.concatenate(part) for part in zip(*parts, strict=True))
-    hits = probabilities.argmax(axis=1) == examples.labels
-    return Scores(float(losses.mean(dtype=np.float64)), float(hits.mean()), probabilities)
+class Scorer:
+    """Evaluates a model outside of training. It is compiled by the first call and may get other
+    weights between calls."""
+
+    def __init__(self, model: keras.Model) -> None:
+        def forward(images, labels):
+            probabilities = model(scale(images), training=False)
+            return probabilities, cross_entropy(labels, probabilities)
+
+        self._forward = tf.function(forward, reduce_retracing=True)
+
+    def __call__(self, examples: Split) -> Scores:
+        began = time.perf_counter()
+        parts = []
+        for start in range(0, len(examples), EVALUATION_BATCH):
+            images, labels = (part[start : start + EVALUATION_BATCH] for part in examples)
+            parts.append(self._forward(tf.constant(images), tf.constant(labels)))
+        probabilities, losses = (np.concatenate(part) for part in zip(*parts, strict=True))
+        seconds = time.perf_counter() - began
+        hits = probabilities.argmax(axis=1) == examples.labels
+        loss = float(losses.mean(dtype=np.float64))
+        return Scores(loss, float(hits.mean()), probabilities, seconds)
 
 
 def to_arrays(variables: list[keras.Variable]) -> Arrays:

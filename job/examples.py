@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from cluster.storage import QUICK_SECONDS, open_storage
+from cluster.storage import QUICK_SECONDS, Storage, open_storage
 from job.datasets import CATALOGUE, Dataset, Split, rows_of, test_split, training_splits
 from job.download import obtain
 from job.errors import InputError, JobError
@@ -88,22 +88,33 @@ def check_same(found: Dataset, begun: Dataset, place: str | None, what: str) -> 
         )
 
 
-def keep_dataset(run: Run, dataset: Dataset) -> None:
+def keep_dataset(folder: Storage, dataset: Dataset) -> None:
     """Keeps in a run's folder what it is trained on."""
-    run.storage.write(DATA_FILE, to_json(dataset.to_dict()))
+    folder.write(DATA_FILE, to_json(dataset.to_dict()))
+
+
+def kept_dataset(folder: Storage) -> Dataset:
+    """What `keep_dataset` kept.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        JobError: It can't be trusted.
+    """
+    try:
+        return Dataset.from_dict(read_document(folder, DATA_FILE))
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{folder.uri}/{DATA_FILE} can't be trusted: {error}") from error
 
 
 def dataset_of(run: Run) -> Dataset:
     """What a run is trained on. Raises JobError where that can't be told."""
     try:
-        return Dataset.from_dict(read_document(run.storage, DATA_FILE))
+        return kept_dataset(run.storage)
     except FileNotFoundError:
         # A run of an earlier version, which knew the catalogue only.
         if run.config.dataset in CATALOGUE:
             return CATALOGUE[run.config.dataset]
         raise JobError(f"{run.storage.uri}/{DATA_FILE} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{run.storage.uri}/{DATA_FILE} can't be trusted: {error}") from error
 
 
 def stage(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from job import artifacts
-from job.engine import score
+from job.engine import Scorer, assign
 from job.evaluate import model_with
 from job.examples import Examples
+from job.predictions import Predictions, write_predictions
 from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
 from job.state import RunState, sha256_of
 from job.versions import versions
@@ -31,9 +32,13 @@ def finish(
     config, dataset = run.config, examples.dataset
     artifacts.write_history(run.storage, state.history, run.created)
     test = examples.test()
-    baseline = score(model_with(run, initial.weights, dataset), test)
-    model = model_with(run, state.best_weights, dataset)
-    scores = score(model, test)
+    model = model_with(run, initial.weights, dataset)
+    scorer = Scorer(model)
+    baseline = scorer(test)
+    assign(model.weights, state.best_weights)
+    # Compiled by now, so that its time is that of predicting.
+    scores = scorer(test)
+    write_predictions(run.storage, Predictions(test.labels, scores.probabilities.argmax(axis=1)))
     artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
     run.storage.write("model.keras", artifacts.keras_file(model))
     seconds = sum(row.seconds for row in state.history)
@@ -52,6 +57,7 @@ def finish(
         "test_loss": scores.loss,
         "test_accuracy": scores.accuracy,
         "train_seconds": seconds,
+        "test_seconds": scores.seconds,
         "images_per_second": images / seconds,
         "workers": workers,
         "restarts": notes.restarts,

@@ -26,6 +26,19 @@ def choice(*names: str) -> Parser:
     return parse
 
 
+def several(*names: str) -> Parser:
+    """Accepts some of these names, with commas between; gives a tuple of them, in their order."""
+    check = choice(*names)
+
+    def parse(value: Any) -> tuple[str, ...]:
+        given = (
+            [check(name.strip()) for name in value.split(",")] if isinstance(value, str) else value
+        )
+        return tuple(name for name in names if name in given)
+
+    return parse
+
+
 def integer(minimum: int, maximum: int = 2**31 - 1) -> Parser:
     def parse(value: Any) -> int:
         try:

@@ -92,7 +92,7 @@ def begun(run: Run, progress: Progress, *, lock: bool = True) -> Iterator[None]:
     # A driver would hold the pixels for as long as its workers train.
     del examples
     with run.begun(lock=lock):
-        keep_dataset(run, dataset)
+        keep_dataset(run.storage, dataset)
         progress.note(
             f"{config.name}: {config.model} on {dataset.name}, {config.epochs} epochs, "
             f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "

@@ -1,4 +1,4 @@
-"""The whole `lenet` command: that of a single run, and what sweeps add to it."""
+"""The whole `lenet` command: that of a single run, what sets models side by side, and sweeps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import click
 
 from job import cli as job_cli
 from job.cli import cli
+from job.compare_cli import baselines, compare
 from job.options import json_option, options_of, storage_option, verbose_option
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
+
+cli.add_command(baselines)
+cli.add_command(compare)
 
 
 @cli.command()

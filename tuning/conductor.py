@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.storage import Storage
 from job.config import TrainConfig, command_of, resolve
+from job.stats import mean_sd
 from tuning.config import SweepConfig, trial_config
 from tuning.records import (
     FAILED,
@@ -24,7 +25,6 @@ from tuning.records import (
     Plan,
     Sweep,
     Winner,
-    mean_sd,
     merit,
     write_outcome,
     write_plan,

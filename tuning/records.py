@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -153,12 +152,6 @@ def merit(outcome: Outcome) -> tuple[float, float]:
     between equals their validation loss. Greater is better."""
     best = outcome.best
     return (best.val_accuracy, -best.val_loss) if best else (-math.inf, -math.inf)
-
-
-def mean_sd(values: Iterable[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; None for that of a single value."""
-    values = list(values)
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def write_sweep(folder: Storage, sweep: Sweep) -> None:

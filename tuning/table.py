@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from job.progress import duration
+from job.stats import mean_sd
 from tuning.conductor import Conductor
 from tuning.records import (
     FAILED,
@@ -20,7 +21,6 @@ from tuning.records import (
     Outcome,
     Plan,
     Winner,
-    mean_sd,
     merit,
 )
 

@@ -71,7 +71,7 @@ class Warm:
         from job.loop import Hooks, initial_state, is_finished, run_epochs
 
         with run.begun(lock=False), contextlib.ExitStack() as stack:
-            keep_dataset(run, loaded.examples.dataset)
+            keep_dataset(run.storage, loaded.examples.dataset)
             run.checkpoints.claim()
             state = run.restore()
             engine = self._engine(loaded, config)

@@ -12,6 +12,7 @@ from typing import Any
 
 from job.config import TrainConfig, command_of
 from job.errors import InputError
+from job.stats import mean_sd
 from tuning.config import SweepConfig, trial_config
 from tuning.records import (
     FINISHED,
@@ -21,7 +22,6 @@ from tuning.records import (
     Outcome,
     Sweep,
     Trial,
-    mean_sd,
     merit,
 )
 

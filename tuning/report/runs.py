@@ -11,7 +11,8 @@ from job.config import command_of
 from job.errors import InputError
 from job.runs import Run
 from job.state import EpochRow
-from tuning.records import Sweep, best_row, mean_sd
+from job.stats import mean_sd
+from tuning.records import Sweep, best_row
 from tuning.report.facts import config_of
 
 FINISHED, UNFINISHED = "finished", "unfinished"

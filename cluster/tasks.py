@@ -1,0 +1,65 @@
+"""Independent tasks on the processors of a connected Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from job.errors import JobError
+
+POLL_SECONDS = 0.2
+
+
+def run_tasks(
+    function: Callable[[Any, str], Any],
+    shared: Any,
+    names: Sequence[str],
+    stop_requested: Callable[[], int] = lambda: 0,
+) -> Iterator[tuple[str, Any]]:
+    """Calls `function(shared, name)` for each name on a processor of its own, as many at a time as
+    there are. A task whose process is lost is tried again by Ray.
+
+    Args:
+        function: Of a module; equal arguments must give equal results.
+        shared: What all need; it is sent to each node once.
+        names: The tasks, those that take longest first.
+        stop_requested: Asked often; a signal's number ends the iteration early.
+
+    Yields:
+        Each name with its result, as they come in.
+
+    Raises:
+        JobError: A task failed, or its process was lost too often.
+    """
+    import ray
+
+    held = ray.put(shared)
+    task = ray.remote(num_cpus=1)(function)
+    pending = {task.remote(held, name): name for name in names}
+    try:
+        while pending and not stop_requested():
+            done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+            for reference in done:
+                name = pending.pop(reference)
+                yield name, _result(name, reference)
+    finally:
+        # A cluster that goes on must not work for nobody.
+        for reference in pending:
+            ray.cancel(reference, force=True)
+
+
+def _result(name: str, reference: Any) -> Any:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise JobError(f"{name}: {_one_line(error.cause)}") from error
+    except RayError as error:
+        raise JobError(f"{name}: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason'}"
