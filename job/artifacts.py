@@ -5,6 +5,7 @@
     tensorboard/       the same as TensorBoard event files
     figures/           PNG pictures
     model.keras        the best weights, for plain `keras.models.load_model`
+    README.md          the model card
     result.json        written last: its presence marks a finished run
 
 History files are rewritten from the whole history at each epoch's end, so they are never torn and

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from job import artifacts
+from job.card import CARD_FILE, model_card
 from job.engine import score
 from job.evaluate import model_with
 from job.examples import Examples
 from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
 from job.state import RunState, sha256_of
 from job.versions import versions
+
+MODEL_FILE = "model.keras"
 
 
 def finish(
@@ -35,7 +38,7 @@ def finish(
     model = model_with(run, state.best_weights, len(dataset.labels))
     scores = score(model, test)
     artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
-    run.storage.write("model.keras", artifacts.keras_file(model))
+    run.storage.write(MODEL_FILE, artifacts.keras_file(model))
     seconds = sum(row.seconds for row in state.history)
     images = sum(row.seconds * row.images_per_second for row in state.history)
     result = {
@@ -67,7 +70,9 @@ def finish(
         "best_weights_sha256": sha256_of(state.best_weights.values()),
         "versions": versions(),
     }
+    card = model_card(config, result, examples, model.input_shape[1:], {"keras": MODEL_FILE})
     run.checkpoints.check()
+    run.storage.write(CARD_FILE, card)
     run.storage.write(RESULT_FILE, to_json(result))
     # Not before: a run that is cut off here must not forget what its interruptions cost.
     run.storage.delete(REACHED_FILE)
