@@ -228,8 +228,8 @@ def made(target: Path, *, overwrite: bool) -> Iterator[Path]:
             target.rename(aside)
         try:
             folder.rename(target)
-        except OSError:
-            if aside.exists():
+        except BaseException:
+            if aside.exists() and not target.exists():
                 aside.rename(target)
             raise
         shutil.rmtree(aside, ignore_errors=True)
