@@ -38,7 +38,7 @@ PIN := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --ge
   --no-emit-index-url --no-header --no-annotate pyproject.toml
 
 lock: venv  ## pin the newest allowed versions, with hashes and without the registry's name
-	$(PIN) --upgrade --extra dev -o requirements.lock
+	$(PIN) --upgrade --extra dev --extra export -o requirements.lock
 	$(PIN) -c requirements.lock --extra cluster -o requirements-cluster.lock
 	$(PIN) -c requirements.lock --extra cluster --extra gpu -o requirements-gpu.lock
 

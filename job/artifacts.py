@@ -6,6 +6,7 @@
     figures/           PNG pictures
     model.keras        the best weights, for plain `keras.models.load_model`
     test_predictions.parquet   what it answered for each test example (job/predictions.py)
+    README.md          the model card
     result.json        written last: its presence marks a finished run
 
 History files are rewritten from the whole history at each epoch's end, so they are never torn and

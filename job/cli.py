@@ -16,6 +16,7 @@ import click
 
 from job.config import FIELDS, RECIPES, resolve
 from job.errors import InputError, Interrupted, JobError
+from job.export_command import export
 from job.options import json_option, options_of, storage_option, verbose_option
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -340,6 +341,9 @@ def models() -> None:
                 f"{layer.count_params():,}",
             )
         console.print(table)
+
+
+cli.add_command(export)
 
 
 def _start(verbose: bool) -> None:

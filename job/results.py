@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from job import artifacts
+from job.card import CARD_FILE, model_card
 from job.engine import Scorer, assign
 from job.evaluate import model_with
 from job.examples import Examples
@@ -12,6 +13,8 @@ from job.predictions import Predictions, write_predictions
 from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
 from job.state import RunState, sha256_of
 from job.versions import versions
+
+MODEL_FILE = "model.keras"
 
 
 def finish(
@@ -40,7 +43,7 @@ def finish(
     scores = scorer(test)
     write_predictions(run.storage, Predictions(test.labels, scores.probabilities.argmax(axis=1)))
     artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
-    run.storage.write("model.keras", artifacts.keras_file(model))
+    run.storage.write(MODEL_FILE, artifacts.keras_file(model))
     seconds = sum(row.seconds for row in state.history)
     images = sum(row.seconds * row.images_per_second for row in state.history)
     result = {
@@ -75,7 +78,9 @@ def finish(
         "best_weights_sha256": sha256_of(state.best_weights.values()),
         "versions": versions(),
     }
+    card = model_card(config, result, examples, model.input_shape[1:], {"keras": MODEL_FILE})
     run.checkpoints.check()
+    run.storage.write(CARD_FILE, card)
     run.storage.write(RESULT_FILE, to_json(result))
     # Not before: a run that is cut off here must not forget what its interruptions cost.
     run.storage.delete(REACHED_FILE)

@@ -1,0 +1,96 @@
+"""What a model can be exported as: how each format is written, and how it is read back without
+the model's code.
+
+Only names are needed to show help, so libraries are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import onnx
+
+BATCH = 1000
+
+
+class Format(NamedTuple):
+    """A format.
+
+    Attributes:
+        path: Its file or folder in an export.
+        libraries: What must be installed beside TensorFlow.
+        write: Writes a model that has been called once, with texts that are kept in the file where
+            the format has a place for them.
+        predict: Probabilities float32 (n, classes) of what was written, for images float32
+            (n, height, width, channels) in [0, 1].
+    """
+
+    path: str
+    libraries: tuple[str, ...]
+    write: Callable[[keras.Model, Path, Mapping[str, str]], None]
+    predict: Callable[[Path, np.ndarray], np.ndarray]
+
+
+def write_savedmodel(model: keras.Model, path: Path, texts: Mapping[str, str]) -> None:
+    """https://keras.io/api/models/model_saving_apis/export/"""
+    model.export(path, format="tf_saved_model", verbose=False)
+
+
+def write_onnx(model: keras.Model, path: Path, texts: Mapping[str, str]) -> None:
+    """Keras has tf2onnx convert the model; https://github.com/onnx/tensorflow-onnx"""
+    import onnx
+
+    with warnings.catch_warnings():
+        # Keras asks NumPy for a name that is no longer there.
+        warnings.filterwarnings("ignore", ".*np.object", FutureWarning)
+        model.export(path, format="onnx", verbose=False)
+    converted = onnx.load(path)
+    name_ends(converted.graph)
+    converted.graph.doc_string = ""
+    onnx.helper.set_model_props(converted, dict(texts))
+    onnx.checker.check_model(converted, full_check=True)
+    onnx.save(converted, path)
+
+
+def name_ends(graph: onnx.GraphProto) -> None:
+    """Names the output, and the axis of examples: tf2onnx numbers them."""
+    (image,), (output,) = graph.input, graph.output
+    for node in graph.node:
+        node.output[:] = ["probabilities" if o == output.name else o for o in node.output]
+    output.name = "probabilities"
+    for end in (image, output):
+        end.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def predict_savedmodel(path: Path, images: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    # Its variables go when it goes.
+    model = tf.saved_model.load(str(path))
+    return in_batches(lambda batch: model.serve(batch).numpy(), images)
+
+
+def predict_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return in_batches(lambda batch: session.run(["probabilities"], {"image": batch})[0], images)
+
+
+def in_batches(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    starts = range(0, len(images), BATCH)
+    return np.concatenate([predict(images[start : start + BATCH]) for start in starts])
+
+
+FORMATS = {
+    "savedmodel": Format("saved_model", (), write_savedmodel, predict_savedmodel),
+    "onnx": Format("model.onnx", ("tf2onnx", "onnx", "onnxruntime"), write_onnx, predict_onnx),
+}
