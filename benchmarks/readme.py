@@ -1,7 +1,10 @@
-"""Writes the tables into README.md and docs/, between their markers.
+"""Writes what the documents take from data and code: tables, figures, docs/reference.md.
 
-python benchmarks/readme.py            # rewrites
-python benchmarks/readme.py --check    # exit code 1 where a table is not that of its data
+Tables stand between markers in README.md and docs/*.md. Nothing is measured: the data are those of
+docs/results; `make results` makes them anew.
+
+    python benchmarks/readme.py            # rewrites; `make docs` is the same
+    python benchmarks/readme.py --check    # exit code 1 where something is not what it is made from
 """
 
 from __future__ import annotations
@@ -9,18 +12,25 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import io
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import baselines
 import checkpoint_stall
 import collectives
+import figures
+import notebook_story
+import numpy as np
+import reference
 import studies
 import sweep
 import train_rate
 import workers
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -40,10 +50,10 @@ TABLES = {
     "chaos": lambda: campaign("chaos"),
     "faults": lambda: campaign("faults"),
     "e2e": lambda: campaign("e2e"),
+    "notebook-ffnn": notebook_story.ffnn_table,
+    "notebook-leak": notebook_story.leak_table,
     **{f"sweep-{name}": functools.partial(sweep.table, name) for name in sweep.STUDIES},
 }
-PAGES = ("recipes", "distributed", "storage", "sweeps", "cluster", "baselines")
-FILES = ("README.md", *(f"docs/{page}.md" for page in PAGES))
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -57,22 +67,41 @@ def filled(text: str) -> str:
     return MARKED.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text)
 
 
+def made() -> Iterator[tuple[Path, bytes]]:
+    """Every file that has something from data or code, with what it should be."""
+    generated = ROOT / "docs" / "reference.md"
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        if path != generated:
+            yield path, filled(path.read_text()).encode()
+    yield generated, reference.page().encode()
+    for name, draw in figures.FIGURES.items():
+        yield ROOT / "docs" / name, draw()
+
+
+def is_current(path: Path, content: bytes) -> bool:
+    """Whether a file is as it should be. Of pictures the pixels count: how well they are packed
+    depends on the processor."""
+    if not path.exists():
+        return False
+    before = path.read_bytes()
+    if path.suffix != ".png":
+        return before == content
+    old, new = (np.asarray(Image.open(io.BytesIO(picture))) for picture in (before, content))
+    return np.array_equal(old, new)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     stale = []
-    for name in FILES:
-        path = ROOT / name
-        before = path.read_text()
-        after = filled(before)
-        if after == before:
-            continue
-        stale.append(name)
-        if not check:
-            path.write_text(after)
+    for path, content in made():
+        if not is_current(path, content):
+            stale.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.write_bytes(content)
     if check and stale:
-        sys.exit(f"not what the data say: {', '.join(stale)}; run python benchmarks/readme.py")
+        sys.exit(f"not what the data say: {', '.join(stale)}; run make docs")
 
 
 if __name__ == "__main__":

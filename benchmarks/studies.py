@@ -9,17 +9,21 @@ Each run is a plain `lenet train`, so a study that was interrupted goes on where
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from job.stats import interval_text, mean_interval, percent
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NOTEBOOK = {"lenet5": "99.19 %", "ffnn": "37.36 % (a broken run)"}
+
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 Setting = tuple[str, list[str]]
 
@@ -82,9 +86,9 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
 
 
 def run(study: str, storage: str) -> None:
-    """Trains what is missing and writes docs/results/STUDY.json."""
+    """Trains what is missing; writes docs/results/STUDY.json and, for figures, its histories."""
     seeds, settings = STUDIES[study]
-    results = []
+    results, epochs = [], []
     for title, flags in settings:
         for seed in range(1, seeds + 1):
             name = f"{study}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
@@ -94,16 +98,47 @@ def run(study: str, storage: str) -> None:
                 where = ["--seed", str(seed), "--storage", storage, "--name", name]
                 subprocess.run([*command, *where], check=True)
             results.append({"setting": title, "flags": flags, **json.loads(result.read_text())})
+            with (result.parent / "history.csv").open() as stream:
+                epochs += [
+                    {"setting": title, "seed": seed, **row} for row in csv.DictReader(stream)
+                ]
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    document = {"study": study, "date": date, "runs": results}
-    (RESULTS / f"{study}.json").write_text(json.dumps(document, indent=1) + "\n")
+    kept = {"study": study, "date": date, "runs": results}
+    (RESULTS / f"{study}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    with (RESULTS / f"{study}-history.csv").open("w") as stream:
+        writer = csv.DictWriter(
+            stream,
+            ("setting", "seed", "epoch", *CURVES),
+            extrasaction="ignore",
+            lineterminator="\n",
+        )
+        writer.writeheader()
+        for row in epochs:
+            writer.writerow({**row, **{name: f"{float(row[name]):.6f}" for name in CURVES}})
+
+
+def document(study: str) -> dict[str, Any]:
+    """What is kept of a study: its date, and the result of each run."""
+    return json.loads((RESULTS / f"{study}.json").read_text())
+
+
+def histories(study: str, setting: str) -> dict[int, dict[str, list[float]]]:
+    """The kept curves of a setting by seed, each by name with a value for each epoch."""
+    curves: dict[int, dict[str, list[float]]] = {}
+    with (RESULTS / f"{study}-history.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            if row["setting"] == setting:
+                run = curves.setdefault(int(row["seed"]), {name: [] for name in CURVES})
+                for name in CURVES:
+                    run[name].append(float(row[name]))
+    return curves
 
 
 def table(study: str) -> str:
     """The study's Markdown table, with date, hardware and versions below it."""
-    document = json.loads((RESULTS / f"{study}.json").read_text())
-    runs = document["runs"]
+    kept = document(study)
+    runs = kept["runs"]
     lines = [
         "| setting | epochs, batch, optimizer | validation accuracy | test accuracy | n "
         "| 95 % interval | before training | notebook |",
@@ -127,7 +162,7 @@ def table(study: str) -> str:
             *lines,
             "",
             "Mean ± standard deviation over n seeds, and Student's confidence interval of the mean "
-            f"test accuracy; {document['date']}, {runs[0]['device']}; "
+            f"test accuracy; {kept['date']}, {runs[0]['device']}; "
             f"{named}. The weights with the best validation loss are kept; the test set is read "
             "once, by the finished run.",
         ]
