@@ -48,14 +48,18 @@ class Side:
         self._process.wait()
 
 
-def paired(ours: Side, theirs: Side, key: str, pairs: int) -> dict[str, Any]:
-    """Measures both sides in turn; returns what `compared` does."""
+def in_turn(sides: dict[str, Side], rounds: int) -> list[dict[str, dict[str, Any]]]:
+    """Measures all sides in each round, after a round that isn't counted, and closes them.
+
+    Returns:
+        For each round what each side printed.
+    """
     try:
-        ours.measure(), theirs.measure()  # warm-up, not counted
-        values = [(ours.measure()[key], theirs.measure()[key]) for _ in range(pairs)]
+        found = [{name: side.measure() for name, side in sides.items()} for _ in range(rounds + 1)]
     finally:
-        ours.close(), theirs.close()
-    return compared(values)
+        for side in sides.values():
+            side.close()
+    return found[1:]
 
 
 def ratio(row: dict[str, Any]) -> str:

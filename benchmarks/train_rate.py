@@ -1,40 +1,57 @@
-"""Training rate against Keras' `fit`: same model, data, batch and optimizer, in turn in one run.
+"""Training rate against Keras' `fit` and PyTorch: same model, data, batch and optimizer, in turn.
 
     python benchmarks/train_rate.py               # measures, keeps docs/results/train_rate.json
     python benchmarks/train_rate.py --table       # prints the table of the kept figures
 
-The Keras side is what its users write: `compile`, then `fit` on arrays, with TensorFlow's defaults.
+The others are what their users write, with their frameworks' defaults: `compile`, then `fit` on
+arrays; and a loop over `randperm(n).split(batch)` with all data in memory. Each side also counts
+its correct predictions while it trains, which the table shows, so nobody wins by training less.
+
+PyTorch is taken from torch.txt, into a folder of its own beside the data. Its build for CPUs has
+to be where pip looks: PyPI has only the one for CUDA. Without it those columns stay empty.
+
+The share of the peak: the multiplications and additions of the model's layers, forward and
+backward, per second, against those of NumPy's product of two 2,048² float32 matrices on all
+processors, measured in the same round.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from paired import Side, circumstances, paired, ratio
+from paired import Side, circumstances, compared, in_turn, ratio
+from peers import peer_packages
 
-from job.datasets import CATALOGUE, training_splits
+from job.datasets import CATALOGUE, Split, training_splits
 from job.download import obtain
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "train_rate.json"
+TORCH = Path(__file__).with_name("torch.txt")
 # Model, our batch, their batch. The third case is the budget of the quick recipe: it trains
 # 8 × 48,000 images in the time in which `fit` at batch 32 trains 210,000, if the ratio is 1.83.
 CASES = [
     ("lenet5", 32, 32),
     ("lenet5", 128, 128),
     ("lenet5", 128, 32),
+    ("lenet5", 512, 512),
     ("ffnn", 32, 32),
     ("ffnn", 128, 128),
+    ("ffnn", 512, 512),
 ]
-IMAGES = {"lenet5": 9_600, "ffnn": 38_400}
-PAIRS = 5
+IMAGES = {"lenet5": 9_728, "ffnn": 38_400}
+ROUNDS = 5
 
 
 def ours(model: str, batch: int) -> None:
-    """Our side of a pair, as `lenet train` sets it up."""
+    """Our side, as `lenet train` sets it up."""
     from job.runtime import start_tensorflow
 
     start_tensorflow()
@@ -42,71 +59,198 @@ def ours(model: str, batch: int) -> None:
     from job.engine import DeviceSplit, Engine
     from job.randomness import batches, example_order
 
-    train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], IMAGES[model])
+    train = training_rows(model)
     config = resolve({"model": model, "batch_size": batch, "recipe": "notebook"})
     rows = batches(example_order(1, 0, len(train)), batch)
     engine, data = Engine(config, total_steps=len(rows)), DeviceSplit.load(train)
-    serve(lambda: engine.train_span(data, rows, 0), len(train))
+    serve(lambda: engine.train_span(data, rows, 0).correct.sum() / len(train), len(train))
 
 
 def keras_fit(model: str, batch: int) -> None:
-    """The Keras side of a pair."""
-
     from job.config import resolve
     from job.models import build_model
 
-    train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], IMAGES[model])
+    train = training_rows(model)
     config = resolve({"model": model, "recipe": "notebook"})
     images = train.images.astype("float32") / 255
     net = build_model(model, seed=1)
     net.compile(config.optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    serve(lambda: net.fit(images, train.labels, batch_size=batch, verbose=0), len(train))
+
+    def epoch() -> float:
+        history = net.fit(images, train.labels, batch_size=batch, verbose=0).history
+        return history["accuracy"][-1]
+
+    serve(epoch, len(train))
 
 
-def serve(work, images: int) -> None:
+def pytorch(model: str, batch: int) -> None:
+    sys.path.append(str(peer_packages(TORCH)))
+    import torch
+    from torch import nn
+
+    train = training_rows(model)
+    images = torch.from_numpy(train.images).permute(0, 3, 1, 2).contiguous().float() / 255
+    labels = torch.from_numpy(train.labels).long()
+    if model == "lenet5":
+        net = nn.Sequential(
+            *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.AvgPool2d(2, stride=1)),
+            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten()),
+            *(nn.Linear(3000, 84), nn.Tanh(), nn.Linear(84, 10)),
+        )
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    else:
+        net = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Dropout(0.2)),
+            *(nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, 10)),
+        )
+        optimizer = torch.optim.RMSprop(net.parameters(), lr=0.001, alpha=0.9, eps=1e-7)
+    loss_of = nn.CrossEntropyLoss()
+
+    def epoch() -> float:
+        correct = torch.zeros((), dtype=torch.long)
+        for chosen in torch.randperm(len(images)).split(batch):
+            optimizer.zero_grad()
+            logits = net(images[chosen])
+            loss = loss_of(logits, labels[chosen])
+            loss.backward()
+            optimizer.step()
+            correct += (logits.argmax(1) == labels[chosen]).sum()
+        return correct.item() / len(images)
+
+    serve(epoch, len(images))
+
+
+def sgemm(model: str, batch: int) -> None:
+    """The machine's peak, as "images" of one floating-point operation."""
+    import numpy as np
+
+    size, repetitions = 2048, 10
+    a, b = np.random.default_rng(0).random((2, size, size), np.float32)
+
+    def products() -> float:
+        for _ in range(repetitions):
+            a @ b
+        return 1.0
+
+    serve(products, repetitions * 2 * size**3)
+
+
+SIDES = {"ours": ours, "keras": keras_fit, "pytorch": pytorch, "sgemm": sgemm}
+
+
+def training_rows(model: str) -> Split:
+    return training_splits(obtain("mnist"), CATALOGUE["mnist"], IMAGES[model])[0]
+
+
+def serve(epoch: Callable[[], float], count: int) -> None:
+    """Trains an epoch for each line from stdin; `epoch` returns its accuracy."""
     for _ in sys.stdin:
         began = time.perf_counter()
-        work()
-        rate = images / (time.perf_counter() - began)
-        print(json.dumps({"images_per_second": rate}), flush=True)
+        accuracy = epoch()
+        rate = count / (time.perf_counter() - began)
+        print(json.dumps({"per_second": rate, "accuracy": float(accuracy)}), flush=True)
 
 
-def measure() -> None:
+def flops(name: str) -> int:
+    """Multiplications and additions of one image's training step, by the layers with a kernel:
+    forward, the kernel's gradient and, but for the first of them, the input's."""
+    from job.models import build_model
+
+    layers = [layer for layer in build_model(name).layers if layer.weights]
+    forward = [
+        2 * layer.kernel.shape.num_elements() * places(tuple(layer.output.shape[1:-1]))
+        for layer in layers
+    ]
+    return 3 * sum(forward) - forward[0]
+
+
+def places(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def measure(cases: list[tuple[str, int, int]], rounds: int) -> dict[str, Any]:
+    sides = list(SIDES)
+    versions = ["tensorflow", "keras", "numpy"]
+    torch_version = torch_at_hand()
+    if not torch_version:
+        sides.remove("pytorch")
     rows = []
-    for model, batch, their_batch in CASES:
-        sides = [
-            Side([sys.executable, __file__, "--side", side, model, str(size)])
-            for side, size in (("ours", batch), ("keras", their_batch))
-        ]
-        measured = paired(*sides, "images_per_second", PAIRS)
-        rows.append({"model": model, "batch": batch, "their_batch": their_batch, **measured})
+    for model, batch, their_batch in cases:
+        started = {}
+        for side in sides:
+            size = batch if side == "ours" else their_batch
+            started[side] = Side([sys.executable, __file__, "--side", side, model, str(size)])
+        found = in_turn(started, rounds)
+        ours = [one["ours"]["per_second"] for one in found]
+        peaks = [one["sgemm"]["per_second"] for one in found]
+        rows.append(
+            {
+                "model": model,
+                "batch": batch,
+                "their_batch": their_batch,
+                "peak": statistics.median(peaks),
+                "share": statistics.median(
+                    flops(model) * rate / peak for rate, peak in zip(ours, peaks, strict=True)
+                ),
+                "accuracy": {
+                    side: found[-1][side]["accuracy"] for side in sides if side != "sgemm"
+                },
+                **{
+                    side: compared(
+                        list(zip(ours, [one[side]["per_second"] for one in found], strict=True))
+                    )
+                    for side in sides
+                    if side not in ("ours", "sgemm")
+                },
+            }
+        )
         print(json.dumps(rows[-1]), file=sys.stderr)
-    document = {
-        **circumstances("tensorflow", "keras"),
-        "rows": rows,
-    }
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(document, indent=1) + "\n")
+    about = circumstances(*versions)
+    if torch_version:
+        about["versions"]["torch"] = torch_version
+    return {**about, "rows": rows}
+
+
+def torch_at_hand() -> str | None:
+    """The version of PyTorch in the peers' folder; none where pip has no build for CPUs."""
+    try:
+        folder = peer_packages(TORCH)
+    except subprocess.CalledProcessError:
+        print("no PyTorch for CPUs where pip looks: its columns stay empty", file=sys.stderr)
+        return None
+    return next(folder.glob("torch-*.dist-info")).name.split("-")[1].removesuffix(".dist")
 
 
 def table() -> str:
     """The kept figures as Markdown."""
     document = json.loads(RESULT.read_text())
     lines = [
-        "| model | batch of `fit` | Keras `fit`, images/s | our batch | this project, images/s "
-        "| ratio (min–max) |",
-        "|---|---|---|---|---|---|",
+        "| model | our batch, theirs | this project, images/s | Keras `fit` | ratio (min–max) "
+        "| PyTorch | ratio (min–max) | share of sgemm peak | accuracy: ours, Keras, PyTorch |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in document["rows"]:
+        peers = [row.get("keras"), row.get("pytorch")]
+        cells = [
+            cell
+            for peer in peers
+            for cell in ((f"{peer['theirs']:,.0f}", ratio(peer)) if peer else ("not measured", ""))
+        ]
+        accuracies = ", ".join(f"{100 * value:.1f} %" for value in row["accuracy"].values())
         lines.append(
-            f"| {row['model']} | {row['their_batch']} | {row['theirs']:,.0f} "
-            f"| {row['batch']} | {row['ours']:,.0f} "
-            f"| {ratio(row)} |"
+            f"| {row['model']} | {row['batch']}, {row['their_batch']} "
+            f"| {row['keras']['ours']:,.0f} | {' | '.join(cells)} "
+            f"| {100 * row['share']:.0f} % of {row['peak'] / 1e9:.0f} GFLOP/s | {accuracies} |"
         )
     versions = ", ".join(f"{k} {v}" for k, v in document["versions"].items())
+    rounds = len(document["rows"][0]["keras"]["pairs"])
     note = (
-        f"Medians of {PAIRS} pairs, measured in turn; {document['date']}, {document['device']}; "
-        f"{versions}."
+        f"Medians of {rounds} rounds, measured in turn; training accuracy of the last; "
+        f"{document['date']}, {document['device']}; {versions}."
     )
     return "\n".join([*lines, "", note])
 
@@ -114,14 +258,17 @@ def table() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print the kept figures only")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         side, model, batch = arguments.side
-        {"ours": ours, "keras": keras_fit}[side](model, int(batch))
+        SIDES[side](model, int(batch))
         return
     if not arguments.table:
-        measure()
+        document = measure(CASES, arguments.rounds)
+        RESULT.parent.mkdir(parents=True, exist_ok=True)
+        RESULT.write_text(json.dumps(document, indent=1) + "\n")
     print(table())
 
 

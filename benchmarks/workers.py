@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import hashlib
 import json
 import os
 import re
@@ -39,9 +38,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paired import circumstances, compared, ratio
+from peers import peer_packages
 
 from job.datasets import CATALOGUE, Split, training_splits
-from job.download import cache_folder, obtain
+from job.download import obtain
 from job.models import lenet5
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "workers.json"
@@ -97,7 +97,9 @@ def example(batch: int, size: Size, own_model: bool) -> Measured:
             "history": str(history),
         }
         command = [sys.executable, __file__, "--peer", json.dumps(settings)]
-        path = os.pathsep.join([str(peer_packages()), *filter(None, [os.getenv("PYTHONPATH")])])
+        path = os.pathsep.join(
+            [str(peer_packages(PEERS)), *filter(None, [os.getenv("PYTHONPATH")])]
+        )
         return measured(command, history, {"PYTHONPATH": path})
 
 
@@ -128,20 +130,6 @@ def measured(
 
 def training_rows(limit: int | None) -> Split:
     return training_splits(obtain("mnist"), CATALOGUE["mnist"], limit)[0]
-
-
-def peer_packages() -> Path:
-    """The folder of the packages that only the example needs; they are installed at first use."""
-    folder = cache_folder(f"peers-{hashlib.sha256(PEERS.read_bytes()).hexdigest()[:12]}")
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as scratch:
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-            pinned = ["--only-binary", ":all:", "--require-hashes", "--requirement", str(PEERS)]
-            target = os.path.join(scratch, "packages")
-            subprocess.run([*pip, *pinned, "--target", target], check=True)
-            os.replace(target, folder)
-    return folder
 
 
 def peer(settings: dict[str, Any]) -> None:
@@ -197,7 +185,7 @@ def peer_worker(config: dict[str, Any]) -> None:
 
 def measure(size: Size, pairs: int, own_model: bool) -> dict[str, Any]:
     """Both comparisons, as the document that is kept."""
-    peer_packages()
+    peer_packages(PEERS)
     others: dict[str, Callable[[int], Measured]] = {
         ONE_WORKER: lambda batch: lenet(1, 2, batch, size),
         EXAMPLE: lambda batch: example(batch, size, own_model),

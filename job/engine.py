@@ -5,12 +5,17 @@ at every step. Here the data lie on the device as uint8, a span of many steps is
 with the loop inside, and Python is met only between spans. The same code runs alone and on N
 workers: each takes its slice of the global batch, and losses are divided by the number of examples
 in the *global* batch, so that the summed gradients are those of one worker.
+
+On a CPU a worker divides its slice once more, into lanes: parts that run side by side, each from
+the first layer to its gradients on one thread. Threads that share the work of every layer have to
+meet at each of them instead, which costs a quarter of the rate at batch 32 (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import keras
@@ -29,6 +34,7 @@ from job.randomness import (
     training_twin,
     worker_slice,
 )
+from job.runtime import lanes
 
 EVALUATION_BATCH = 1000
 # Settings that the compiled functions hold; all others can change from run to run.
@@ -70,6 +76,7 @@ class Engine:
         rank: This worker's number.
         world: Number of workers.
         jit: Compile the forward and backward pass with XLA.
+        parts: Lanes of this worker; `lanes()` by default.
     """
 
     def __init__(
@@ -83,7 +90,9 @@ class Engine:
         rank: int = 0,
         world: int = 1,
         jit: bool = False,
+        parts: int | None = None,
     ) -> None:
+        self._lanes = parts or lanes()
         self.rank, self.world = rank, world
         self._strategy = strategy or tf.distribute.get_strategy()
         self._config, self._classes, self._image_shape = config, classes, image_shape
@@ -212,8 +221,19 @@ class Engine:
         assign(self.model.weights, weights)
         assign(self.optimizer.variables, optimizer)
 
-    def _loss_and_gradients(self, images, labels, drawn, rows, count, step, seed):
-        first_position = self.rank * tf.size(rows)
+    def _over_lanes(self, work: Callable, rows: tf.Tensor):
+        """Sums what `work(rows, offset)` returns for each lane's part of the rows, which begins at
+        `offset`. The parts depend on nothing of each other, so TensorFlow runs them in parallel."""
+        share = -(-tf.size(rows) // self._lanes)
+        padding = share * self._lanes - tf.size(rows)
+        padded = tf.pad(rows, [[0, padding]], constant_values=PADDING)
+        done = [
+            work(padded[offset : offset + share], offset)
+            for offset in (lane * share for lane in range(self._lanes))
+        ]
+        return tf.nest.map_structure(lambda *parts: tf.add_n(parts), *done)
+
+    def _loss_and_gradients(self, images, labels, drawn, rows, count, step, seed, first_position):
         examples = tf.maximum(rows, 0)
         real = rows != PADDING
         labels = tf.gather(labels, examples)
@@ -242,8 +262,12 @@ class Engine:
         drawn = draws(seed, epoch, tf.shape(labels)[0]) if self._augments else None
 
         def replica_step(row, count, step):
-            loss_sum, correct, gradients = self._gradients(
-                images, labels, drawn, row, count, step, seed
+            first_position = self.rank * tf.size(row)
+            loss_sum, correct, gradients = self._over_lanes(
+                lambda part, offset: self._gradients(
+                    images, labels, drawn, part, count, step, seed, first_position + offset
+                ),
+                row,
             )
             # Under a multi-worker strategy this sums the gradients over the workers.
             self.optimizer.apply_gradients(
@@ -258,7 +282,7 @@ class Engine:
         )
 
     def _evaluate_loop(self, images, labels, rows):
-        def replica_step(row):
+        def one_lane(row, offset):
             examples = tf.maximum(row, 0)
             real = row != PADDING
             labels_here = tf.gather(labels, examples)
@@ -267,6 +291,9 @@ class Engine:
             return tf.stack(
                 [tf.reduce_sum(losses), count_correct(labels_here, probabilities, real)]
             )
+
+        def replica_step(row):
+            return self._over_lanes(one_lane, row)
 
         return self._loop(tf.shape(rows)[0], lambda i: (rows[i],), replica_step)
 
@@ -343,10 +370,13 @@ class Scorer:
 
     def __call__(self, examples: Split) -> Scores:
         began = time.perf_counter()
-        parts = []
-        for start in range(0, len(examples), EVALUATION_BATCH):
+
+        def batch_from(start: int):
             images, labels = (part[start : start + EVALUATION_BATCH] for part in examples)
-            parts.append(self._forward(tf.constant(images), tf.constant(labels)))
+            return self._forward(tf.constant(images), tf.constant(labels))
+
+        with ThreadPoolExecutor(lanes()) as pool:
+            parts = list(pool.map(batch_from, range(0, len(examples), EVALUATION_BATCH)))
         probabilities, losses = (np.concatenate(part) for part in zip(*parts, strict=True))
         seconds = time.perf_counter() - began
         hits = probabilities.argmax(axis=1) == examples.labels

@@ -1,4 +1,8 @@
-"""Optimizers and learning-rate schedules from a config, all Keras' own."""
+"""Optimizers and learning-rate schedules from a config, all Keras' own.
+
+Only the update of a variable is done otherwise: Keras writes it as a chain of operations, each of
+which passes through the whole array; TensorFlow has the same formulas as one operation each.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,73 @@ def learning_rate(config: TrainConfig, total_steps: int) -> float | WarmupCosine
     return WarmupCosine(config.learning_rate, total_steps)
 
 
+class FusedSGD(keras.optimizers.SGD):
+    """Keras' SGD; the update of a variable is one operation."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = keras.ops.cast(learning_rate, variable.dtype)
+        gradient = tf.cast(gradient, variable.dtype)
+        if not self.momentum:
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=_handle(variable), alpha=rate, delta=gradient
+            )
+            return
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=_handle(variable),
+            accum=_handle(self.momentums[self._get_variable_index(variable)]),
+            lr=rate,
+            grad=gradient,
+            momentum=self.momentum,
+            use_nesterov=self.nesterov,
+        )
+
+
+class FusedRMSprop(keras.optimizers.RMSprop):
+    """Keras' RMSprop without momentum; the update of a variable is one operation."""
+
+    def build(self, var_list):
+        super().build(var_list)
+        # The operation keeps a momentum, here times 0: a scratch pad, no state of the optimizer.
+        self._scratch = [tf.Variable(tf.zeros(v.shape), trainable=False) for v in var_list]
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=_handle(variable),
+            ms=_handle(self._velocities[index]),
+            mom=_handle(self._scratch[index]),
+            lr=keras.ops.cast(learning_rate, variable.dtype),
+            rho=self.rho,
+            momentum=0.0,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, variable.dtype),
+        )
+
+
+class FusedAdam(keras.optimizers.Adam):
+    """Keras' Adam; the update of a variable is one operation."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        step = keras.ops.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=self.beta_1**step,
+            beta2_power=self.beta_2**step,
+            lr=keras.ops.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, variable.dtype),
+        )
+
+
+def _handle(variable: keras.Variable | tf.Variable) -> tf.Tensor:
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
+
+
 def build_optimizer(config: TrainConfig, rate: float | WarmupCosine) -> keras.optimizers.Optimizer:
     """The optimizer of a config; slot variables are made when it meets the model."""
     common = {
@@ -56,11 +127,11 @@ def build_optimizer(config: TrainConfig, rate: float | WarmupCosine) -> keras.op
     }
     match config.optimizer:
         case "sgd":
-            return keras.optimizers.SGD(**common)
+            return FusedSGD(**common)
         case "momentum":
-            return keras.optimizers.SGD(momentum=MOMENTUM, nesterov=True, **common)
+            return FusedSGD(momentum=MOMENTUM, nesterov=True, **common)
         case "rmsprop":
-            return keras.optimizers.RMSprop(**common)
+            return FusedRMSprop(**common)
         case "adam":
-            return keras.optimizers.Adam(**common)
+            return FusedAdam(**common)
     raise AssertionError(config.optimizer)

@@ -9,7 +9,7 @@ the same dropout masks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -121,8 +121,13 @@ class ExampleDropout(keras.layers.Layer):
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
 
 
-def training_twin(model: keras.Model, noise: ExampleNoise) -> keras.Model:
-    """A model that shares all weights with `model`, its dropout replaced by `ExampleDropout`.
+def training_twin(
+    model: keras.Model,
+    noise: ExampleNoise,
+    faster: Callable[[keras.layers.Layer], keras.layers.Layer] = lambda layer: layer,
+) -> keras.Model:
+    """A model that shares all weights with `model`, its dropout replaced by `ExampleDropout` and
+    each other layer by what `faster` makes of it.
 
     The original stays plain Keras, so that it can be saved and opened anywhere.
     """
@@ -133,6 +138,6 @@ def training_twin(model: keras.Model, noise: ExampleNoise) -> keras.Model:
             return ExampleDropout(
                 layer.rate, noise, next(indices), name=layer.name, dtype=layer.dtype_policy
             )
-        return layer
+        return faster(layer)
 
     return keras.models.clone_model(model, clone_function=twin)

@@ -16,12 +16,23 @@ import keras  # noqa: E402
 from job.config import TrainConfig, resolve  # noqa: E402
 from job.engine import DeviceSplit, Engine, predict  # noqa: E402
 from job.models import build_model  # noqa: E402
-from job.optimizers import WarmupCosine, build_optimizer  # noqa: E402
+from job.optimizers import MOMENTUM, WarmupCosine  # noqa: E402
 from job.randomness import batches, example_order  # noqa: E402
 from job.state import sha256_of  # noqa: E402
 
 ROWS = 100
 BATCH = 32
+
+
+# Keras' own, each as a function of learning rate and weight decay.
+KERAS = {
+    "sgd": lambda rate, decay: keras.optimizers.SGD(rate, weight_decay=decay),
+    "momentum": lambda rate, decay: keras.optimizers.SGD(
+        rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay
+    ),
+    "rmsprop": lambda rate, decay: keras.optimizers.RMSprop(rate, weight_decay=decay),
+    "adam": lambda rate, decay: keras.optimizers.Adam(rate, weight_decay=decay),
+}
 
 
 def plain(settings: dict) -> TrainConfig:
@@ -60,7 +71,7 @@ def test_an_epoch_equals_plain_keras(optimizer, schedule, small):
     # So few steps have no warm-up.
     cosine = keras.optimizers.schedules.CosineDecay(rate, len(rows))
     keras_rate = rate if schedule == "constant" else cosine
-    model.compile(build_optimizer(config, keras_rate), "sparse_categorical_crossentropy")
+    model.compile(KERAS[optimizer](keras_rate, None), "sparse_categorical_crossentropy")
     for row in rows:
         chosen = row[row >= 0]
         model.train_on_batch(small.images[chosen] / np.float32(255), small.labels[chosen])
@@ -68,6 +79,11 @@ def test_an_epoch_equals_plain_keras(optimizer, schedule, small):
         # Float32 rounding over four steps, which rmsprop and adam blow up where a gradient is near
         # 0; a wrong weight of the last batch is 100 times this.
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    # What a checkpoint keeps of the optimizer means the same, too.
+    pairs = zip(engine.optimizer.variables, model.optimizer.variables, strict=True)
+    for ours, theirs in pairs:
+        assert ours.name == theirs.name
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("extra", [{"label_smoothing": 0.1}, {"weight_decay": 0.01}])
@@ -77,13 +93,30 @@ def test_regularisation_equals_plain_keras(extra, small):
     rows = batches(example_order(config.seed, 0, ROWS), BATCH)
     model = build_model("lenet5", seed=config.seed)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
-    model.compile(build_optimizer(config, config.learning_rate), loss)
+    model.compile(KERAS["sgd"](config.learning_rate, config.weight_decay or None), loss)
     for row in rows:
         chosen = row[row >= 0]
         targets = np.eye(10, dtype=np.float32)[small.labels[chosen]]
         model.train_on_batch(small.images[chosen] / np.float32(255), targets)
     for ours, theirs in zip(engine.weights().values(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("model", ["lenet5", "ffnn"])
+def test_lanes_change_nothing_but_rounding(model, small):
+    """Parts of unequal size, and a last batch that is smaller than the number of parts."""
+    config = plain({"model": model, "batch_size": 33, "optimizer": "sgd", "learning_rate": 0.05})
+    data = DeviceSplit.load(small)
+    rows = batches(example_order(config.seed, 0, len(small)), config.batch_size)
+    assert (rows[-1] >= 0).sum() == 1
+    one, two, three = (Engine(config, total_steps=4, parts=parts) for parts in (1, 2, 3))
+    metrics = [engine.train_span(data, rows, 0) for engine in (one, two, three)]
+    for engine, found in zip((two, three), metrics[1:], strict=True):
+        np.testing.assert_allclose(found.loss_sum, metrics[0].loss_sum, rtol=1e-5)
+        assert found.correct.tolist() == metrics[0].correct.tolist()
+        for ours, whole in zip(engine.weights().values(), one.weights().values(), strict=True):
+            np.testing.assert_allclose(ours, whole, atol=1e-6)
+        assert engine.evaluate(data) == pytest.approx(one.evaluate(data), rel=1e-5)
 
 
 @pytest.mark.parametrize("model", ["lenet5", "ffnn"])

@@ -1,0 +1,106 @@
+"""Two Keras layers computed otherwise while a CPU trains them: the same function and gradient, in a
+form that oneDNN is better at. Models stay plain Keras: `training_twin` swaps these in.
+
+Measured in docs/performance.md: together XXX % of LeNet5's rate.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+# Above this many output places of a convolution its patches cost more than they save.
+MOST_PLACES = 36
+FEWEST_FILTERS = 64
+
+
+def fast(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A layer that computes the same as this one, with its weights; itself where it's fast."""
+    if type(layer) is keras.layers.AveragePooling2D and (
+        layer.strides == (1, 1) and layer.padding == "valid"
+    ):
+        return SlidingMean(layer)
+    if type(layer) is keras.layers.Conv2D and _is_small(layer):
+        return PatchConvolution(layer)
+    return layer
+
+
+def _is_small(layer: keras.layers.Conv2D) -> bool:
+    _, height, width, _ = layer.output.shape
+    plain = (layer.strides, layer.dilation_rate, layer.groups) == ((1, 1), (1, 1), 1)
+    return (
+        plain
+        and layer.padding == "valid"
+        and height * width <= MOST_PLACES
+        and layer.filters >= FEWEST_FILTERS
+    )
+
+
+class SlidingMean(keras.layers.Layer):
+    """Average pooling of stride 1. Its gradient is the same pooling, of what comes back with a
+    border of zeros; TensorFlow's own kernel for it takes twice as long."""
+
+    def __init__(self, pool: keras.layers.AveragePooling2D) -> None:
+        super().__init__(name=pool.name, dtype=pool.dtype_policy)
+        self.size = pool.pool_size
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return _sliding_mean(inputs, *self.size)
+
+
+class PatchConvolution(keras.layers.Layer):
+    """A convolution as one product of its patches and the kernel. The patches serve the kernel's
+    gradient as well; the input's is left to TensorFlow."""
+
+    def __init__(self, convolution: keras.layers.Conv2D) -> None:
+        super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
+        self.convolution = convolution
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        layer = self.convolution
+        outputs = _convolved(inputs, tf.convert_to_tensor(layer.kernel))
+        if layer.use_bias:
+            outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(layer.bias))
+        return layer.activation(outputs)
+
+
+def _sliding_mean(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    def pooled(values: tf.Tensor) -> tf.Tensor:
+        return tf.nn.avg_pool2d(values, (height, width), 1, "VALID")
+
+    @tf.custom_gradient
+    def forward(values):
+        border = [[0, 0], [height - 1] * 2, [width - 1] * 2, [0, 0]]
+        return pooled(values), lambda upstream: pooled(tf.pad(upstream, border))
+
+    return forward(images)
+
+
+@tf.custom_gradient
+def _convolved(images: tf.Tensor, kernel: tf.Tensor):
+    height, width, _, filters = kernel.shape
+    rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
+    matrix = _patches(images, height, width)
+    outputs = matrix @ tf.reshape(kernel, [-1, filters])
+
+    def gradient(upstream: tf.Tensor):
+        by_image = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=tf.shape(images),
+            filter=kernel,
+            out_backprop=upstream,
+            strides=[1, 1, 1, 1],
+            padding="VALID",
+        )
+        by_kernel = tf.matmul(matrix, tf.reshape(upstream, [-1, filters]), transpose_a=True)
+        return by_image, tf.reshape(by_kernel, kernel.shape)
+
+    return tf.reshape(outputs, [-1, rows, columns, filters]), gradient
+
+
+def _patches(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """(batch × places, height × width × channels): what each place of the kernel sees."""
+    _, rows, columns, channels = images.shape
+    rows, columns = rows - height + 1, columns - width + 1
+    across = tf.concat([images[:, :, j : j + columns] for j in range(width)], -1)
+    both = tf.concat([across[:, i : i + rows] for i in range(height)], -1)
+    return tf.reshape(both, [-1, height * width * channels])
