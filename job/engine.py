@@ -25,6 +25,7 @@ import tensorflow as tf
 from job.augment import augmented, draws
 from job.config import TrainConfig
 from job.datasets import Split
+from job.fast_layers import fast
 from job.models import IMAGE_SHAPE, build_model
 from job.optimizers import WarmupCosine, build_optimizer, learning_rate
 from job.randomness import (
@@ -102,7 +103,7 @@ class Engine:
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
-            self._twin = training_twin(self.model, self._noise)
+            self._twin = training_twin(self.model, self._noise, fast)
         self._fresh_optimizer = self.optimizer_arrays()
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=jit or None)
         # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
