@@ -76,7 +76,7 @@ def table() -> str:
             "",
             f"{document['date']}; {note_of(figures)} Seconds of wall time, means over n; two "
             "methods were in training at a time. Interval: of the mean over seeds (Student), for "
-            "n = 1 of the accuracy on other test examples (exact binomial). 99 %?: whether the "
+            "n = 1 of the accuracy on other test examples (Wilson's). 99 %?: whether the "
             "interval is above, below, or holds it.",
         ]
     )

@@ -21,9 +21,9 @@ import yaml
 from job.config import TrainConfig, command_of
 from job.datasets import CATALOGUE, Dataset
 from job.examples import Examples
-from job.intervals import wilson
 from job.models import MODELS
 from job.progress import duration
+from job.stats import share_interval
 
 CARD_FILE = "README.md"
 TEMPLATE = "model_card.md.j2"
@@ -78,7 +78,7 @@ def model_card(
     train, validation = examples.training(config.limit_train)
     count = len(examples.test())
     try:
-        interval = wilson(round(result["test_accuracy"] * count), count)
+        interval = share_interval(round(result["test_accuracy"] * count), count)
         text = (
             _environment()
             .get_template(TEMPLATE)

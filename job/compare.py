@@ -121,8 +121,8 @@ def print_comparison(document: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"\n{document['dataset']}, {document['test_examples']:,} test examples; mean ± standard "
-        "deviation over n seeds. Interval over seeds: Student's, of the mean; over examples: exact "
-        "binomial.",
+        "deviation over n seeds. Interval over seeds: Student's, of the mean; over examples: "
+        "Wilson's.",
         markup=False,
         soft_wrap=True,
     )

@@ -63,6 +63,12 @@ class Dataset:
         return self.files[len(self.train_files) :]
 
     @property
+    def train_rows(self) -> int:
+        """Rows of the training files, those for validation included."""
+        files = self.train_files if self.files[0].is_batch else self.files[:1]
+        return sum(file.shape[0] for file in files)
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels."""
         first = self.files[0]

@@ -110,7 +110,8 @@ def export_run(
 
         config = dataclasses.replace(run.config, precision="float32")
         labels = examples.dataset.labels
-        model = model_with(dataclasses.replace(run, config=config), state.best_weights, len(labels))
+        in_float32 = dataclasses.replace(run, config=config)
+        model = model_with(in_float32, state.best_weights, examples.dataset)
         shape = model.input_shape[1:]
         files = {name: FORMATS[name].path for name in names}
         try:

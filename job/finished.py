@@ -207,14 +207,14 @@ def _figures(folder: Storage, result: dict[str, Any]) -> dict[str, Any]:
 
 def training_rows(dataset: Dataset) -> int:
     """Rows of a data set that train; the last fifth validates."""
-    return dataset.files[0].shape[0] * 4 // 5
+    return dataset.train_rows * 4 // 5
 
 
 def check_same_test(entries: Sequence[Finished]) -> None:
     """Raises InputError where entries were tested on different examples."""
     first = entries[0]
     for entry in entries:
-        if entry.dataset.files[2:] != first.dataset.files[2:]:
+        if entry.dataset.test_files != first.dataset.test_files:
             mine, other = entry.dataset.name, first.dataset.name
             raise InputError(
                 "RUN",

@@ -65,11 +65,25 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def share_interval(hits: int, count: int, level: float = LEVEL) -> Interval:
-    """The exact binomial confidence interval of a share (Clopper and Pearson, Biometrika 1934)."""
-    from scipy.stats import binomtest
+    """The score interval of a share (Wilson 1927; Newcombe, Statistics in Medicine 17, 1998, method
+    3), which stays within [0, 1] and is not empty at its ends.
 
-    found = binomtest(hits, count).proportion_ci(level, method="exact")
-    return Interval(float(found.low), float(found.high))
+    Args:
+        hits: How often it held.
+        count: Of how many independent examples, at least 1.
+        level: Share of such intervals that hold the true share.
+
+    Raises:
+        ValueError: `hits` is not between 0 and `count`.
+    """
+    if not 0 <= hits <= count or count < 1:
+        raise ValueError(f"{hits} of {count} is no share")
+    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    share = hits / count
+    scale = 1 + z**2 / count
+    centre = (share + z**2 / (2 * count)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:

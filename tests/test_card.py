@@ -16,8 +16,8 @@ from job.card import model_card
 from job.config import TrainConfig, resolve
 from job.datasets import CATALOGUE, test_split, training_splits
 from job.examples import Examples
-from job.intervals import wilson
 from job.runs import open_run
+from job.stats import share_interval
 
 SHAPE = (28, 28, 1)
 FILES = {"keras": "model.keras"}
@@ -78,7 +78,7 @@ def test_a_finished_run_has_its_card(finished_run, result, mnist):
     test = test_split(mnist, CATALOGUE["mnist"])
     for count in map(len, (train, validation, test)):
         assert f"{count:,}" in body
-    low, high = wilson(round(result["test_accuracy"] * len(test)), len(test))
+    low, high = share_interval(round(result["test_accuracy"] * len(test)), len(test))
     assert f"**{result['test_accuracy']:.2%}**, 95 % interval {low:.2%} to {high:.2%}" in body
     for value in (result["val_accuracy"], result["baseline_accuracy"]):
         assert f"{value:.2%}" in body
@@ -141,27 +141,3 @@ def test_a_name_like_a_number_stays_a_name(name, result, mnist):
     # Readers of YAML 1.2 take other words for numbers than PyYAML does.
     assert f'name: "{name}"' in card
     assert f"\n# {name}\n" in card
-
-
-# R. G. Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in
-# Medicine 17 (1998), table I, method 3.
-NEWCOMBE = {
-    (81, 263): (0.2553, 0.3662),
-    (15, 148): (0.0624, 0.1605),
-    (0, 20): (0.0, 0.1611),
-    (1, 29): (0.0061, 0.1718),
-}
-
-
-@pytest.mark.parametrize(("counts", "interval"), NEWCOMBE.items())
-def test_intervals_are_those_of_the_paper(counts, interval):
-    assert wilson(*counts) == pytest.approx(interval, abs=5e-5)
-    hits, count = counts
-    low, high = wilson(count - hits, count)
-    assert (1 - high, 1 - low) == pytest.approx(interval, abs=5e-5)
-
-
-@pytest.mark.parametrize("counts", [(-1, 5), (6, 5), (0, 0)])
-def test_what_is_no_proportion_has_no_interval(counts):
-    with pytest.raises(ValueError, match="no proportion"):
-        wilson(*counts)

@@ -35,13 +35,28 @@ def test_interval_of_a_mean_covers_the_truth_as_often_as_it_says():
     assert covered == pytest.approx(0.95, abs=0.015)
 
 
-def test_interval_of_a_share():
-    """None of n wrong: the bound that has none wrong with probability 0.025."""
-    low, high = stats.share_interval(100, 100)
-    assert (low, high) == (pytest.approx(0.025 ** (1 / 100)), 1.0)
-    low, high = stats.share_interval(9900, 10_000)
-    assert low < 0.99 < high
-    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.99 * 0.01 / 10_000), rel=0.05)
+# R. G. Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in
+# Medicine 17 (1998), table I, method 3.
+NEWCOMBE = {
+    (81, 263): (0.2553, 0.3662),
+    (15, 148): (0.0624, 0.1605),
+    (0, 20): (0.0, 0.1611),
+    (1, 29): (0.0061, 0.1718),
+}
+
+
+@pytest.mark.parametrize(("counts", "interval"), NEWCOMBE.items())
+def test_intervals_of_a_share_are_those_of_the_paper(counts, interval):
+    assert stats.share_interval(*counts) == pytest.approx(interval, abs=5e-5)
+    hits, count = counts
+    low, high = stats.share_interval(count - hits, count)
+    assert (1 - high, 1 - low) == pytest.approx(interval, abs=5e-5)
+
+
+@pytest.mark.parametrize("counts", [(-1, 5), (6, 5), (0, 0)])
+def test_what_is_no_share_has_no_interval(counts):
+    with pytest.raises(ValueError, match="no share"):
+        stats.share_interval(*counts)
 
 
 def test_mcnemar_counts_only_what_differs():
