@@ -24,10 +24,11 @@ $(STAMP): requirements.lock pyproject.toml
 docs: venv  ## every table and figure of README and docs/, and docs/reference.md, from docs/results
 	$(VENV)/bin/python benchmarks/readme.py
 
-# What docs/results holds, made anew: about six hours on two cores, and root for the last. Runs that
+# What docs/results holds, made anew: about eight hours on two cores, and root for the last. Runs that
 # are in runs/ or in notebook_story.json already are not repeated.
 results: venv  ## every measurement behind the documents
-	for study in quick notebook choose-quick; do $(VENV)/bin/python benchmarks/studies.py run $$study || exit; done
+	for study in quick notebook sweep-winner choose-quick choose-alexnet; do $(VENV)/bin/python benchmarks/studies.py run $$study || exit; done
+	for name in fashion baselines; do $(VENV)/bin/python benchmarks/$$name.py run || exit; done
 	for name in notebook_story train_rate checkpoint_stall workers collectives; do \
 	  $(VENV)/bin/python benchmarks/$$name.py || exit; done
 	for study in overhead efficiency asha; do $(VENV)/bin/python benchmarks/sweep.py $$study || exit; done

@@ -22,6 +22,7 @@ from pathlib import Path
 import baselines
 import checkpoint_stall
 import collectives
+import fashion
 import figures
 import notebook_story
 import numpy as np
@@ -40,7 +41,8 @@ TABLES = {
     "choose-quick": lambda: studies.table("choose-quick"),
     "sweep-winner": lambda: studies.table("sweep-winner"),
     "choose-alexnet": lambda: studies.table("choose-alexnet"),
-    "fashion": lambda: studies.table("fashion"),
+    "fashion": fashion.table,
+    "fashion-tests": fashion.tests_table,
     "train-rate": train_rate.table,
     "baselines": baselines.table,
     "baselines-tests": baselines.tests_table,
