@@ -185,7 +185,7 @@ def trained(
 
 
 def tested(engine: Any, test: Split) -> dict[str, float]:
-    from job.engine import score
+    from job.scoring import score
 
     scores = score(engine.model, test)
     return {"loss": scores.loss, "accuracy": scores.accuracy}

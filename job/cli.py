@@ -151,8 +151,8 @@ def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_jso
     dataset = dataset_of(opened)
     examples = read_examples(list(images), dataset.image_shape, is_digit=dataset.is_digits)
     _start(verbose)
-    from job.engine import predict as predict_images
     from job.evaluate import model_with
+    from job.scoring import predict as predict_images
 
     model = model_with(opened, state.best_weights, dataset)
     probabilities = predict_images(model, examples)

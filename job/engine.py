@@ -13,9 +13,7 @@ meet at each of them instead, which costs a quarter of the rate at batch 32 (doc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import keras
@@ -35,9 +33,9 @@ from job.randomness import (
     training_twin,
     worker_slice,
 )
-from job.runtime import lanes
+from job.runtime import has_gpu, lanes
+from job.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
 
-EVALUATION_BATCH = 1000
 # Settings that the compiled functions hold; all others can change from run to run.
 COMPILED = (
     *("model", "optimizer", "schedule", "weight_decay", "label_smoothing", "precision"),
@@ -103,7 +101,9 @@ class Engine:
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
-            self._twin = training_twin(self.model, self._noise, fast)
+            # Made for oneDNN; a GPU's library has other favourites.
+            faster = () if has_gpu() else (fast,)
+            self._twin = training_twin(self.model, self._noise, *faster)
         self._fresh_optimizer = self.optimizer_arrays()
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=jit or None)
         # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
@@ -313,76 +313,6 @@ class Engine:
 
         local = self._strategy.run(tf.identity, args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None)
-
-
-def scale(images: tf.Tensor) -> tf.Tensor:
-    """uint8 pixels to float32 in [0, 1]."""
-    return tf.cast(images, tf.float32) / 255.0
-
-
-def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """Per-example cross-entropy (batch,) against one-hot labels, smoothed if wanted (Szegedy et
-    al., CVPR 2016).
-
-    Keras finds the logits behind the softmax, so that saturated outputs lose nothing.
-    """
-    if not smoothing:
-        return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
-    targets = tf.one_hot(labels, probabilities.shape[-1])
-    return keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=smoothing)
-
-
-def count_correct(labels: tf.Tensor, probabilities: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
-    hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), labels)
-    return tf.reduce_sum(tf.cast(tf.logical_and(hits, real), tf.float32))
-
-
-class Scores(NamedTuple):
-    """Mean cross-entropy and accuracy over examples, their probabilities (n, classes), and how long
-    it took to get them."""
-
-    loss: float
-    accuracy: float
-    probabilities: np.ndarray
-    seconds: float
-
-
-def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Class probabilities float32 (n, classes) of uint8 images (n, height, width, channels)."""
-    unknown = np.zeros(len(images), np.int32)
-    return score(model, Split(images, unknown)).probabilities
-
-
-def score(model: keras.Model, examples: Split) -> Scores:
-    """Evaluates a model outside of training, by the formula of `Engine.evaluate`."""
-    return Scorer(model)(examples)
-
-
-class Scorer:
-    """Evaluates a model outside of training. It is compiled by the first call and may get other
-    weights between calls."""
-
-    def __init__(self, model: keras.Model) -> None:
-        def forward(images, labels):
-            probabilities = model(scale(images), training=False)
-            return probabilities, cross_entropy(labels, probabilities)
-
-        self._forward = tf.function(forward, reduce_retracing=True)
-
-    def __call__(self, examples: Split) -> Scores:
-        began = time.perf_counter()
-
-        def batch_from(start: int):
-            images, labels = (part[start : start + EVALUATION_BATCH] for part in examples)
-            return self._forward(tf.constant(images), tf.constant(labels))
-
-        with ThreadPoolExecutor(lanes()) as pool:
-            parts = list(pool.map(batch_from, range(0, len(examples), EVALUATION_BATCH)))
-        probabilities, losses = (np.concatenate(part) for part in zip(*parts, strict=True))
-        seconds = time.perf_counter() - began
-        hits = probabilities.argmax(axis=1) == examples.labels
-        loss = float(losses.mean(dtype=np.float64))
-        return Scores(loss, float(hits.mean()), probabilities, seconds)
 
 
 def to_arrays(variables: list[keras.Variable]) -> Arrays:

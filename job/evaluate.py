@@ -7,10 +7,11 @@ from typing import Any
 import keras
 
 from job.datasets import Dataset
-from job.engine import assign, score
+from job.engine import assign
 from job.examples import examples_of
 from job.models import build_model
 from job.runs import Run
+from job.scoring import score
 from job.state import Arrays, RunState
 
 

@@ -105,8 +105,8 @@ def export_run(
         from job.runtime import start_tensorflow
 
         start_tensorflow(verbose=verbose)
-        from job.engine import predict, scale
         from job.evaluate import model_with
+        from job.scoring import predict, scale
 
         config = dataclasses.replace(run.config, precision="float32")
         labels = examples.dataset.labels

@@ -6,11 +6,12 @@ from typing import Any
 
 from job import artifacts
 from job.card import CARD_FILE, model_card
-from job.engine import Scorer, assign
+from job.engine import assign
 from job.evaluate import model_with
 from job.examples import Examples
 from job.predictions import Predictions, write_predictions
 from job.runs import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
+from job.scoring import Scorer
 from job.state import RunState, sha256_of
 from job.versions import versions
 

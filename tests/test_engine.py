@@ -14,10 +14,11 @@ start_tensorflow()
 import keras  # noqa: E402
 
 from job.config import TrainConfig, resolve  # noqa: E402
-from job.engine import DeviceSplit, Engine, predict  # noqa: E402
+from job.engine import DeviceSplit, Engine  # noqa: E402
 from job.models import build_model  # noqa: E402
 from job.optimizers import MOMENTUM, WarmupCosine  # noqa: E402
 from job.randomness import batches, example_order  # noqa: E402
+from job.scoring import predict  # noqa: E402
 from job.state import sha256_of  # noqa: E402
 
 ROWS = 100

@@ -25,11 +25,11 @@ import keras  # noqa: E402
 import onnx  # noqa: E402
 
 from cluster.storage import open_storage  # noqa: E402
-from job.engine import predict, scale  # noqa: E402
 from job.export import TOLERANCE, compare, export_run  # noqa: E402
 from job.formats import FORMATS  # noqa: E402
 from job.progress import PlainProgress  # noqa: E402
 from job.runs import open_run, settle  # noqa: E402
+from job.scoring import predict, scale  # noqa: E402
 from job.train import Alone, begun, train_and_evaluate  # noqa: E402
 
 
