@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from job import stats
-from job.baselines_table import COLUMNS, note_of
+from job.classical.table import COLUMNS, note_of
 from job.compare import p_text
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "baselines.json"

@@ -65,8 +65,11 @@ class Dataset:
     @property
     def train_rows(self) -> int:
         """Rows of the training files, those for validation included."""
-        files = self.train_files if self.files[0].is_batch else self.files[:1]
-        return sum(file.shape[0] for file in files)
+        return _rows(self.train_files)
+
+    @property
+    def test_rows(self) -> int:
+        return _rows(self.test_files)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -91,6 +94,11 @@ class Dataset:
         dataset = cls(**{**fields, "labels": tuple(fields["labels"])}, files=tuple(files))
         check_image_shape(dataset.image_shape)
         return dataset
+
+
+def _rows(files: Sequence[DataFile]) -> int:
+    """Of batches each has rows of its own; images and labels have the same."""
+    return sum(file.shape[0] for file in files if file.is_batch) or files[0].shape[0]
 
 
 def check_image_shape(shape: Any) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import ray
 from conftest import result_of, tree
 
 from cluster.tasks import run_tasks
-from job.baselines import run_baselines, settle
+from job.classical.study import run_baselines, settle
 from job.errors import InputError, Interrupted, JobError
 from job.progress import Silent
 

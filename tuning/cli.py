@@ -10,7 +10,7 @@ import click
 
 from job import cli as job_cli
 from job.cli import cli
-from job.compare_cli import baselines, compare
+from job.compare_command import baselines, compare
 from job.options import json_option, options_of, storage_option, verbose_option
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
 

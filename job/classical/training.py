@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from job.classical.learners import Preparation, learner_of
+from job.classical.methods import METHODS, Method
 from job.datasets import Split
 from job.errors import InputError
 from job.examples import Examples
-from job.learners import Preparation, learner_of
-from job.methods import METHODS, Method
 from job.predictions import Predictions
 from job.runtime import hardware
 from job.versions import versions

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from job.features import features_of
-from job.methods import Method, Values
+from job.classical.features import features_of
+from job.classical.methods import Method, Values
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -40,7 +40,7 @@ class Preparation:
         """Learns it from training images uint8 (n, 28, 28, 1).
 
         Args:
-            features: A key of `job.features.KINDS`.
+            features: A key of `job.classical.features.KINDS`.
             components: How many are kept, at most; None for the features themselves.
             images: The training images.
 

@@ -18,12 +18,12 @@ from typing import Any
 from cluster.session import connected
 from cluster.storage import Held, Storage, open_storage
 from cluster.tasks import run_tasks
-from job.classical import check_trainable, train_and_test
+from job.classical.methods import BASELINE_FIELDS, METHODS, BaselineConfig
+from job.classical.training import check_trainable, train_and_test
 from job.datasets import Dataset
 from job.errors import InputError, Interrupted
 from job.examples import Examples, check_same, keep_dataset, open_examples
 from job.finished import Finished, of_baseline, open_finished
-from job.methods import BASELINE_FIELDS, METHODS, BaselineConfig
 from job.predictions import write_predictions
 from job.progress import NoteTaker, duration
 from job.runs import RESULT_FILE, absolute, command_to_continue, read_document, to_json, usable

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from job.methods import BASELINE_FIELDS
+from job.classical.methods import BASELINE_FIELDS
 from job.options import json_option, options_of, storage_option, verbose_option
 
 
@@ -25,8 +25,8 @@ def baselines(
     Validation examples choose their settings, and the test set is read once. Finished RUNs with the
     same training rows are shown in the same table.
     """
-    from job.baselines import run_baselines, settle
-    from job.baselines_table import print_table, to_document
+    from job.classical.study import run_baselines, settle
+    from job.classical.table import print_table, to_document
     from job.progress import PlainProgress
     from job.signals import stop_on_signal
 

@@ -16,7 +16,7 @@ def to_document(entries: Sequence[Finished]) -> dict[str, Any]:
     return {
         "dataset": dataset.name,
         "train_rows": entries[0].train_rows,
-        "test_examples": dataset.files[3].shape[0],
+        "test_examples": dataset.test_rows,
         "rows": [_row(group) for group in groups_of(entries)],
     }
 

@@ -22,7 +22,7 @@ class Method:
 
     Attributes:
         name: What it is called.
-        features: What it is given, a key of `job.features.KINDS`.
+        features: What it is given, a key of `job.classical.features.KINDS`.
         components: Principal components of these that are kept; None for the features themselves.
         kernel: Arguments of `sklearn.svm.SVC`; None for nearest neighbours.
         candidates: The settings that are compared.
