@@ -1,10 +1,12 @@
-"""Two Keras layers computed otherwise while a CPU trains them: the same function and gradient, in a
+"""Keras layers computed otherwise while a CPU trains them: the same function and gradient, in a
 form that oneDNN is better at. Models stay plain Keras: `training_twin` swaps these in.
 
-Measured in docs/performance.md: together XXX % of LeNet5's rate.
+What it brings is in docs/performance.md (`python benchmarks/ablation.py`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -12,6 +14,10 @@ import tensorflow as tf
 # Above this many output places of a convolution its patches cost more than they save.
 MOST_PLACES = 36
 FEWEST_FILTERS = 64
+# oneDNN computes channels by so many.
+BLOCK = 8
+
+Form = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def fast(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -20,20 +26,19 @@ def fast(layer: keras.layers.Layer) -> keras.layers.Layer:
         layer.strides == (1, 1) and layer.padding == "valid"
     ):
         return SlidingMean(layer)
-    if type(layer) is keras.layers.Conv2D and _is_small(layer):
-        return PatchConvolution(layer)
+    if type(layer) is keras.layers.Conv2D and _is_plain(layer):
+        _, height, width, filters = layer.output.shape
+        if height * width <= MOST_PLACES and filters >= FEWEST_FILTERS:
+            return ConvolutionInOtherForm(layer, _as_product)
+        channels = layer.input.shape[-1]
+        if 0 < -channels % BLOCK <= channels // 2:
+            return ConvolutionInOtherForm(layer, _with_whole_blocks)
     return layer
 
 
-def _is_small(layer: keras.layers.Conv2D) -> bool:
-    _, height, width, _ = layer.output.shape
-    plain = (layer.strides, layer.dilation_rate, layer.groups) == ((1, 1), (1, 1), 1)
-    return (
-        plain
-        and layer.padding == "valid"
-        and height * width <= MOST_PLACES
-        and layer.filters >= FEWEST_FILTERS
-    )
+def _is_plain(layer: keras.layers.Conv2D) -> bool:
+    shape = (layer.strides, layer.dilation_rate, layer.groups, layer.padding)
+    return shape == ((1, 1), (1, 1), 1, "valid")
 
 
 class SlidingMean(keras.layers.Layer):
@@ -48,17 +53,17 @@ class SlidingMean(keras.layers.Layer):
         return _sliding_mean(inputs, *self.size)
 
 
-class PatchConvolution(keras.layers.Layer):
-    """A convolution as one product of its patches and the kernel. The patches serve the kernel's
-    gradient as well; the input's is left to TensorFlow."""
+class ConvolutionInOtherForm(keras.layers.Layer):
+    """A convolution whose outputs and gradients another function computes, from images and
+    kernel."""
 
-    def __init__(self, convolution: keras.layers.Conv2D) -> None:
+    def __init__(self, convolution: keras.layers.Conv2D, form: Form) -> None:
         super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
-        self.convolution = convolution
+        self.convolution, self.form = convolution, form
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         layer = self.convolution
-        outputs = _convolved(inputs, tf.convert_to_tensor(layer.kernel))
+        outputs = self.form(inputs, tf.convert_to_tensor(layer.kernel))
         if layer.use_bias:
             outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(layer.bias))
         return layer.activation(outputs)
@@ -77,7 +82,36 @@ def _sliding_mean(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def _convolved(images: tf.Tensor, kernel: tf.Tensor):
+def _with_whole_blocks(images: tf.Tensor, kernel: tf.Tensor):
+    """The gradient of the images is computed with as many more channels as fill a block, and zeros
+    in the kernel for them: 50 µs an image instead of 89 for LeNet5's second convolution."""
+
+    def gradient(upstream: tf.Tensor):
+        channels = kernel.shape[2]
+        more = -channels % BLOCK
+        by_image = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=[tf.shape(images)[0], *images.shape[1:3], channels + more],
+            filter=tf.pad(kernel, [[0, 0], [0, 0], [0, more], [0, 0]]),
+            out_backprop=upstream,
+            strides=[1, 1, 1, 1],
+            padding="VALID",
+        )
+        by_kernel = tf.raw_ops.Conv2DBackpropFilter(
+            input=images,
+            filter_sizes=kernel.shape,
+            out_backprop=upstream,
+            strides=[1, 1, 1, 1],
+            padding="VALID",
+        )
+        return by_image[..., :channels], by_kernel
+
+    return tf.nn.conv2d(images, kernel, 1, "VALID"), gradient
+
+
+@tf.custom_gradient
+def _as_product(images: tf.Tensor, kernel: tf.Tensor):
+    """One product of patches and kernel. The patches serve the kernel's gradient as well; that of
+    the images is left to TensorFlow."""
     height, width, _, filters = kernel.shape
     rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
     matrix = _patches(images, height, width)
