@@ -19,6 +19,7 @@ RUN = (
     "lenet train --name mine --epochs 20",
     "lenet evaluate mine",
     "lenet predict mine photo.jpg",
+    "lenet export mine",
     "lenet runs",
 )
 # Of the others, the first pattern that one begins with: the test that does what it does, with names
@@ -28,6 +29,11 @@ OTHERS = {
     r"make train": "not run: it takes minutes; it is `lenet train --recipe quick`",
     r"lenet train --name (mine|long)\b": "tests/test_train.py",
     r"lenet train --model linear": "tests/test_docs.py",
+    r"lenet train --dataset cifar10": "tests/test_cifar.py",
+    r"lenet train --dataset fashion-mnist .*--augment": "tests/test_augment.py",
+    r"lenet export": "tests/test_export.py",
+    r"lenet compare": "tests/test_compare.py",
+    r"lenet baselines": "tests/test_baselines.py",
     r"lenet train --workers": "tests/test_workers.py",
     r"lenet (train|runs|evaluate|predict) .*s3://BUCKET": "tests/test_s3_runs.py",
     r"lenet (data|train --data) .*": "tests/test_parquet.py",
