@@ -23,6 +23,7 @@ import baselines
 import checkpoint_stall
 import collectives
 import figures
+import gpu_table
 import notebook_story
 import numpy as np
 import reference
@@ -47,6 +48,7 @@ TABLES = {
     "checkpoint-stall": checkpoint_stall.table,
     "workers": workers.table,
     "collectives": collectives.table,
+    "gpu": gpu_table.table,
     "chaos": lambda: campaign("chaos"),
     "faults": lambda: campaign("faults"),
     "e2e": lambda: campaign("e2e"),
