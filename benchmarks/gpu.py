@@ -42,25 +42,22 @@ SECONDS = 480.0
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
     """How much is measured: of what, see `Task`; and epochs of the notebook's run and of a sweep's
-    two trials, and their model."""
+    two trials."""
 
     task: Task
     epochs: int
-    sweep_model: str
     sweep_epochs: int
     is_short: bool = False
 
 
 FULL = Size(
-    task=Task(rows=None, batches=BATCHES, seconds=1.0, resume_rows=12_800),
+    task=Task(rows=None, batches=BATCHES, seconds=1.0, model="lenet5", resume_rows=12_800),
     epochs=EPOCHS,
-    sweep_model="lenet5",
     sweep_epochs=20,
 )
 SHORT = Size(
-    task=Task(rows=1024, batches=(8,), seconds=0.05, resume_rows=2048),
+    task=Task(rows=1024, batches=(8,), seconds=0.05, model="ffnn", resume_rows=8_192),
     epochs=1,
-    sweep_model="ffnn",
     sweep_epochs=1,
     is_short=True,
 )
@@ -138,7 +135,7 @@ def two_trials(name: str, size: Size, until: float, *, slots: int) -> dict[str, 
     else:
         per_trial = ["--cpus-per-trial", max(1, os.cpu_count() // slots)]
     flags = ["--search", "grid", "--space", space, "--scheduler", "fifo", "--name", name]
-    flags += ["--model", size.sweep_model, "--max-epochs", size.sweep_epochs]
+    flags += ["--model", size.task.model, "--max-epochs", size.sweep_epochs]
     flags += ["--optimizer", "momentum", "--batch-size", 128, "--address", "local"]
     began = time.monotonic()
     for _ in lines([*LENET, "sweep", *flags, *per_trial, *common(size.task), "--json"], until):

@@ -39,7 +39,8 @@ class Task:
         rows: Training rows; None for all.
         batches: Batch sizes of the rates.
         seconds: Of a measured span of steps.
-        resume_rows: Training rows of the run that is interrupted.
+        model: Of the run that is interrupted, and of the sweep's trials.
+        resume_rows: Training rows of that run.
         data: Where MNIST is, as `--data` names it.
         folder: Where runs are kept.
     """
@@ -47,6 +48,7 @@ class Task:
     rows: int | None
     batches: tuple[int, ...]
     seconds: float
+    model: str
     resume_rows: int
     data: str | None = None
     folder: str = "runs"
@@ -159,8 +161,9 @@ def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
     from job.state import sha256_of
     from job.train import begun, train_and_evaluate
 
-    given = {"recipe": "notebook", "epochs": 1, "limit_train": task.resume_rows, "name": name}
-    run = settle({**given, "storage": task.folder, "data": task.data})
+    given = {"recipe": "notebook", "model": task.model, "epochs": 1}
+    given |= {"limit_train": task.resume_rows, "data": task.data}
+    run = settle({**given, "name": name, "storage": task.folder})
     with begun(run, Silent()):
         try:
             train_and_evaluate(run, Silent(), outside, evaluate=False)

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.sh and gpu.py: pieces that are carried, the short form, and what was not measured."""
+"""benchmarks/gpu.sh and gpu.py: what is carried, the short form, and what was not measured."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 from conftest import environment
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import gpu
-import gpu_table
-from in_time import Failed, OutOfTime, lines
+import gpu  # noqa: E402
+import gpu_table  # noqa: E402
+from in_time import Failed, OutOfTime, lines  # noqa: E402
+
+SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 
 
 def script(*arguments: object, **env: str) -> subprocess.CompletedProcess:
@@ -68,7 +69,7 @@ def flip(piece: Path) -> None:
         ("piece-001", flip, "is missing or spoilt"),
         ("piece-001", Path.unlink, "is missing or spoilt"),
         ("SHA256SUMS", Path.unlink, "is missing"),
-        ("SHA256SUMS", flip, "is no list of pieces"),
+        ("SHA256SUMS", lambda path: path.write_text("x\n"), "is no list of pieces"),
         ("SHA256SUMS", lambda path: path.write_text(""), "is empty"),
         ("SHA256SUMS", lambda path: path.write_text(f"{64 * '0'}  ../x\n"), "is no list of pieces"),
     ],
@@ -112,7 +113,8 @@ def test_what_a_program_printed_before_its_time_was_over_is_kept():
     endless = "import time; print('first', flush=True); time.sleep(600)"
     began = time.monotonic()
     with pytest.raises(OutOfTime):
-        found.extend(line for line in lines(["-c", endless], began + 3))
+        found.extend(lines(["-c", endless], began + 3))
+    assert found == ["first\n"]
     with pytest.raises(Failed, match="failed: ValueError: why"):
         list(lines(["-c", "raise ValueError('why')"], began + 60))
 
