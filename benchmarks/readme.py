@@ -24,6 +24,7 @@ import checkpoint_stall
 import collectives
 import fashion
 import figures
+import gpu_table
 import notebook_story
 import numpy as np
 import reference
@@ -49,6 +50,7 @@ TABLES = {
     "checkpoint-stall": checkpoint_stall.table,
     "workers": workers.table,
     "collectives": collectives.table,
+    "gpu": gpu_table.table,
     "chaos": lambda: campaign("chaos"),
     "faults": lambda: campaign("faults"),
     "e2e": lambda: campaign("e2e"),
