@@ -96,11 +96,20 @@ def example(batch: int, size: Size, own_model: bool) -> Measured:
             "own_model": own_model,
             "history": str(history),
         }
-        command = [sys.executable, __file__, "--peer", json.dumps(settings)]
-        path = os.pathsep.join(
-            [str(peer_packages(PEERS)), *filter(None, [os.getenv("PYTHONPATH")])]
-        )
-        return measured(command, history, {"PYTHONPATH": path})
+        command, environment = example_command(settings)
+        return measured(command, history, environment)
+
+
+def example_command(settings: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """The command of Ray's example, and what its environment needs.
+
+    Args:
+        settings: `epochs`, `batch_size` (of a worker), `steps_per_epoch`, `lr`, `limit` (rows),
+            `own_model` (leave it its own), `history` (the file to write); and `first_step`, a file
+            for the time at which the first step has ended, if wanted.
+    """
+    path = os.pathsep.join([str(peer_packages(PEERS)), *filter(None, [os.getenv("PYTHONPATH")])])
+    return [sys.executable, __file__, "--peer", json.dumps(settings)], {"PYTHONPATH": path}
 
 
 def measured(
@@ -153,6 +162,7 @@ def peer_worker(config: dict[str, Any]) -> None:
     keras = published.tf.keras
     train = training_rows(config["limit"])
     rows = []
+    is_first = json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0
 
     class Timed(published.ReportCheckpointCallback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -165,6 +175,12 @@ def peer_worker(config: dict[str, Any]) -> None:
             rows.append([seconds, images / seconds, logs["accuracy"]])
             super().on_epoch_end(epoch, logs)
 
+    class FirstStep(Timed):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if batch == 0 and is_first:
+                Path(config["first_step"]).write_text(str(time.time()))
+
     def build_lenet5():
         layers = lenet5(keras.layers, classes=10)
         # The example's loss expects logits.
@@ -174,11 +190,11 @@ def peer_worker(config: dict[str, Any]) -> None:
 
     keras.datasets.mnist.load_data = lambda: ((train.images[..., 0], train.labels), None)
     published.FileLock = contextlib.nullcontext  # guards the download, which is not made
-    published.ReportCheckpointCallback = Timed
+    published.ReportCheckpointCallback = FirstStep if "first_step" in config else Timed
     if not config["own_model"]:
         published.build_cnn_model = build_lenet5
     published.train_func(config)
-    if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0:
+    if is_first:
         with open(config["history"], "w", newline="") as stream:
             csv.writer(stream).writerows([["seconds", "images_per_second", "accuracy"], *rows])
 
