@@ -121,20 +121,12 @@ def pytorch(model: str, batch: int) -> None:
     train = training_rows(model)
     images = torch.from_numpy(train.images).permute(0, 3, 1, 2).contiguous().float() / 255
     labels = torch.from_numpy(train.labels).long()
-    if model == "lenet5":
-        net = nn.Sequential(
-            *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.AvgPool2d(2, stride=1)),
-            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
-            *(nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten()),
-            *(nn.Linear(3000, 84), nn.Tanh(), nn.Linear(84, 10)),
-        )
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    else:
-        net = nn.Sequential(
-            *(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Dropout(0.2)),
-            *(nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, 10)),
-        )
-        optimizer = torch.optim.RMSprop(net.parameters(), lr=0.001, alpha=0.9, eps=1e-7)
+    net = torch_model(model)
+    optimizer = (
+        torch.optim.SGD(net.parameters(), lr=0.01)
+        if model == "lenet5"
+        else torch.optim.RMSprop(net.parameters(), lr=0.001, alpha=0.9, eps=1e-7)
+    )
     loss_of = nn.CrossEntropyLoss()
 
     def epoch() -> float:
@@ -149,6 +141,23 @@ def pytorch(model: str, batch: int) -> None:
         return correct.item() / len(images)
 
     serve(epoch, len(images))
+
+
+def torch_model(model: str) -> Any:
+    """The model as a `torch.nn.Module` from images (n, 1, 28, 28) to logits."""
+    from torch import nn
+
+    if model == "lenet5":
+        return nn.Sequential(
+            *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.AvgPool2d(2, stride=1)),
+            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten()),
+            *(nn.Linear(3000, 84), nn.Tanh(), nn.Linear(84, 10)),
+        )
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Dropout(0.2)),
+        *(nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, 10)),
+    )
 
 
 def sgemm(model: str, batch: int) -> None:
