@@ -18,16 +18,21 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import baselines
+import bench
 import checkpoint_stall
 import collectives
 import figures
 import notebook_story
 import numpy as np
+import predict_rate
 import reference
+import startup
 import studies
 import sweep
+import to_accuracy
 import train_rate
 import workers
 from PIL import Image
@@ -42,6 +47,11 @@ TABLES = {
     "choose-alexnet": lambda: studies.table("choose-alexnet"),
     "fashion": lambda: studies.table("fashion"),
     "train-rate": train_rate.table,
+    "bench": bench.whole,
+    "bench-short": bench.short,
+    "startup": lambda: measured(startup),
+    "predict-rate": lambda: measured(predict_rate),
+    "to-accuracy": lambda: measured(to_accuracy),
     "baselines": baselines.table,
     "baselines-tests": baselines.tests_table,
     "checkpoint-stall": checkpoint_stall.table,
@@ -61,6 +71,10 @@ def campaign(name: str) -> str:
     """What a campaign of the tests reports of its kept figures."""
     module = importlib.import_module(name)
     return module.report(json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text()))
+
+
+def measured(benchmark: ModuleType) -> str:
+    return benchmark.table() if benchmark.RESULT.exists() else "Not measured."
 
 
 def filled(text: str) -> str:
