@@ -1,6 +1,6 @@
 """Everything that is measured against others, one after the other, and the table of all of it.
 
-    python benchmarks/bench.py                            # `make bench` is the same: two hours
+    python benchmarks/bench.py                            # `make bench` is the same: hours
     python benchmarks/bench.py startup predict_rate       # only these, then the table
     python benchmarks/bench.py --table                    # the table of the kept figures
     python benchmarks/bench.py --table short              # its rows with a goal
@@ -28,6 +28,7 @@ PARTS = {
     "train_rate": ["train_rate.py"],
     "checkpoint_stall": ["checkpoint_stall.py"],
     "workers": ["workers.py"],
+    "workers-4": ["workers.py", "--workers", "4"],
     "sweep": ["sweep.py", "overhead"],
     "to_accuracy": ["to_accuracy.py"],
 }

@@ -49,8 +49,8 @@ PAIRS = 5
 SAME = ("--model", "lenet5", "--recipe", "notebook", "--epochs", "1")
 TWO_WORKERS = ("--workers", "2", "--cpus-per-worker", "1", "--address", "local")
 EXAMPLE = {
-    **{"epochs": 1, "batch_size": 64, "steps_per_epoch": 20, "lr": 0.01},
-    **{"limit": None, "own_model": False},
+    **{"workers": 2, "epochs": 1, "batch_size": 64, "steps_per_epoch": 20},
+    **{"lr": 0.01, "limit": None, "own_model": False},
 }
 
 Measure = Callable[[], float]

@@ -34,7 +34,7 @@ Find = Callable[[dict[str, Any]], Found]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a comparison should come to. Without any: ours is ahead.
+    """What a comparison should come to. Without any, ours should be ahead of a rival.
 
     Attributes:
         least: The ratio of ours to the peer's is at least this.
@@ -127,13 +127,13 @@ def table(rows: Iterable[Comparison], documents: Documents) -> str:
         found = found_in(documents, row)
         start = f"| {row.part} | {row.what} |"
         if not found.pairs:
-            lines.append(f"{start} {NOT_MEASURED} | {row.peer} | | | | | | {row.goal} | |")
+            lines.append(f"{start} {NOT_MEASURED} | {row.peer} | | | | | | {wanted(row)} | |")
             continue
         values = compared(found.pairs)
         lines.append(
             f"{start} {number(values['ours'])} | {row.peer} | {number(values['theirs'])} "
             f"| {ratio(values)} | {len(found.pairs)} | {percent(found.accuracy)} "
-            f"| {ahead(row, found.pairs)} | {row.goal} | {verdict(row, found.pairs)} |"
+            f"| {ahead(row, found.pairs)} | {wanted(row)} | {verdict(row, found.pairs)} |"
         )
     return "\n".join([*lines, "", notes(documents)])
 
@@ -179,7 +179,13 @@ def ahead(row: Comparison, pairs: Pairs) -> str:
     return OURS if row.is_ahead(pairs) else THEIRS
 
 
+def wanted(row: Comparison) -> str:
+    return str(row.goal) if row.is_rival or row.goal.is_given else ""
+
+
 def verdict(row: Comparison, pairs: Pairs) -> str:
+    if not wanted(row):
+        return ""
     return "yes" if row.goal.holds(pairs, row.is_ahead(pairs)) else "**no**"
 
 

@@ -89,6 +89,7 @@ def test_a_goal_that_holds_hides_no_peer_that_is_ahead():
 def test_nobody_is_ahead_of_a_bound():
     text = summary.table([row(is_rival=False, goal=Goal(least=0.5))], document((6, 10)))
     assert cells(text)[8:] == ["", "≥ 0.5 ×", "yes"]
+    assert cells(summary.table([row(is_rival=False)], document((6, 10))))[8:] == ["", "", ""]
 
 
 @pytest.mark.parametrize("kept", [{}, document()], ids=["no file", "no such figures"])
