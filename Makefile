@@ -31,7 +31,7 @@ bench: venv  ## this project beside Keras, tf_keras, PyTorch and Ray's example; 
 # are in runs/ or in notebook_story.json already are not repeated.
 results: venv  ## every measurement behind the documents
 	for study in quick notebook choose-quick; do $(VENV)/bin/python benchmarks/studies.py run $$study || exit; done
-	for name in notebook_story collectives; do $(VENV)/bin/python benchmarks/$$name.py || exit; done
+	for name in notebook_story collectives ablation; do $(VENV)/bin/python benchmarks/$$name.py || exit; done
 	$(MAKE) bench
 	for study in efficiency asha; do $(VENV)/bin/python benchmarks/sweep.py $$study || exit; done
 	$(VENV)/bin/python benchmarks/twin.py

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ablation
 import baselines
 import bench
 import checkpoint_stall
@@ -48,6 +49,7 @@ TABLES = {
     "train-rate": train_rate.table,
     "bench": bench.whole,
     "bench-short": bench.short,
+    "ablation": lambda: kept(ablation.table, ablation.RESULT),
     "startup": lambda: kept(startup.table, startup.RESULT),
     "predict-rate": lambda: kept(predict_rate.table, predict_rate.RESULT),
     "to-accuracy": lambda: kept(to_accuracy.table, to_accuracy.RESULT),
