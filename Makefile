@@ -27,10 +27,11 @@ docs: venv  ## every table and figure of README and docs/, and docs/reference.md
 bench: venv  ## this project beside Keras, tf_keras, PyTorch and Ray's example; ONLY="startup workers" for parts
 	$(VENV)/bin/python benchmarks/bench.py $(ONLY)
 
-# What docs/results holds, made anew: about six hours on two cores, and root for the last. Runs that
+# What docs/results holds, made anew: about ten hours on two cores, and root for the last. Runs that
 # are in runs/ or in notebook_story.json already are not repeated.
 results: venv  ## every measurement behind the documents
-	for study in quick notebook choose-quick; do $(VENV)/bin/python benchmarks/studies.py run $$study || exit; done
+	for study in quick notebook sweep-winner choose-quick choose-alexnet; do $(VENV)/bin/python benchmarks/studies.py run $$study || exit; done
+	for name in fashion baselines; do $(VENV)/bin/python benchmarks/$$name.py run || exit; done
 	for name in notebook_story collectives ablation; do $(VENV)/bin/python benchmarks/$$name.py || exit; done
 	$(MAKE) bench
 	for study in efficiency asha; do $(VENV)/bin/python benchmarks/sweep.py $$study || exit; done

@@ -24,6 +24,7 @@ import baselines
 import bench
 import checkpoint_stall
 import collectives
+import fashion
 import figures
 import notebook_story
 import numpy as np
@@ -45,7 +46,8 @@ TABLES = {
     "choose-quick": lambda: studies.table("choose-quick"),
     "sweep-winner": lambda: studies.table("sweep-winner"),
     "choose-alexnet": lambda: studies.table("choose-alexnet"),
-    "fashion": lambda: studies.table("fashion"),
+    "fashion": fashion.table,
+    "fashion-tests": fashion.tests_table,
     "train-rate": train_rate.table,
     "bench": bench.whole,
     "bench-short": bench.short,

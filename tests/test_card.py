@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 from conftest import result_of
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -127,7 +127,9 @@ def test_no_text_of_others_becomes_markup_or_metadata(text, result, mnist):
 
 
 @given(st.text())
-@settings(max_examples=50)
+@example("1. one")
+@example("- one")
+@settings(max_examples=15)
 def test_any_label_is_one_text(result, mnist, text):
     config = TrainConfig(name="r")
     plain = structure(sections(card_of(config, result, mnist, labels=("a",)))[1])
