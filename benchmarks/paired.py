@@ -8,6 +8,7 @@ drifts changes both alike and the ratio of neighbours holds.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -18,7 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-UNFINISHED = Path(__file__).parents[1] / "build" / "bench"
+ROOT = Path(__file__).parents[1]
+UNFINISHED = ROOT / "build" / "bench"
 
 
 class Side:
@@ -70,14 +72,15 @@ def kept_rounds(
     name: str, rounds: int, measure: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Measures round by round and keeps each in `UNFINISHED`, so that a measurement of many minutes
-    goes on where it was interrupted. `finished` ends it.
+    goes on where it was interrupted, unless the project's code is another by then. `finished` ends
+    it.
 
     Args:
         name: Of the measurement, with everything that it depends on.
         rounds: How many there will be.
         measure: Gets the round's number, from 0; returns what JSON can hold.
     """
-    path = UNFINISHED / f"{name}.jsonl"
+    path = _rounds_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for number in range(len(found), rounds):
@@ -90,7 +93,15 @@ def kept_rounds(
 
 def finished(name: str) -> None:
     """Forgets the rounds of a measurement whose result is kept: the next one begins anew."""
-    (UNFINISHED / f"{name}.jsonl").unlink(missing_ok=True)
+    _rounds_file(name).unlink(missing_ok=True)
+
+
+def _rounds_file(name: str) -> Path:
+    code = hashlib.sha256()
+    for package in ("cluster", "job", "tuning"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            code.update(path.read_bytes())
+    return UNFINISHED / f"{name}-{code.hexdigest()[:12]}.jsonl"
 
 
 def peak_mb() -> float:

@@ -152,6 +152,15 @@ def test_an_interrupted_measurement_goes_on_with_its_next_round(tmp_path, monkey
     assert paired.kept_rounds("r", 1, lambda number: {"round": 9}) == [{"round": 9}]
 
 
+def test_rounds_of_other_code_are_not_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(paired, "UNFINISHED", tmp_path)
+    monkeypatch.setattr(paired, "ROOT", tmp_path)
+    (tmp_path / "job").mkdir()
+    assert paired.kept_rounds("r", 1, lambda number: {"code": "old"}) == [{"code": "old"}]
+    (tmp_path / "job" / "engine.py").write_text("faster = True")
+    assert paired.kept_rounds("r", 1, lambda number: {"code": "new"}) == [{"code": "new"}]
+
+
 def test_make_bench_goes_on_with_the_part_that_was_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "UNFINISHED", tmp_path)
     log = tmp_path / "log"
