@@ -24,7 +24,7 @@ from job.download import obtain
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "ablation.json"
 CASES = [("lenet5", 32), ("lenet5", 128), ("ffnn", 32), ("ffnn", 128)]
-IMAGES = {"lenet5": 3_200, "ffnn": 12_800}
+IMAGES = {"lenet5": 1_920, "ffnn": 7_680}
 ROUNDS = 5
 AS_IT_IS = "as it is"
 OTHERS = {
@@ -141,6 +141,7 @@ def table(path: Path = RESULT) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print the kept figures only")
+    parser.add_argument("--out", type=Path, default=RESULT, help="where the figures are kept")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -150,9 +151,9 @@ def main() -> None:
         return
     if not arguments.table:
         document = measure(arguments.rounds)
-        RESULT.write_text(json.dumps(document, indent=1) + "\n")
+        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
         finished(f"ablation-{arguments.rounds}")
-    print(table())
+    print(table(arguments.out))
 
 
 if __name__ == "__main__":
