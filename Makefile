@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: train test venv docs results chaos faults e2e lint lock image clean
+.PHONY: train test venv docs bench results chaos faults e2e lint lock image clean
 
 train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 	$(VENV)/bin/lenet train --recipe quick
@@ -24,14 +24,17 @@ $(STAMP): requirements.lock pyproject.toml
 docs: venv  ## every table and figure of README and docs/, and docs/reference.md, from docs/results
 	$(VENV)/bin/python benchmarks/readme.py
 
-# What docs/results holds, made anew: about eight hours on two cores, and root for the last. Runs that
+bench: venv  ## this project beside Keras, tf_keras, PyTorch and Ray's example; ONLY="startup workers" for parts
+	$(VENV)/bin/python benchmarks/bench.py $(ONLY)
+
+# What docs/results holds, made anew: about ten hours on two cores, and root for the last. Runs that
 # are in runs/ or in notebook_story.json already are not repeated.
 results: venv  ## every measurement behind the documents
 	for study in quick notebook sweep-winner choose-quick choose-alexnet; do $(VENV)/bin/python benchmarks/studies.py run $$study || exit; done
 	for name in fashion baselines; do $(VENV)/bin/python benchmarks/$$name.py run || exit; done
-	for name in notebook_story train_rate checkpoint_stall workers collectives; do \
-	  $(VENV)/bin/python benchmarks/$$name.py || exit; done
-	for study in overhead efficiency asha; do $(VENV)/bin/python benchmarks/sweep.py $$study || exit; done
+	for name in notebook_story collectives ablation; do $(VENV)/bin/python benchmarks/$$name.py || exit; done
+	$(MAKE) bench
+	for study in efficiency asha; do $(VENV)/bin/python benchmarks/sweep.py $$study || exit; done
 	$(VENV)/bin/python benchmarks/twin.py
 	$(MAKE) chaos faults e2e docs
 

@@ -8,13 +8,19 @@ drifts changes both alike and the ratio of neighbours holds.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
 import statistics
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[1]
+UNFINISHED = ROOT / "build" / "bench"
 
 
 class Side:
@@ -60,6 +66,50 @@ def in_turn(sides: dict[str, Side], rounds: int) -> list[dict[str, dict[str, Any
         for side in sides.values():
             side.close()
     return found[1:]
+
+
+def kept_rounds(
+    name: str, rounds: int, measure: Callable[[int], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Measures round by round and keeps each in `UNFINISHED`, so that a measurement of many minutes
+    goes on where it was interrupted, unless the project's code is another by then. `finished` ends
+    it.
+
+    Args:
+        name: Of the measurement, with everything that it depends on.
+        rounds: How many there will be.
+        measure: Gets the round's number, from 0; returns what JSON can hold.
+    """
+    path = _rounds_file(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for number in range(len(found), rounds):
+        found.append(measure(number))
+        with path.open("a") as stream:
+            stream.write(json.dumps(found[-1]) + "\n")
+        print(name, json.dumps(found[-1]), file=sys.stderr, flush=True)
+    return found[:rounds]
+
+
+def finished(name: str) -> None:
+    """Forgets the rounds of a measurement whose result is kept: the next one begins anew."""
+    _rounds_file(name).unlink(missing_ok=True)
+
+
+def _rounds_file(name: str) -> Path:
+    code = hashlib.sha256()
+    for package in ("cluster", "job", "tuning"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            code.update(path.read_bytes())
+    return UNFINISHED / f"{name}-{code.hexdigest()[:12]}.jsonl"
+
+
+def peak_mb() -> float:
+    """The most memory that this process had resident so far, in MB. `getrusage` would also count
+    the process that it was forked from."""
+    with open("/proc/self/status") as stream:
+        (kilobytes,) = (line.split()[1] for line in stream if line.startswith("VmHWM:"))
+    return int(kilobytes) / 1000
 
 
 def ratio(row: dict[str, Any]) -> str:

@@ -16,10 +16,12 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ablation
 import baselines
+import bench
 import checkpoint_stall
 import collectives
 import fashion
@@ -27,9 +29,12 @@ import figures
 import gpu_table
 import notebook_story
 import numpy as np
+import predict_rate
 import reference
+import startup
 import studies
 import sweep
+import to_accuracy
 import train_rate
 import workers
 from PIL import Image
@@ -45,10 +50,17 @@ TABLES = {
     "fashion": fashion.table,
     "fashion-tests": fashion.tests_table,
     "train-rate": train_rate.table,
+    "bench": bench.whole,
+    "bench-short": bench.short,
+    "ablation": lambda: kept(ablation.table, ablation.RESULT),
+    "startup": lambda: kept(startup.table, startup.RESULT),
+    "predict-rate": lambda: kept(predict_rate.table, predict_rate.RESULT),
+    "to-accuracy": lambda: kept(to_accuracy.table, to_accuracy.RESULT),
     "baselines": baselines.table,
     "baselines-tests": baselines.tests_table,
     "checkpoint-stall": checkpoint_stall.table,
-    "workers": workers.table,
+    "workers": lambda: workers.table(workers.result_of(2)),
+    "workers-4": lambda: kept(workers.table, workers.result_of(4)),
     "collectives": collectives.table,
     "gpu": gpu_table.table,
     "chaos": lambda: campaign("chaos"),
@@ -65,6 +77,10 @@ def campaign(name: str) -> str:
     """What a campaign of the tests reports of its kept figures."""
     module = importlib.import_module(name)
     return module.report(json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text()))
+
+
+def kept(table: Callable[[Path], str], result: Path) -> str:
+    return table(result) if result.exists() else "Not measured."
 
 
 def filled(text: str) -> str:

@@ -28,8 +28,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paired import circumstances, compared, ratio
-from workers import peer_packages, training_rows
+from paired import circumstances, compared, finished, kept_rounds, ratio
+from peers import peer_packages
+from workers import PEERS as PINNED
+from workers import training_rows
 
 from cluster.storage import open_storage
 from tuning.records import FAILED, SEARCH, STOPPED, Sweep, read_sweep
@@ -89,7 +91,9 @@ def seconds_of(side: str, size: Size) -> float:
             began = time.perf_counter()
             ours(size, Path(folder))
             return time.perf_counter() - began
-        path = os.pathsep.join([str(peer_packages()), *filter(None, [os.getenv("PYTHONPATH")])])
+        path = os.pathsep.join(
+            [str(peer_packages(PINNED)), *filter(None, [os.getenv("PYTHONPATH")])]
+        )
         settings = json.dumps({"size": dataclasses.asdict(size), "folder": folder})
         return run(__file__, "--peer", side, settings, PYTHONPATH=path)
 
@@ -171,11 +175,12 @@ PEERS = {"nested": nested, "keras_tuner": keras_tuner}
 def overhead(pairs: int) -> dict[str, Any]:
     """Ours against the others, in turn."""
     size = Size(trials=4, epochs=1, rows=24_000)
-    peer_packages()
-    measured = []
-    for _ in range(pairs):
-        measured.append({side: seconds_of(side, size) for side in ("ours", *PEERS)})
-        print(json.dumps(measured[-1]), file=sys.stderr, flush=True)
+    peer_packages(PINNED)
+    measured = kept_rounds(
+        f"sweep-overhead-{pairs}",
+        pairs,
+        lambda number: {side: seconds_of(side, size) for side in ("ours", *PEERS)},
+    )
     rows = [
         {"against": side, **compared([(one[side], one["ours"]) for one in measured])}
         for side in PEERS
@@ -353,6 +358,7 @@ def main() -> None:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"sweep-{arguments.study}.json"
         path.write_text(json.dumps(document, indent=1) + "\n")
+        finished(f"sweep-{arguments.study}-{arguments.count}")
     print(table(arguments.study))
 
 

@@ -1,4 +1,5 @@
-"""Training rate against Keras' `fit` and PyTorch: same model, data, batch and optimizer, in turn.
+"""Training rate and memory against Keras' `fit`, tf_keras and PyTorch: same model, data, batch and
+optimizer, in turn.
 
     python benchmarks/train_rate.py               # measures, keeps docs/results/train_rate.json
     python benchmarks/train_rate.py --table       # prints the table of the kept figures
@@ -6,9 +7,14 @@
 The others are what their users write, with their frameworks' defaults: `compile`, then `fit` on
 arrays; and a loop over `randperm(n).split(batch)` with all data in memory. Each side also counts
 its correct predictions while it trains, which the table shows, so nobody wins by training less.
+Keras is there once more as someone tunes it who knows it: 32 steps in a call, and oneDNN's kernels
+instead of XLA's. tf_keras is Keras 2, with its defaults; it is pinned in peers.txt.
 
 PyTorch is taken from torch.txt, into a folder of its own beside the data. Its build for CPUs has
-to be where pip looks: PyPI has only the one for CUDA. Without it those columns stay empty.
+to be where pip looks: PyPI has only the one for CUDA. Without it that column stays empty.
+
+The memory of a side is the most that its process had resident: the framework, the data and the
+training, as someone sees it who starts a program for it.
 
 The share of the peak: the multiplications and additions of the model's layers, forward and
 backward, per second, against those of NumPy's product of two 2,048² float32 matrices on all
@@ -19,7 +25,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
+import re
 import subprocess
 import sys
 import time
@@ -27,7 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paired import Side, circumstances, compared, in_turn, ratio
+from paired import Side, circumstances, compared, finished, in_turn, kept_rounds, peak_mb, ratio
 from peers import peer_packages
 
 from job.datasets import CATALOGUE, Split, training_splits
@@ -35,6 +42,8 @@ from job.download import obtain
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "train_rate.json"
 TORCH = Path(__file__).with_name("torch.txt")
+PEERS = Path(__file__).with_name("peers.txt")
+STEPS_IN_A_CALL = 32
 # Model, our batch, their batch. The third case is the budget of the quick recipe: it trains
 # 8 × 48,000 images in the time in which `fit` at batch 32 trains 210,000, if the ratio is 1.83.
 CASES = [
@@ -66,15 +75,36 @@ def ours(model: str, batch: int) -> None:
     serve(lambda: engine.train_span(data, rows, 0).correct.sum() / len(train), len(train))
 
 
-def keras_fit(model: str, batch: int) -> None:
-    from job.config import resolve
+def keras_fit(model: str, batch: int, **tuning: Any) -> None:
     from job.models import build_model
 
+    fitted(build_model(model, seed=1), model, batch, **tuning)
+
+
+def keras_tuned(model: str, batch: int) -> None:
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    keras_fit(model, batch, steps_per_execution=STEPS_IN_A_CALL, jit_compile=False)
+
+
+def tf_keras(model: str, batch: int) -> None:
+    sys.path.append(str(peer_packages(PEERS)))
+    import tf_keras as keras
+
+    from job.models import IMAGE_SHAPE, MODELS
+
+    keras.utils.set_random_seed(1)
+    layers = MODELS[model](keras.layers, 10)
+    fitted(keras.Sequential([keras.Input(IMAGE_SHAPE), *layers]), model, batch)
+
+
+def fitted(net: Any, model: str, batch: int, **tuning: Any) -> None:
+    """Serves epochs of `fit`, of either Keras."""
+    from job.config import resolve
+
     train = training_rows(model)
-    config = resolve({"model": model, "recipe": "notebook"})
     images = train.images.astype("float32") / 255
-    net = build_model(model, seed=1)
-    net.compile(config.optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    optimizer = resolve({"model": model, "recipe": "notebook"}).optimizer
+    net.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], **tuning)
 
     def epoch() -> float:
         history = net.fit(images, train.labels, batch_size=batch, verbose=0).history
@@ -91,20 +121,12 @@ def pytorch(model: str, batch: int) -> None:
     train = training_rows(model)
     images = torch.from_numpy(train.images).permute(0, 3, 1, 2).contiguous().float() / 255
     labels = torch.from_numpy(train.labels).long()
-    if model == "lenet5":
-        net = nn.Sequential(
-            *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.AvgPool2d(2, stride=1)),
-            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
-            *(nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten()),
-            *(nn.Linear(3000, 84), nn.Tanh(), nn.Linear(84, 10)),
-        )
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    else:
-        net = nn.Sequential(
-            *(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Dropout(0.2)),
-            *(nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, 10)),
-        )
-        optimizer = torch.optim.RMSprop(net.parameters(), lr=0.001, alpha=0.9, eps=1e-7)
+    net = torch_model(model)
+    optimizer = (
+        torch.optim.SGD(net.parameters(), lr=0.01)
+        if model == "lenet5"
+        else torch.optim.RMSprop(net.parameters(), lr=0.001, alpha=0.9, eps=1e-7)
+    )
     loss_of = nn.CrossEntropyLoss()
 
     def epoch() -> float:
@@ -119,6 +141,23 @@ def pytorch(model: str, batch: int) -> None:
         return correct.item() / len(images)
 
     serve(epoch, len(images))
+
+
+def torch_model(model: str) -> Any:
+    """The model as a `torch.nn.Module` from images (n, 1, 28, 28) to logits."""
+    from torch import nn
+
+    if model == "lenet5":
+        return nn.Sequential(
+            *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.AvgPool2d(2, stride=1)),
+            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten()),
+            *(nn.Linear(3000, 84), nn.Tanh(), nn.Linear(84, 10)),
+        )
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Dropout(0.2)),
+        *(nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, 10)),
+    )
 
 
 def sgemm(model: str, batch: int) -> None:
@@ -136,7 +175,20 @@ def sgemm(model: str, batch: int) -> None:
     serve(products, repetitions * 2 * size**3)
 
 
-SIDES = {"ours": ours, "keras": keras_fit, "pytorch": pytorch, "sgemm": sgemm}
+PEER_NAMES = {
+    "keras": "Keras `fit`",
+    "keras_tuned": "Keras, tuned",
+    "tf_keras": "tf_keras `fit`",
+    "pytorch": "PyTorch",
+}
+SIDES = {
+    "ours": ours,
+    "keras": keras_fit,
+    "keras_tuned": keras_tuned,
+    "tf_keras": tf_keras,
+    "pytorch": pytorch,
+    "sgemm": sgemm,
+}
 
 
 def training_rows(model: str) -> Split:
@@ -149,7 +201,8 @@ def serve(epoch: Callable[[], float], count: int) -> None:
         began = time.perf_counter()
         accuracy = epoch()
         rate = count / (time.perf_counter() - began)
-        print(json.dumps({"per_second": rate, "accuracy": float(accuracy)}), flush=True)
+        figures = {"per_second": rate, "accuracy": float(accuracy), "peak_mb": peak_mb()}
+        print(json.dumps(figures), flush=True)
 
 
 def flops(name: str) -> int:
@@ -173,46 +226,51 @@ def places(shape: tuple[int, ...]) -> int:
 
 
 def measure(cases: list[tuple[str, int, int]], rounds: int) -> dict[str, Any]:
-    sides = list(SIDES)
-    versions = ["tensorflow", "keras", "numpy"]
+    """The document that is kept. An interrupted measurement goes on with the next case."""
     torch_version = torch_at_hand()
-    if not torch_version:
-        sides.remove("pytorch")
-    rows = []
-    for model, batch, their_batch in cases:
-        started = {}
-        for side in sides:
-            size = batch if side == "ours" else their_batch
-            started[side] = Side([sys.executable, __file__, "--side", side, model, str(size)])
-        found = in_turn(started, rounds)
-        ours = [one["ours"]["per_second"] for one in found]
-        peaks = [one["sgemm"]["per_second"] for one in found]
-        rows.append(
-            {
-                "model": model,
-                "batch": batch,
-                "their_batch": their_batch,
-                "peak": statistics.median(peaks),
-                "share": statistics.median(
-                    flops(model) * rate / peak for rate, peak in zip(ours, peaks, strict=True)
-                ),
-                "accuracy": {
-                    side: found[-1][side]["accuracy"] for side in sides if side != "sgemm"
-                },
-                **{
-                    side: compared(
-                        list(zip(ours, [one[side]["per_second"] for one in found], strict=True))
-                    )
-                    for side in sides
-                    if side not in ("ours", "sgemm")
-                },
-            }
-        )
-        print(json.dumps(rows[-1]), file=sys.stderr)
-    about = circumstances(*versions)
+    sides = [side for side in SIDES if torch_version or side != "pytorch"]
+    rows = kept_rounds(
+        f"train_rate-{rounds}", len(cases), lambda number: case(*cases[number], sides, rounds)
+    )
+    about = circumstances("tensorflow", "keras", "numpy")
+    (about["versions"]["tf_keras"],) = re.findall(
+        r"^tf-keras==([\w.]+)", PEERS.read_text(), re.MULTILINE
+    )
     if torch_version:
         about["versions"]["torch"] = torch_version
     return {**about, "rows": rows}
+
+
+def case(model: str, batch: int, their_batch: int, sides: list[str], rounds: int) -> dict[str, Any]:
+    """All sides in turn, as a row of the document."""
+    found = in_turn(
+        {
+            side: Side(
+                [
+                    *(sys.executable, __file__, "--side", side, model),
+                    str(batch if side == "ours" else their_batch),
+                ]
+            )
+            for side in sides
+        },
+        rounds,
+    )
+
+    def against(side: str) -> dict[str, Any]:
+        return compared([(one["ours"]["per_second"], one[side]["per_second"]) for one in found])
+
+    trainers = [side for side in sides if side != "sgemm"]
+    work = flops(model) / 1e9
+    gflops = [(work * one["ours"]["per_second"], one["sgemm"]["per_second"] / 1e9) for one in found]
+    return {
+        "model": model,
+        "batch": batch,
+        "their_batch": their_batch,
+        "sgemm": compared(gflops),
+        "accuracy": {side: found[-1][side]["accuracy"] for side in trainers},
+        "peak_mb": {side: found[-1][side]["peak_mb"] for side in trainers},
+        **{side: against(side) for side in trainers if side != "ours"},
+    }
 
 
 def torch_at_hand() -> str | None:
@@ -228,28 +286,29 @@ def torch_at_hand() -> str | None:
 def table() -> str:
     """The kept figures as Markdown."""
     document = json.loads(RESULT.read_text())
+    peers = [side for side in PEER_NAMES if side in document["rows"][0]]
+    names = "".join(f" {PEER_NAMES[side]} |" for side in peers)
     lines = [
-        "| model | our batch, theirs | this project, images/s | Keras `fit` | ratio (min–max) "
-        "| PyTorch | ratio (min–max) | share of sgemm peak | accuracy: ours, Keras, PyTorch |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| model | our batch, theirs | this project, images/s |{names} share of sgemm peak "
+        "| training accuracy | memory, MB |",
+        "|---" * (len(peers) + 6) + "|",
     ]
     for row in document["rows"]:
-        peers = [row.get("keras"), row.get("pytorch")]
-        cells = [
-            cell
-            for peer in peers
-            for cell in ((f"{peer['theirs']:,.0f}", ratio(peer)) if peer else ("not measured", ""))
-        ]
-        accuracies = ", ".join(f"{100 * value:.1f} %" for value in row["accuracy"].values())
+        cells = "".join(f" {row[side]['theirs']:,.0f}: {ratio(row[side])} |" for side in peers)
+        accuracies = ", ".join(f"{100 * row['accuracy'][s]:.1f} %" for s in ("ours", *peers))
+        memory = ", ".join(f"{row['peak_mb'][side]:,.0f}" for side in ("ours", *peers))
+        sgemm = row["sgemm"]
         lines.append(
             f"| {row['model']} | {row['batch']}, {row['their_batch']} "
-            f"| {row['keras']['ours']:,.0f} | {' | '.join(cells)} "
-            f"| {100 * row['share']:.0f} % of {row['peak'] / 1e9:.0f} GFLOP/s | {accuracies} |"
+            f"| {row['keras']['ours']:,.0f} |{cells} "
+            f"{100 * sgemm['ratio']:.0f} % of {sgemm['theirs']:.0f} GFLOP/s "
+            f"| {accuracies} | {memory} |"
         )
     versions = ", ".join(f"{k} {v}" for k, v in document["versions"].items())
     rounds = len(document["rows"][0]["keras"]["pairs"])
     note = (
-        f"Medians of {rounds} rounds, measured in turn; training accuracy of the last; "
+        f"Medians of {rounds} rounds, measured in turn, with the ratio of ours to theirs and its "
+        f"minimum and maximum; accuracy and memory of the last, in the order of the columns; "
         f"{document['date']}, {document['device']}; {versions}."
     )
     return "\n".join([*lines, "", note])
@@ -269,6 +328,7 @@ def main() -> None:
         document = measure(CASES, arguments.rounds)
         RESULT.parent.mkdir(parents=True, exist_ok=True)
         RESULT.write_text(json.dumps(document, indent=1) + "\n")
+        finished(f"train_rate-{arguments.rounds}")
     print(table())
 
 

@@ -1,6 +1,7 @@
 """Two workers against one, and against Ray's own example: LeNet5 on MNIST, float32, in turn.
 
     python benchmarks/workers.py               # measures, keeps docs/results/workers.json
+    python benchmarks/workers.py --workers 4   # the same with four, keeps workers-4.json
     python benchmarks/workers.py --table       # prints the table of the kept figures
 
 Every measurement is a whole command with a Ray cluster of its own in this machine, and nothing is
@@ -9,7 +10,8 @@ compiling. Ours count the time in spans of training steps, as `history.csv` does
 count that from an epoch's begin to its end, before its checkpoint. Nothing else is left out of the
 time of the whole command, in which ours also validates, tests and draws.
 
-1. Two workers of one core each against one worker of two, at one global batch.
+1. Two workers of one core each against one worker of two, at one global batch. `--workers 4`: four
+   of half a core each, also below.
 2. Two such workers against `ray/train/examples/tf/tensorflow_mnist_example.py`, which the `ray`
    package holds, at the example's 64 images a worker. Its data pipeline, training function and
    trainer run as published; replaced are its data (our verified training rows instead of a
@@ -24,6 +26,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import functools
 import json
 import os
 import re
@@ -33,21 +36,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paired import circumstances, compared, ratio
+from paired import circumstances, compared, finished, kept_rounds, ratio
 from peers import peer_packages
 
 from job.datasets import CATALOGUE, Split, training_splits
 from job.download import obtain
 from job.models import lenet5
 
-RESULT = Path(__file__).parents[1] / "docs" / "results" / "workers.json"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PEERS = Path(__file__).with_name("peers.txt")
 ONE_WORKER, EXAMPLE = "1 worker, 2 cores", "Ray's example"
-BATCHES = {ONE_WORKER: 64, EXAMPLE: 2 * 64}
+CORES = 2
+BATCH = 64
 LEARNING_RATE = 0.01
 UNITS = {"images_per_second": "images/s", "wall_seconds": "whole command, s"}
 
@@ -61,7 +65,7 @@ class Size(NamedTuple):
     limit: int | None
 
 
-def lenet(workers: int, cpus: int, batch: int, size: Size) -> Measured:
+def lenet(workers: int, cpus: float, batch: int, size: Size) -> Measured:
     """`lenet train` on Ray, with plain SGD as the example's."""
     flags = {
         "--model": "lenet5",
@@ -82,25 +86,35 @@ def lenet(workers: int, cpus: int, batch: int, size: Size) -> Measured:
         return measured([*command, "--storage", folder], Path(folder, "measured", "history.csv"))
 
 
-def example(batch: int, size: Size, own_model: bool) -> Measured:
-    """Ray's example with two workers."""
+def example(workers: int, batch: int, size: Size, own_model: bool) -> Measured:
+    """Ray's example."""
     images = len(training_rows(size.limit))
     with tempfile.TemporaryDirectory() as folder:
         history = Path(folder, "history.csv")
         settings = {
             "epochs": size.epochs,
-            "batch_size": batch // 2,
+            "workers": workers,
+            "batch_size": batch // workers,
             "steps_per_epoch": -(-images // batch),
             "lr": LEARNING_RATE,
             "limit": size.limit,
             "own_model": own_model,
             "history": str(history),
         }
-        command = [sys.executable, __file__, "--peer", json.dumps(settings)]
-        path = os.pathsep.join(
-            [str(peer_packages(PEERS)), *filter(None, [os.getenv("PYTHONPATH")])]
-        )
-        return measured(command, history, {"PYTHONPATH": path})
+        command, environment = example_command(settings)
+        return measured(command, history, environment)
+
+
+def example_command(settings: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """The command of Ray's example, and what its environment needs.
+
+    Args:
+        settings: `workers`, `epochs`, `batch_size` (of a worker), `steps_per_epoch`, `lr`, `limit`
+            (rows), `own_model` (leave it its own), `history` (the file to write); and
+            `first_step`, a file for the time at which the first step has ended, if wanted.
+    """
+    path = os.pathsep.join([str(peer_packages(PEERS)), *filter(None, [os.getenv("PYTHONPATH")])])
+    return [sys.executable, __file__, "--peer", json.dumps(settings)], {"PYTHONPATH": path}
 
 
 def measured(
@@ -137,10 +151,11 @@ def peer(settings: dict[str, Any]) -> None:
     import ray
     from ray.train.examples.tf import tensorflow_mnist_example
 
-    ray.init(address="local")
+    # Each worker of the example asks for a whole processor.
+    ray.init(address="local", num_cpus=max(CORES, settings["workers"]))
     tensorflow_mnist_example.train_func = lambda config: peer_worker({**config, **settings})
     tensorflow_mnist_example.train_tensorflow_mnist(
-        num_workers=2,
+        num_workers=settings["workers"],
         epochs=settings["epochs"],
         storage_path=os.path.dirname(settings["history"]),
     )
@@ -153,6 +168,7 @@ def peer_worker(config: dict[str, Any]) -> None:
     keras = published.tf.keras
     train = training_rows(config["limit"])
     rows = []
+    is_first = json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0
 
     class Timed(published.ReportCheckpointCallback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -161,9 +177,15 @@ def peer_worker(config: dict[str, Any]) -> None:
 
         def on_epoch_end(self, epoch, logs=None):
             seconds = time.perf_counter() - self._began
-            images = config["steps_per_epoch"] * config["batch_size"] * 2
+            images = config["steps_per_epoch"] * config["batch_size"] * config["workers"]
             rows.append([seconds, images / seconds, logs["accuracy"]])
             super().on_epoch_end(epoch, logs)
+
+    class FirstStep(Timed):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if batch == 0 and is_first:
+                Path(config["first_step"]).write_text(str(time.time()))
 
     def build_lenet5():
         layers = lenet5(keras.layers, classes=10)
@@ -174,29 +196,32 @@ def peer_worker(config: dict[str, Any]) -> None:
 
     keras.datasets.mnist.load_data = lambda: ((train.images[..., 0], train.labels), None)
     published.FileLock = contextlib.nullcontext  # guards the download, which is not made
-    published.ReportCheckpointCallback = Timed
+    published.ReportCheckpointCallback = FirstStep if "first_step" in config else Timed
     if not config["own_model"]:
         published.build_cnn_model = build_lenet5
     published.train_func(config)
-    if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0:
+    if is_first:
         with open(config["history"], "w", newline="") as stream:
             csv.writer(stream).writerows([["seconds", "images_per_second", "accuracy"], *rows])
 
 
-def measure(size: Size, pairs: int, own_model: bool) -> dict[str, Any]:
+def measure(workers: int, size: Size, pairs: int, own_model: bool) -> dict[str, Any]:
     """Both comparisons, as the document that is kept."""
     peer_packages(PEERS)
-    others: dict[str, Callable[[int], Measured]] = {
-        ONE_WORKER: lambda batch: lenet(1, 2, batch, size),
-        EXAMPLE: lambda batch: example(batch, size, own_model),
-    }
+    batches = {ONE_WORKER: BATCH, EXAMPLE: BATCH * workers}
+
+    def pair(against: str, number: int) -> dict[str, Measured]:
+        batch = batches[against]
+        ours = lenet(workers, CORES / workers, batch, size)
+        if against == ONE_WORKER:
+            return {"ours": ours, "theirs": lenet(1, CORES, batch, size)}
+        return {"ours": ours, "theirs": example(workers, batch, size, own_model)}
+
     rows = []
-    for against, other in others.items():
-        batch = BATCHES[against]
-        values = []
-        for _ in range(pairs):
-            values.append((lenet(2, 1, batch, size), other(batch)))
-            print(against, json.dumps(values[-1]), file=sys.stderr)
+    for against, batch in batches.items():
+        name = name_of(workers, size, pairs, against)
+        found = kept_rounds(name, pairs, functools.partial(pair, against))
+        values = [(one["ours"], one["theirs"]) for one in found]
         sides = zip(*values, strict=True)
         accuracy = [statistics.median(one["accuracy"] for one in side) for side in sides]
         rows += [
@@ -214,6 +239,7 @@ def measure(size: Size, pairs: int, own_model: bool) -> dict[str, Any]:
     about["versions"]["tf-keras"] = tf_keras
     return {
         **about,
+        "workers": workers,
         "epochs": size.epochs,
         "limit": size.limit,
         "example_model": "its own" if own_model else "lenet5",
@@ -221,12 +247,22 @@ def measure(size: Size, pairs: int, own_model: bool) -> dict[str, Any]:
     }
 
 
-def table(path: Path = RESULT) -> str:
+def name_of(workers: int, size: Size, pairs: int, against: str) -> str:
+    peer = "one-worker" if against == ONE_WORKER else "example"
+    return f"workers-{workers}-{peer}-{size.epochs}-{size.limit or 'all'}-{pairs}"
+
+
+def result_of(workers: int) -> Path:
+    return RESULTS / ("workers.json" if workers == 2 else f"workers-{workers}.json")
+
+
+def table(path: Path) -> str:
     """The kept figures as Markdown."""
     document = json.loads(path.read_text())
+    workers = document["workers"]
     lines = [
-        "| what | global batch | 2 workers, 1 core each | against | its figure "
-        "| ratio (min–max) | training accuracy, ours and its |",
+        f"| what | global batch | {workers} workers, {CORES / workers:g} core each | against "
+        "| its figure | ratio (min–max) | training accuracy, ours and its |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in document["rows"]:
@@ -252,7 +288,8 @@ def table(path: Path = RESULT) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print the kept figures only")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where the figures are kept")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="where the figures are kept")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3, help="of each command, 2 or more")
     parser.add_argument("--limit", type=int, help="train on the first N rows only (smoke runs)")
@@ -264,12 +301,15 @@ def main() -> None:
         return
     if arguments.epochs < 2 or arguments.pairs < 1:
         parser.error("rates need 2 or more --epochs and 1 or more --pairs")
+    out = arguments.out or result_of(arguments.workers)
     if not arguments.table:
         size = Size(arguments.epochs, arguments.limit)
-        document = measure(size, arguments.pairs, arguments.own_model)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-    print(table(arguments.out))
+        document = measure(arguments.workers, size, arguments.pairs, arguments.own_model)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(document, indent=1) + "\n")
+        for against in (ONE_WORKER, EXAMPLE):
+            finished(name_of(arguments.workers, size, arguments.pairs, against))
+    print(table(out))
 
 
 if __name__ == "__main__":

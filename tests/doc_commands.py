@@ -26,6 +26,7 @@ RUN = (
 # and places of its own, or why it is not run.
 OTHERS = {
     r"make test": "not run: it is the suite",
+    r"make bench": "not run: it takes hours; tests/test_bench.py runs parts of it",
     r"make train": "not run: it takes minutes; it is `lenet train --recipe quick`",
     r"lenet train --name (mine|long)\b": "tests/test_train.py",
     r"lenet train --model linear": "tests/test_docs.py",
