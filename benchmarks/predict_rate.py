@@ -56,7 +56,8 @@ def ours(model: str, weights: Weights, test: Split) -> Works:
 
     start_tensorflow()
     from job.config import resolve
-    from job.engine import DeviceSplit, Engine, Scorer
+    from job.engine import DeviceSplit, Engine
+    from job.scoring import Scorer
 
     engine = Engine(resolve({"model": model}), total_steps=1)
     engine.model.set_weights(weights)
@@ -146,6 +147,7 @@ def train(model: str, path: str) -> None:
     start_tensorflow()
     from job.config import resolve
     from job.engine import DeviceSplit, Engine
+    from job.scoring import Scorer
     from job.randomness import batches, example_order
 
     rows = training_rows(model)
