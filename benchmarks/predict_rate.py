@@ -147,7 +147,6 @@ def train(model: str, path: str) -> None:
     start_tensorflow()
     from job.config import resolve
     from job.engine import DeviceSplit, Engine
-    from job.scoring import Scorer
     from job.randomness import batches, example_order
 
     rows = training_rows(model)
