@@ -25,7 +25,7 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(context_settings=HELP)
 @click.version_option(package_name="lenet-on-ray")
 def cli() -> None:
-    """Train LeNet5, a feed-forward net and AlexNet on MNIST and its like, alone or on a Ray cluster.
+    """Train LeNet5, AlexNet and a feed-forward net on small images, alone or on a Ray cluster.
 
     Start with `lenet train`: it gets the data, trains, evaluates and says where things are.
     """

@@ -1,5 +1,5 @@
-"""The kill campaign in its short form: four faults, or with --full each kind once. `make chaos` runs
-the long one; its figures are in docs/distributed.md."""
+"""The kill campaign in its short form: four faults, or with --full each kind once. `make chaos`
+runs the long one; its figures are in docs/distributed.md."""
 
 from chaos import AGAIN, FAULTS, campaign, complaints, table
 
