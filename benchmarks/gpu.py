@@ -94,6 +94,10 @@ def loss(size: Size, until: float) -> Found:
     return child("loss", size.task, until, **NO_GPU)
 
 
+def rates(size: Size, until: float) -> Found:
+    return child("rates", size.task, until)
+
+
 def resume(size: Size, until: float) -> Found:
     """A run that was interrupted and went on in another process, against one that was not."""
     found = {**dict(child("begin", size.task, until)), **dict(child("resume", size.task, until))}
@@ -168,10 +172,11 @@ def rate_keys(batches: Sequence[int]) -> list[str]:
 PARTS = {
     "engine": Part(
         measure=engine,
-        keys=lambda batches: ["device", "loss", "memory", *rate_keys(batches)],
-        seconds=130,
+        keys=lambda _: ["device", "loss", "memory"],
+        seconds=30,
     ),
     "loss": Part(measure=loss, keys=lambda _: ["loss-cpu"], seconds=30),
+    "rates": Part(measure=rates, keys=rate_keys, seconds=120),
     "resume": Part(measure=resume, keys=lambda _: ["resume"], seconds=60),
     "shared": Part(measure=shared, keys=lambda _: ["sweep-shared"], seconds=60),
     "in-turn": Part(measure=in_turn, keys=lambda _: ["sweep-in-turn"], seconds=60),

@@ -59,7 +59,7 @@ def rate_key(precision: str, batch: int, jit: bool) -> str:
 
 
 def engine(task: Task) -> Found:
-    """The device, the first epoch's loss on it, what it takes of the GPU's memory, and rates."""
+    """The device, the first epoch's loss on it, and what that takes of the GPU's memory."""
     from job.runtime import device_name, start_tensorflow
 
     kind = start_tensorflow()
@@ -71,7 +71,6 @@ def engine(task: Task) -> Found:
     yield "loss", first_epoch(task, kind)
     if kind == "gpu":
         yield "memory", gpu_memory()
-    yield from rates(task)
 
 
 def loss(task: Task) -> Found:
@@ -107,6 +106,9 @@ def gpu_memory() -> dict[str, int]:
 def rates(task: Task) -> Found:
     """Images/s of LeNet5 for each precision and batch size; those with XLA last, so that an XLA
     that does not work costs no other figure."""
+    from job.runtime import start_tensorflow
+
+    start_tensorflow()
     from job.engine import DeviceSplit, Engine
     from job.examples import open_examples
     from job.randomness import example_order
@@ -178,7 +180,7 @@ def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
     }
 
 
-PARTS = {"engine": engine, "loss": loss, "begin": begin, "resume": resume}
+PARTS = {"engine": engine, "loss": loss, "rates": rates, "begin": begin, "resume": resume}
 
 
 def main() -> None:
