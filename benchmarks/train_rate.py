@@ -55,7 +55,7 @@ CASES = [
     ("ffnn", 128, 128),
     ("ffnn", 512, 512),
 ]
-IMAGES = {"lenet5": 9_728, "ffnn": 38_400}
+IMAGES = {"lenet5": 5_120, "ffnn": 20_480}
 ROUNDS = 5
 
 
