@@ -26,6 +26,7 @@ import figures
 import notebook_story
 import numpy as np
 import reference
+import scaling_tables
 import studies
 import sweep
 import train_rate
@@ -47,6 +48,8 @@ TABLES = {
     "checkpoint-stall": checkpoint_stall.table,
     "workers": workers.table,
     "collectives": collectives.table,
+    "scaling-fit": scaling_tables.fit_table,
+    "scaling-paper": scaling_tables.paper_table,
     "chaos": lambda: campaign("chaos"),
     "faults": lambda: campaign("faults"),
     "e2e": lambda: campaign("e2e"),

@@ -18,13 +18,13 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
-from scaling_model import BYTES, Setting, fitted
-from scaling_paper import Machines, strong, weak
+from scaling_model import EMPTY, MODELS, Setting, fitted
+from scaling_paper import SOFTWARE, Machines, strong, weak
 from scaling_tables import GIGABIT, MODEL, RESULT, document, fit_table, paper_table
 
 from job.errors import InputError
@@ -38,9 +38,9 @@ MICROSECOND = 1e-6
 
 def design() -> Iterator[Setting]:
     """What is measured: some of all combinations, by chance, and always two without limits, of
-    which one shows what the relay itself takes."""
+    which one shows what the relay itself takes; and what messages take that carry nothing."""
     chance = random.Random(SEED)
-    for model, workers in product(BYTES, WORKERS):
+    for model, workers in product(MODELS, WORKERS):
         set_up = functools.partial(Setting, model=model, workers=workers)
         if workers == 1:
             yield from (set_up(batch=batch) for batch in BATCHES)
@@ -49,7 +49,12 @@ def design() -> Iterator[Setting]:
         yield set_up(batch=BATCHES[0], relayed=True)
         others = list(product(BATCHES, LATENCIES, RATES))[1:]
         for batch, latency, rate in chance.sample(others, CHOSEN):
-            yield set_up(batch=batch, latency=latency, bandwidth=rate, relayed=latency > 0)
+            relayed = (latency, rate) != (0.0, None)
+            yield set_up(batch=batch, latency=latency, bandwidth=rate, relayed=relayed)
+    for workers, latency in product(WORKERS[1:], LATENCIES):
+        yield Setting(
+            model=EMPTY, workers=workers, batch=workers, latency=latency, relayed=latency > 0
+        )
 
 
 def measure(raw: Path, only: tuple[str, int] | None) -> None:
@@ -61,13 +66,13 @@ def measure(raw: Path, only: tuple[str, int] | None) -> None:
     """
     import scaling_hosts
 
-    names = [field.name for field in dataclasses.fields(Setting)]
-    done = [Setting(**{name: point[name] for name in names}) for point in points_of(raw)]
+    done = [setting_as_planned(point) for point in points_of(raw)]
     missing = [setting for setting in design() if setting not in done]
     for group, settings in groupby(missing, lambda setting: (setting.model, setting.workers)):
         if only not in (None, group):
             continue
         model, count = group
+        scaling_hosts.check_quiet(scaling_hosts.others())
         with (
             scaling_hosts.Hosts(count) as hosts,
             scaling_hosts.Workers(hosts, model) as workers,
@@ -80,15 +85,22 @@ def measure(raw: Path, only: tuple[str, int] | None) -> None:
                 print(json.dumps(point), file=sys.stderr, flush=True)
 
 
+def setting_as_planned(point: Mapping[str, Any]) -> Setting:
+    """Of a measured point, with the latency that its network was given."""
+    return Setting(**{field.name: point[field.name] for field in dataclasses.fields(Setting)})
+
+
 def points_of(raw: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() else []
 
 
 def predicted(arguments: argparse.Namespace) -> str:
-    """The answer to `predict`."""
+    """The answer to `predict`. Raises InputError."""
+    if not arguments.bandwidth > 0:
+        raise InputError("bandwidth", arguments.bandwidth, "must be above 0 Gbit/s")
     given = {
         name: getattr(arguments, name)
-        for name in ("images_per_second", "step", "message", "byte", "hop")
+        for name in ("images_per_second", "step", *SOFTWARE)
         if getattr(arguments, name) is not None
     }
     machines = Machines.as_fitted(
@@ -120,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> None:
     measuring.add_argument("--only", nargs=2, metavar=("MODEL", "WORKERS"))
     commands.add_parser("fit", help="fit what was measured")
     asking = commands.add_parser("predict", help="say what many workers would do")
-    asking.add_argument("--model", default=MODEL, choices=BYTES)
+    asking.add_argument("--model", default=MODEL, choices=MODELS)
     asking.add_argument("--workers", type=int, nargs="+", required=True)
     images = asking.add_mutually_exclusive_group(required=True)
     images.add_argument("--batch", type=int, help="of all workers together")
@@ -132,6 +144,7 @@ def main(words: Sequence[str] | None = None) -> None:
     asking.add_argument("--message", type=float, help="seconds of software a message; as fitted")
     asking.add_argument("--byte", type=float, help="seconds of software a byte; as fitted")
     asking.add_argument("--hop", type=float, help="latencies a message; as fitted")
+    asking.add_argument("--window", type=float, help="latencies a byte; as fitted")
     arguments = parser.parse_args(words)
     try:
         {"measure": run_measuring, "fit": run_fit, "predict": lambda a: print(predicted(a))}[
@@ -156,10 +169,13 @@ def run_measuring(arguments: argparse.Namespace) -> None:
 def run_fit(_: argparse.Namespace) -> None:
     from paired import circumstances
 
-    points, processors = points_of(RAW), len(os.sched_getaffinity(0))
+    order = list(design())
+    points = sorted(points_of(RAW), key=lambda point: order.index(setting_as_planned(point)))
+    processors = len(os.sched_getaffinity(0))
     found = {
         **circumstances("tensorflow"),
         "processors": processors,
+        "planned": len(order),
         **fitted(points, processors),
         "points": points,
     }

@@ -1,10 +1,9 @@
 """Training steps on simulated hosts, timed: network namespaces joined by a bridge, each with a
 worker.
 
-What a host sends is limited in rate by `tc` (a token bucket) on its interface. Where the network
-has a latency, packets go another way than over the bridge: by `benchmarks/scaling_relay.py`, which
-holds each for that long. A change of the network is a change of routes, so that workers go on while
-it changes; addresses and connections stay.
+Where the network has a latency or a bandwidth, packets go another way than over the bridge: by
+`benchmarks/scaling_relay.py`, which holds each for as long. A change of the network is a change of
+routes, so that workers go on while it changes; addresses and connections stay.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scaling_model import Setting
+from scaling_model import QUIET, Setting
+
+from job.errors import InputError
 
 HERE = Path(__file__).parent
+WORKER = HERE / "scaling_worker.py"
 INSIDE = "LENET_SCALING"
 NETWORK, PREFIX, BRIDGE = "10.77.0", 24, "scaling"
 PORT = 7000
-# How far ahead of its rate a host may send: so little that messages of 10 ms show the rate.
-BURST_SECONDS, LEAST_BURST = 250e-6, 3200
-QUEUE_BYTES = 8_000_000
 WARM_STEPS, REPEATS, REPEAT_SECONDS = 6, 5, 1.3
 PINGS = 21
-EXAMPLES = 24_000
+LISTEN_SECONDS = 1.0
 
 
 def alone(arguments: list[str]) -> int:
@@ -89,18 +88,11 @@ class Host:
         ):
             call(*self.inside("ip", *words))
 
-    def set_network(self, relayed: bool, bytes_per_second: float | None) -> None:
-        """Which way its packets go, and how fast it sends."""
+    def set_way(self, relayed: bool) -> None:
+        """Which way its packets go."""
         device = f"wire{self.number}" if relayed else "eth0"
         route = (f"{NETWORK}.0/{PREFIX}", "dev", device, "src", self.address)
         call(*self.inside("ip", "route", "replace", *route))
-        root = ("dev", device, "root")
-        if bytes_per_second is None:
-            subprocess.run(self.inside("tc", "qdisc", "delete", *root), capture_output=True)
-            return
-        burst = max(LEAST_BURST, round(bytes_per_second * BURST_SECONDS))
-        shape = ("rate", f"{round(8 * bytes_per_second)}bit", "burst", burst, "limit", QUEUE_BYTES)
-        call(*self.inside("tc", "qdisc", "replace", *root, "tbf", *shape))
 
 
 class Hosts:
@@ -131,7 +123,7 @@ class Hosts:
             raise RuntimeError("the relay did not start")
         for host in self.hosts:
             host.connect()
-        self._set_delay(0.0)
+        self._set_relay(0.0, None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,12 +134,12 @@ class Hosts:
         call("ip", "link", "delete", BRIDGE)
 
     def set_network(self, setting: Setting) -> None:
-        self._set_delay(setting.latency)
+        self._set_relay(setting.latency, setting.bandwidth)
         for host in self.hosts:
-            host.set_network(setting.relayed, setting.bandwidth)
+            host.set_way(setting.relayed)
 
-    def _set_delay(self, seconds: float) -> None:
-        self._relay.stdin.write(f"{seconds}\n")
+    def _set_relay(self, latency: float, bandwidth: float | None) -> None:
+        self._relay.stdin.write(f"{latency} {1 / bandwidth if bandwidth else 0.0}\n")
         self._relay.stdin.flush()
 
     def round_trip(self) -> float:
@@ -178,7 +170,7 @@ class Workers:
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
             self._processes.append(
                 subprocess.Popen(
-                    host.inside(sys.executable, __file__, self._model, len(addresses), rank),
+                    host.inside(sys.executable, WORKER, self._model, len(addresses), rank),
                     env={**os.environ, "TF_CONFIG": json.dumps(task)},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -205,47 +197,50 @@ class Workers:
             raise RuntimeError(f"a worker of {self._model} ended")
         return float(said[0]) / steps
 
+    def warm(self, batch: int) -> None:
+        """Trains until functions are compiled and connections made."""
+        self.seconds(batch, WARM_STEPS)
+
     def measure(self, batch: int) -> list[float]:
         """Seconds of a step, several times over."""
-        self.seconds(batch, WARM_STEPS)
         guess = self.seconds(batch, WARM_STEPS)
         steps = max(WARM_STEPS // 2, round(REPEAT_SECONDS / guess))
         return [self.seconds(batch, steps) for _ in range(REPEATS)]
 
 
+def others() -> float:
+    """How many processors anything uses, now that the workers use none."""
+    before = _ticks()
+    time.sleep(LISTEN_SECONDS)
+    used = _ticks() - before
+    return used / os.sysconf("SC_CLK_TCK") / LISTEN_SECONDS
+
+
+def _ticks() -> int:
+    """That this machine's processors were in use, or taken from it, since it was started."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
+    return user + nice + system + irq + softirq + steal
+
+
 def measured(hosts: Hosts, workers: Workers, setting: Setting) -> dict[str, Any]:
-    """One point: the setting, `seconds` of a step, and the `round_trip` that was found."""
+    """One point: the setting, `seconds` of a step, the `round_trip` that was found, and how many
+    processors `others` used before or after. Raises InputError where these are too many."""
     point = dataclasses.asdict(setting)
     if setting.workers > 1:
         hosts.set_network(setting)
         point["round_trip"] = hosts.round_trip()
-    return {**point, "seconds": workers.measure(setting.batch)}
+    workers.warm(setting.batch)
+    before = others()
+    point["seconds"] = workers.measure(setting.batch)
+    point["others"] = max(before, others())
+    check_quiet(point["others"])
+    return point
 
 
-def work(model: str, world: int, rank: int) -> None:
-    """One of the workers; answers each request with the seconds that it took."""
-    from job.runtime import distribution, start_tensorflow
-
-    start_tensorflow(threads=1)
-    strategy = distribution(world)
-    from job.config import resolve
-    from job.datasets import CATALOGUE, training_splits
-    from job.download import obtain
-    from job.engine import DeviceSplit, Engine
-    from job.randomness import batches, example_order
-
-    train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], EXAMPLES)
-    config = resolve({"recipe": "notebook", "model": model})
-    engine = Engine(config, total_steps=1_000_000, strategy=strategy, rank=rank, world=world)
-    data = DeviceSplit.load(train)
-    for line in sys.stdin:
-        request = json.loads(line)
-        rows = batches(example_order(1, 0, len(train)), request["batch"])[:-1]
-        rows = rows.take(range(request["steps"]), axis=0, mode="wrap")
-        began = time.perf_counter()
-        engine.train_span(data, rows, request["first"])
-        print(time.perf_counter() - began, flush=True)
-
-
-if __name__ == "__main__":
-    work(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+def check_quiet(used: float) -> None:
+    """Raises InputError where other programs take processors from a measurement."""
+    if used > QUIET:
+        problem = "processors are used by other programs; measure when nothing else runs"
+        raise InputError("others", round(used, 2), problem)

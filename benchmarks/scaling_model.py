@@ -2,21 +2,23 @@
 
     t = share · (step + image · ⌈batch / N⌉)              computing; `step`, `image` of a model
       + 2 (N − 1) · (hop · latency + share · message)     messages, one after another
-      + 2 (N − 1) / N · bytes · (wire / bandwidth + share · byte)
+      + 2 (N − 1) / N · bytes · (wire / bandwidth + latency · window + share · byte)
 
 The sum of gradients goes round a ring twice, in 2 (N − 1) messages of bytes / N each: Thakur,
 Rabenseifner and Gropp, Optimization of Collective Communication Operations in MPICH, 2005; that
 none needs less bandwidth: Patarasuk and Yuan, Bandwidth Optimal All-reduce Algorithms for Clusters
-of Workstations, 2009. `hop` and `wire` are 1 in theory; `message` and `byte` are what software
-takes for a message and for a byte of it. `share` = max(1, N / processors): workers that share
-processors have less of one each, to compute and to pass messages on.
-
-All coefficients are in seconds, but for `hop` and `wire`, which are numbers.
+of Workstations, 2009. `hop` and `wire` are 1 in theory. `message` and `byte` are the seconds
+that software takes for a message and for a byte of it; `window` is how often a latency passes for
+each byte, as a sender waits for the receiver's leave to send on.
+`share` = max(1, N / processors): workers that share processors have less of one each, to compute
+and to pass messages on. How many processors there are is fitted too: two threads of one core are
+less than two.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -27,8 +29,13 @@ import numpy as np
 from job.errors import InputError
 
 # Parameters in float32: what is summed at each step.
-BYTES = {"lenet5": 4 * 303_626, "ffnn": 4 * 669_706}
+MODELS = {"lenet5": 4 * 303_626, "ffnn": 4 * 669_706}
+# A step that only sums one number, by which messages are told from bytes.
+EMPTY = "empty"
+BYTES = {**MODELS, EMPTY: 4}
 HELD_OUT, SEED = 1 / 3, 7
+# Processors that other programs may use beside a measurement.
+QUIET = 0.15
 
 Coefficients = dict[str, float]
 
@@ -87,33 +94,53 @@ def terms(setting: Setting, processors: float) -> dict[str, float]:
         processors: For all workers together, where each uses one at most.
     """
     share = max(1.0, setting.workers / processors)
-    return {
+    computing = {
         f"step {setting.model}": share,
         f"image {setting.model}": share * -(-setting.batch // setting.workers),
+    }
+    return {
+        **(computing if setting.model in MODELS else {}),
         "hop": setting.messages * setting.latency,
         "message": share * setting.messages,
         "wire": setting.traffic / setting.bandwidth if setting.bandwidth else 0.0,
+        "window": setting.traffic * setting.latency,
         "byte": share * setting.traffic,
         # One relay passes on what all of them send.
         "relayed byte": setting.workers * setting.traffic if setting.relayed else 0.0,
     }
 
 
-def predict(setting: Setting, coefficients: Mapping[str, float], processors: float) -> float:
+def predict(setting: Setting, coefficients: Mapping[str, float]) -> float:
     """Seconds of a step."""
-    return sum(coefficients[name] * value for name, value in terms(setting, processors).items())
+    values = terms(setting, coefficients["processors"])
+    return sum(coefficients[name] * value for name, value in values.items())
 
 
-def fit(points: Sequence[tuple[Setting, float]], processors: float) -> Coefficients:
+def fit(points: Sequence[tuple[Setting, float]], processors: int) -> Coefficients:
     """Coefficients of 0 or more with the least squares of relative errors.
 
     Args:
         points: Settings, and the seconds that a step took.
-        processors: See `terms`.
+        processors: There are at most so many, and at least one.
 
     Raises:
         InputError: The points don't tell the coefficients apart.
     """
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(
+        lambda count: _solve(points, count)[1],
+        bounds=(1.0, processors),
+        method="bounded",
+        options={"xatol": 1e-7},
+    )
+    return {**_solve(points, found.x)[0], "processors": float(found.x)}
+
+
+def _solve(
+    points: Sequence[tuple[Setting, float]], processors: float
+) -> tuple[Coefficients, float]:
+    """The other coefficients, and how far off they are."""
     from scipy.optimize import nnls
 
     rows = [terms(setting, processors) for setting, _ in points]
@@ -129,8 +156,8 @@ def fit(points: Sequence[tuple[Setting, float]], processors: float) -> Coefficie
             len(points),
             f"do not tell {unknown or 'all coefficients'} apart; measure more",
         )
-    solved, _ = nnls(table / scale, np.ones(len(points)))
-    return dict(zip(names, (solved / scale).tolist(), strict=True))
+    solved, distance = nnls(table / scale, np.ones(len(points)))
+    return dict(zip(names, (solved / scale).tolist(), strict=True)), distance
 
 
 def setting_of(point: Mapping[str, Any]) -> Setting:
@@ -144,6 +171,11 @@ def observed(points: Sequence[Mapping[str, Any]]) -> list[tuple[Setting, float]]
     return [(setting_of(point), statistics.median(point["seconds"])) for point in points]
 
 
+def disturbed(points: Sequence[Mapping[str, Any]]) -> int:
+    """How many points were measured while other programs used the processors, or may have."""
+    return sum(point.get("others", math.inf) > QUIET for point in points)
+
+
 def divided(points: Sequence[Any], seed: int = SEED) -> tuple[list[Any], list[Any]]:
     """Those to fit, and a third that is held out, by chance; both in their order."""
     chosen = set(random.Random(seed).sample(range(len(points)), round(HELD_OUT * len(points))))
@@ -154,10 +186,10 @@ def divided(points: Sequence[Any], seed: int = SEED) -> tuple[list[Any], list[An
 
 
 def errors(
-    points: Sequence[tuple[Setting, float]], coefficients: Mapping[str, float], processors: float
+    points: Sequence[tuple[Setting, float]], coefficients: Mapping[str, float]
 ) -> list[float]:
     """(predicted − measured) / measured of each point."""
-    return [predict(setting, coefficients, processors) / t - 1 for setting, t in points]
+    return [predict(setting, coefficients) / t - 1 for setting, t in points]
 
 
 def fitted(points: Sequence[dict[str, Any]], processors: int) -> dict[str, Any]:
@@ -166,8 +198,8 @@ def fitted(points: Sequence[dict[str, Any]], processors: int) -> dict[str, Any]:
     kept, held_out = divided(observed(points))
     coefficients = fit(kept, processors)
     found = {
-        "fit_errors": errors(kept, coefficients, processors),
-        "held_out_errors": errors(held_out, coefficients, processors),
+        "fit_errors": errors(kept, coefficients),
+        "held_out_errors": errors(held_out, coefficients),
     }
     sizes = {name: [abs(value) for value in values] for name, values in found.items()}
     return {

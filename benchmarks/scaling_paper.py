@@ -13,7 +13,8 @@ from job.errors import InputError
 # Of MNIST, without the validation rows.
 ROWS = 48_000
 MOST_WORKERS = 4096
-OWN_PROCESSOR = math.inf
+# Coefficients that are not of a model or of the simulation.
+SOFTWARE = ("message", "byte", "hop", "window")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Machines:
         message: Seconds that software takes for a message between two workers.
         byte: Seconds that software takes for a byte that a worker sends.
         hop: Latencies that a message takes: 1 where it is sent unasked, 2 where it is asked for.
+        window: Latencies that pass for each byte, where a sender has to wait before it sends on.
         latency: Seconds that a packet is on its way.
         bandwidth: Bytes per second that a machine sends.
 
@@ -40,6 +42,7 @@ class Machines:
     message: float
     byte: float
     hop: float
+    window: float
     latency: float
     bandwidth: float
 
@@ -47,7 +50,7 @@ class Machines:
         for name in ("images_per_second", "bandwidth"):
             if not getattr(self, name) > 0:
                 raise InputError(name, getattr(self, name), "must be above 0")
-        for name in ("step", "message", "byte", "hop", "latency"):
+        for name in ("step", "message", "byte", "hop", "window", "latency"):
             if not getattr(self, name) >= 0:
                 raise InputError(name, getattr(self, name), "must be 0 or more")
 
@@ -58,7 +61,7 @@ class Machines:
             **{
                 "images_per_second": 1 / coefficients[f"image {model}"],
                 "step": coefficients[f"step {model}"],
-                **{name: coefficients[name] for name in ("message", "byte", "hop")},
+                **{name: coefficients[name] for name in SOFTWARE},
                 **others,
             }
         )
@@ -67,9 +70,10 @@ class Machines:
         return {
             f"step {model}": self.step,
             f"image {model}": 1 / self.images_per_second,
-            **{name: getattr(self, name) for name in ("message", "byte", "hop")},
+            **{name: getattr(self, name) for name in SOFTWARE},
             "wire": 1.0,
             "relayed byte": 0.0,
+            "processors": math.inf,
         }
 
 
@@ -102,7 +106,7 @@ def step_seconds(machines: Machines, model: str, workers: int, batch: int) -> fl
         latency=machines.latency,
         bandwidth=machines.bandwidth,
     )
-    return predict(setting, machines.coefficients(model), OWN_PROCESSOR)
+    return predict(setting, machines.coefficients(model))
 
 
 def strong(machines: Machines, model: str, workers: int, batch: int) -> Prediction:

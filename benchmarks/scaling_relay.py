@@ -1,25 +1,27 @@
-"""A wire of given length between simulated hosts: Ethernet frames that arrive late.
+"""A network of given latency and bandwidth between simulated hosts: Ethernet frames that come late.
 
     python benchmarks/scaling_relay.py HOSTS     # one network device for each, wire1, wire2, …
 
-For kernels that have no `netem`. The devices are TAPs, to be moved into the hosts' namespaces;
-what a host sends is read here, and written to the host that it is for when its delay is over. TCP
-sees nothing but a longer way: no connection ends here, unlike at a proxy. Frames keep their
-virtio header, so that the kernel may pass 64 kB at once instead of 1.5 kB (the kernel's
+For kernels that have no `netem`. The devices are TAPs, to be moved into the hosts' namespaces; what
+a host sends is read here, and written to the host that it is for when it has arrived. TCP sees
+nothing but a longer way: no connection ends here, unlike at a proxy. Frames keep their virtio
+header, so that the kernel may pass 64 kB at once instead of 1.5 kB (the kernel's
 Documentation/networking/tuntap.rst).
 
-The last byte of a device's hardware address is its number. Lines on stdin set the delay in seconds.
+The last byte of a device's hardware address is its number. Lines on stdin set the network: seconds
+that a frame is under way, and seconds that a host takes to send a byte.
 """
 
 from __future__ import annotations
 
 import fcntl
+import heapq
+import itertools
 import os
 import select
 import struct
 import sys
 import time
-from collections import deque
 
 # From linux/if_tun.h and linux/virtio_net.h.
 TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0
@@ -60,27 +62,42 @@ def frames(tap: int) -> list[bytes]:
     return found
 
 
-def relay(taps: dict[int, int], delay: float) -> None:
-    """Passes frames on, `delay` seconds late at first, until stdin ends."""
+def network() -> tuple[float, float]:
+    """What a line on stdin sets; raises EOFError where there is none."""
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    latency, byte = map(float, line.split())
+    return latency, byte
+
+
+def relay(taps: dict[int, int], latency: float, byte: float) -> None:
+    """Passes frames on until stdin ends, at first with this latency and time for a byte."""
     numbers = {tap: number for number, tap in taps.items()}
-    # All frames are delayed alike, so the first to come is the first to go.
-    under_way: deque[tuple[float, list[int], bytes]] = deque()
+    # Until when each host is busy sending what it sent already.
+    busy = dict.fromkeys(taps.values(), 0.0)
+    # By arrival; frames of the same moment in their order.
+    under_way: list[tuple[float, int, list[int], bytes]] = []
+    order = itertools.count()
     while True:
         wait = max(0.0, under_way[0][0] - time.monotonic()) if under_way else None
         readable, _, _ = select.select([*numbers, sys.stdin], [], [], wait)
         now = time.monotonic()
         for source in readable:
             if source is sys.stdin:
-                line = sys.stdin.readline()
-                if not line:
+                try:
+                    latency, byte = network()
+                except EOFError:
                     return
-                delay = float(line)
                 continue
             for frame in frames(source):
-                under_way.append((now + delay, receivers(frame, numbers[source], taps), frame))
+                busy[source] = max(now, busy[source]) + byte * (len(frame) - HEADER)
+                targets = receivers(frame, numbers[source], taps)
+                arrival = busy[source] + latency
+                heapq.heappush(under_way, (arrival, next(order), targets, frame))
         now = time.monotonic()
         while under_way and under_way[0][0] <= now:
-            _, targets, frame = under_way.popleft()
+            _, _, targets, frame = heapq.heappop(under_way)
             for target in targets:
                 os.write(target, frame)
 
@@ -90,8 +107,8 @@ def main() -> None:
     print("ready", flush=True)
     # A frame that is due goes before the workers' computations, or the delay would be theirs.
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    # By the first delay, the devices are where they belong; to one that is off nothing can be sent.
-    relay(taps, float(sys.stdin.readline()))
+    # By the first line, the devices are where they belong; to one that is off nothing can be sent.
+    relay(taps, *network())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scaling_model import BYTES
+from scaling_model import MODELS, disturbed
 from scaling_paper import ROWS, Machines, Prediction, end_of_strong_scaling, least_share, strong
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "scaling.json"
@@ -16,7 +16,7 @@ GIGABIT = 1e9 / 8
 MODEL, MANY, STRONG_BATCHES, EFFICIENCY = "lenet5", (8, 64, 1024), (256, 4096), 0.8
 # Assumed, not measured: a GPU's step and rate for so small a model, and NCCL's time for a message.
 GPU = {"images_per_second": 200_000, "step": 1e-3}
-NCCL = {"message": 10e-6, "byte": 0.0, "hop": 1.0}
+NCCL = {"message": 10e-6, "byte": 0.0, "hop": 1.0, "window": 0.0}
 
 
 def document() -> dict[str, Any]:
@@ -25,13 +25,15 @@ def document() -> dict[str, Any]:
 
 
 MEANINGS = {
-    **{f"step {model}": f"computing a step, {model}" for model in BYTES},
-    **{f"image {model}": f"computing an image, {model}" for model in BYTES},
-    "hop": "latencies for a message (1 if it is sent unasked, 2 if it is asked for)",
-    "message": "software, for a message",
-    "wire": "bytes on the wire for a byte of the model (1 in theory)",
-    "byte": "software, for a byte that a worker sends",
+    **{f"step {model}": f"`step`, {model}" for model in MODELS},
+    **{f"image {model}": f"`image`, {model}" for model in MODELS},
+    "hop": "`hop`: latencies for a message, 1 in theory",
+    "window": "`window`: a latency passes for every so many bytes of a message",
+    "wire": "`wire`: bytes sent for a byte of the model, 1 in theory",
+    "message": "`message`: software, for a message",
+    "byte": "`byte`: software, for a byte that a worker sends",
     "relayed byte": "the simulation's relay, for a byte (not carried on)",
+    "processors": "processors for all workers (not carried on)",
 }
 
 
@@ -53,17 +55,32 @@ def fit_table() -> str:
             f"| {100 * sizes['median']:.1f} % | {100 * sizes['worst']:.1f} % |"
         )
     note = (
-        f"Steps of {' and '.join(BYTES)} with 1 to 4 workers, one thread each, on "
-        f"{found['processors']} processors; {found['date']}, {found['device']}; "
-        f"tensorflow {found['versions']['tensorflow']}."
+        f"{provisional(found)}Steps of {' and '.join(MODELS)} with 1 to 4 workers, one thread "
+        f"each, on {found['processors']} threads of a processor; {found['date']}, "
+        f"{found['device']}; tensorflow {found['versions']['tensorflow']}."
     )
     return "\n".join([*lines, "", note])
 
 
+def provisional(found: dict[str, Any]) -> str:
+    """What has to be said of figures that are not final; nothing of those that are."""
+    points = found["points"]
+    missing, loud = found["planned"] - len(points), disturbed(points)
+    if not missing and not loud:
+        return ""
+    return (
+        f"**Provisional: {missing} of {found['planned']} points are missing, and beside {loud} "
+        "others programs took, or may have taken, processor time from the workers. To be measured "
+        "anew.** "
+    )
+
+
 def quantity(name: str, value: float) -> str:
     """A coefficient with its unit."""
-    if name in ("hop", "wire"):
+    if name in ("hop", "wire", "processors"):
         return f"{value:.2f}"
+    if name == "window":
+        return f"{1e-3 / value:,.0f} kB" if value else "none"
     if "byte" in name:
         return f"{1e9 * value:.2f} ns"
     return f"{1e6 * value:,.0f} µs"
