@@ -35,6 +35,8 @@ results: venv  ## every measurement behind the documents
 	for name in notebook_story collectives ablation; do $(VENV)/bin/python benchmarks/$$name.py || exit; done
 	$(MAKE) bench
 	for study in efficiency asha; do $(VENV)/bin/python benchmarks/sweep.py $$study || exit; done
+	$(VENV)/bin/python benchmarks/scaling.py measure
+	$(VENV)/bin/python benchmarks/scaling.py fit
 	$(VENV)/bin/python benchmarks/twin.py
 	$(MAKE) chaos faults e2e docs
 

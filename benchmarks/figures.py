@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 
 import notebook_story
+import scaling_model
+import scaling_paper
+import scaling_tables
 import studies
 from matplotlib.figure import Figure
 
@@ -98,7 +101,45 @@ def leaked_validation() -> bytes:
     return figures._png(figure)
 
 
+def scaling() -> bytes:
+    """Predicted against measured steps; and how strong scaling ends."""
+    kept = scaling_tables.document()
+    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
+    checked, ahead = figure.subplots(1, 2)
+    parts = scaling_model.divided(scaling_model.observed(kept["points"]))
+    for points, color, label in zip(parts, (THEIRS, OURS), ("fitted", "held out"), strict=True):
+        steps = [scaling_model.predict(setting, kept["coefficients"]) for setting, _ in points]
+        measured = [seconds for _, seconds in points]
+        checked.plot(measured, steps, ".", color=color, label=label)
+    ends = [min(seconds for part in parts for _, seconds in part), checked.get_xlim()[1]]
+    checked.plot(ends, ends, ":", color="gray")
+    checked.set(
+        xscale="log", yscale="log", xlabel="measured, s", ylabel="predicted, s", title="a step"
+    )
+    batch = scaling_tables.STRONG_BATCHES[1]
+    counts = [2**power for power in range(11)]
+    for machines in scaling_tables.scenarios(kept["coefficients"]):
+        speedups = [
+            scaling_paper.strong(machines, scaling_tables.MODEL, count, batch).speedup
+            for count in counts
+        ]
+        ahead.plot(counts, speedups, ".-", label=machines.name)
+    ahead.plot(counts, counts, ":", color="gray")
+    ahead.set(
+        xscale="log",
+        yscale="log",
+        xlabel="workers",
+        ylim=(0.05, counts[-1]),
+        title=f"speed-up of LeNet5 at batch {batch:,}",
+    )
+    for axes in (checked, ahead):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figures._png(figure)
+
+
 FIGURES = {
+    "scaling.png": scaling,
     "history.png": history,
     "notebook-ffnn.png": failing_ffnn,
     "notebook-leak.png": leaked_validation,

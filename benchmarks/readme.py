@@ -31,6 +31,7 @@ import notebook_story
 import numpy as np
 import predict_rate
 import reference
+import scaling_tables
 import startup
 import studies
 import sweep
@@ -63,6 +64,8 @@ TABLES = {
     "workers-4": lambda: kept(workers.table, workers.result_of(4)),
     "collectives": collectives.table,
     "gpu": gpu_table.table,
+    "scaling-fit": scaling_tables.fit_table,
+    "scaling-paper": scaling_tables.paper_table,
     "chaos": lambda: campaign("chaos"),
     "faults": lambda: campaign("faults"),
     "e2e": lambda: campaign("e2e"),
