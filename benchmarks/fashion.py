@@ -90,9 +90,9 @@ def table() -> str:
         [
             *lines,
             "",
-            "Ours: mean ± standard deviation over n seeds, Student's interval of the mean; accuracy "
-            "in training in the last epoch, with dropout and on moved images; 48,000 training "
-            f"rows, test set read once by each finished run; {kept['date']}. Theirs: as "
+            "Ours: mean ± standard deviation over n seeds, Student's interval of the mean; in "
+            "training the accuracy of the last epoch, with dropout and on moved images; 48,000 "
+            f"training rows, test set read once by each finished run; {kept['date']}. Theirs: as "
             f"submitted to the data set's authors, who did not verify them "
             f"([table]({published['source']})); one figure each.",
         ]
