@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comparisons import comparisons
-from paired import UNFINISHED
+from paired import UNFINISHED, rounds_file
 from summary import kept, short_table, table
 
 HERE = Path(__file__).parent
@@ -37,13 +37,14 @@ PARTS = {
 def measure(names: Sequence[str]) -> None:
     """Measures the parts with these names; without any, all that an interrupted call left over."""
     UNFINISHED.mkdir(parents=True, exist_ok=True)
-    done = {name: UNFINISHED / f"{name}.done" for name in PARTS}
+    done = {name: rounds_file(name).with_suffix(".done") for name in PARTS}
     left = names or [name for name, path in done.items() if not path.exists()]
     for name in left:
         script, *arguments = PARTS[name]
         print(f"measuring {name}", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, str(HERE / script), *arguments], check=True)
-        done[name].touch()
+        if not names:
+            done[name].touch()
     if all(path.exists() for path in done.values()):
         for path in done.values():
             path.unlink()

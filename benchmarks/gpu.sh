@@ -27,6 +27,7 @@ pack() {
   [ "$(uname -sm)" = "Linux x86_64" ] || fail "wheels for Linux on x86_64 are packed there only"
   "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' ||
     fail "$python is not Python 3.11 or 3.12; name one with PYTHON"
+  [ -x "$root/.venv/bin/python" ] || fail "there is no $root/.venv, which gets MNIST; make venv makes it"
   rm -rf "$scratch" && mkdir -p "$scratch/whole"
   # The lock names all there is, and pip chooses for the Python that runs it.
   "$python" -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \

@@ -80,7 +80,7 @@ def kept_rounds(
         rounds: How many there will be.
         measure: Gets the round's number, from 0; returns what JSON can hold.
     """
-    path = _rounds_file(name)
+    path = rounds_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for number in range(len(found), rounds):
@@ -93,10 +93,10 @@ def kept_rounds(
 
 def finished(name: str) -> None:
     """Forgets the rounds of a measurement whose result is kept: the next one begins anew."""
-    _rounds_file(name).unlink(missing_ok=True)
+    rounds_file(name).unlink(missing_ok=True)
 
 
-def _rounds_file(name: str) -> Path:
+def rounds_file(name: str) -> Path:
     code = hashlib.sha256()
     for package in ("cluster", "job", "tuning"):
         for path in sorted((ROOT / package).rglob("*.py")):

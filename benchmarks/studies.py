@@ -88,7 +88,7 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
 def run(study: str, storage: str) -> None:
     """Trains what is missing; writes docs/results/STUDY.json and, for figures, its histories."""
     seeds, settings = STUDIES[study]
-    results, epochs = [], []
+    results, epochs, times = [], [], []
     for title, flags in settings:
         for seed in range(1, seeds + 1):
             name = f"{study}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
@@ -97,12 +97,14 @@ def run(study: str, storage: str) -> None:
                 command = [sys.executable, "-m", "job.cli", "train", *flags]
                 where = ["--seed", str(seed), "--storage", storage, "--name", name]
                 subprocess.run([*command, *where], check=True)
+            times.append(result.stat().st_mtime)
             results.append({"setting": title, "flags": flags, **json.loads(result.read_text())})
             with (result.parent / "history.csv").open() as stream:
                 epochs += [
                     {"setting": title, "seed": seed, **row} for row in csv.DictReader(stream)
                 ]
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    # That of the newest run: those that were there already are not of today.
+    date = datetime.datetime.fromtimestamp(max(times), datetime.UTC).date().isoformat()
     RESULTS.mkdir(parents=True, exist_ok=True)
     kept = {"study": study, "date": date, "runs": results}
     (RESULTS / f"{study}.json").write_text(json.dumps(kept, indent=1) + "\n")

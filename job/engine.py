@@ -23,9 +23,10 @@ import tensorflow as tf
 from job.augment import augmented, draws
 from job.config import TrainConfig
 from job.datasets import Split
+from job.errors import InputError
 from job.fast_layers import fast
 from job.models import IMAGE_SHAPE, build_model
-from job.optimizers import WarmupCosine, build_optimizer, learning_rate
+from job.optimizers import FusedRMSprop, WarmupCosine, build_optimizer, learning_rate
 from job.randomness import (
     PADDING,
     ExampleNoise,
@@ -98,6 +99,7 @@ class Engine:
         self._noise = ExampleNoise()
         with self._strategy.scope():
             self.model = self._fresh_model()
+            check_layers(self.model)
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
@@ -221,6 +223,8 @@ class Engine:
         """Sets all variables. Raises ValueError where names, shapes or dtypes don't fit."""
         assign(self.model.weights, weights)
         assign(self.optimizer.variables, optimizer)
+        if isinstance(self.optimizer, FusedRMSprop):
+            self.optimizer.clear()
 
     def _over_lanes(self, work: Callable, rows: tf.Tensor):
         """Sums what `work(rows, offset)` returns for each lane's part of the rows, which begins at
@@ -313,6 +317,20 @@ class Engine:
 
         local = self._strategy.run(tf.identity, args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None)
+
+
+def check_layers(model: keras.Model) -> None:
+    """Raises InputError for a layer that would compute something else with another number of
+    workers or processors, as each of them sees a part of the batch only."""
+    for layer in model.layers:
+        draws_or_counts = len(layer.non_trainable_variables) > 0
+        if draws_or_counts and not isinstance(layer, keras.layers.Dropout):
+            raise InputError(
+                "--model",
+                model.name,
+                f"has a {type(layer).__name__} layer, whose result would depend on how a batch is "
+                "divided; of layers with statistics or random numbers only Dropout can be trained",
+            )
 
 
 def to_arrays(variables: list[keras.Variable]) -> Arrays:

@@ -152,7 +152,9 @@ def check_libraries(names: Sequence[str]) -> None:
         for library in FORMATS[name].libraries:
             if importlib.util.find_spec(library) is None:
                 raise InputError(
-                    "--format", name, f"needs {library}; pip install 'lenet-on-ray[export]'"
+                    "--format",
+                    name,
+                    f"needs {library}; pip install -e '.[export]' in the project's folder",
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from job.settings import number, optional, text
 IRRELEVANT = ("recipe", "seed")
 # What a net is given.
 NET_FEATURES = "pixels"
+TRAINING_DATA = "training_data"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,7 @@ def _of_run(run: Run, name: str) -> Finished:
         raise InputError("RUN", name, f"has not finished; let it train on: {run.command}")
     config, dataset = run.config, dataset_of(run)
     settings = {k: v for k, v in config.fixed_dict().items() if k not in IRRELEVANT}
+    settings[TRAINING_DATA] = fingerprint(dataset)
     return Finished(
         name=name,
         model=config.model,
@@ -175,15 +178,15 @@ def of_baseline(folder: Storage, name: str) -> Finished:
         train_rows, search_seconds = int(result["train_rows"]), float(result["search_seconds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise JobError(f"{folder.uri}/{RESULT_FILE} can't be trusted: {error!r}") from error
-    components = settings["components"]
+    components, dataset = settings["components"], kept_dataset(folder)
     return Finished(
         name=name,
         model=model,
         features=features + (f", {components} components" if components else ""),
-        settings={**settings, "train_rows": train_rows},
+        settings={**settings, "train_rows": train_rows, TRAINING_DATA: fingerprint(dataset)},
         how=", ".join(f"{key} {value}" for key, value in chosen.items()),
         seed=None,
-        dataset=kept_dataset(folder),
+        dataset=dataset,
         train_rows=train_rows,
         search_seconds=search_seconds,
         folder=folder,
@@ -210,6 +213,12 @@ def training_rows(dataset: Dataset) -> int:
     return dataset.train_rows * 4 // 5
 
 
+def fingerprint(dataset: Dataset) -> str:
+    """Tells training data from others of the same name."""
+    joined = "".join(file.sha256 for file in dataset.train_files)
+    return hashlib.sha256(joined.encode()).hexdigest()[:8]
+
+
 def check_same_test(entries: Sequence[Finished]) -> None:
     """Raises InputError where entries were tested on different examples."""
     first = entries[0]
@@ -225,10 +234,23 @@ def check_same_test(entries: Sequence[Finished]) -> None:
 
 
 def groups_of(entries: Sequence[Finished]) -> list[Group]:
-    """The entries by settings, in the order given, each group by its seeds."""
+    """The entries by settings and training data, in the order given, each group by its seeds.
+
+    Raises:
+        InputError: Two differ by nothing, so that the second tells nothing of other seeds.
+    """
     found: dict[str, list[Finished]] = {}
     for entry in entries:
-        found.setdefault(_key(entry), []).append(entry)
+        group = found.setdefault(_key(entry), [])
+        for other in group:
+            if other.seed == entry.seed:
+                raise InputError(
+                    "RUN",
+                    entry.name,
+                    f"is trained like {other.name}, with the same seed; name one of them, or train "
+                    "with another --seed",
+                )
+        group.append(entry)
     groups = [tuple(sorted(g, key=lambda e: (e.seed or 0, e.name))) for g in found.values()]
     titles = [_title(members[0], [other[0] for other in groups]) for members in groups]
     return [

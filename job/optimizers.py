@@ -75,8 +75,14 @@ class FusedRMSprop(keras.optimizers.RMSprop):
 
     def build(self, var_list):
         super().build(var_list)
-        # The operation keeps a momentum, here times 0: a scratch pad, no state of the optimizer.
+        # The operation keeps a momentum, here times 0: a scratch pad, no state of the optimizer,
+        # as long as it is finite.
         self._scratch = [tf.Variable(tf.zeros(v.shape), trainable=False) for v in var_list]
+
+    def clear(self) -> None:
+        """Forgets what a run that diverged left in the scratch pad: 0 times NaN is NaN."""
+        for variable in self._scratch:
+            variable.assign(tf.zeros_like(variable))
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

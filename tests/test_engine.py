@@ -15,7 +15,8 @@ import keras  # noqa: E402
 
 from job.config import TrainConfig, resolve  # noqa: E402
 from job.engine import DeviceSplit, Engine  # noqa: E402
-from job.models import build_model  # noqa: E402
+from job.errors import InputError  # noqa: E402
+from job.models import MODELS, build_model, output  # noqa: E402
 from job.optimizers import MOMENTUM, WarmupCosine  # noqa: E402
 from job.randomness import batches, example_order  # noqa: E402
 from job.scoring import predict  # noqa: E402
@@ -161,6 +162,34 @@ def test_an_engine_started_again_is_as_good_as_new(optimizer, schedule, small):
     assert sha256_of(engine.optimizer_arrays().values()) == sha256_of(
         new.optimizer_arrays().values()
     )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam"])
+def test_a_run_that_diverged_leaves_nothing_behind(optimizer, small):
+    common = {"model": "lenet5", "optimizer": optimizer, "batch_size": 32}
+    engine, data = trained(plain({**common, "learning_rate": 0.01}), small), DeviceSplit.load(small)
+    weights = engine.weights()
+    engine.restore({k: v * np.nan for k, v in weights.items()}, engine.optimizer_arrays())
+    rows = batches(example_order(1, 0, len(small)), 32)
+    assert not np.isfinite(engine.train_span(data, rows, 0).loss_sum).any()
+    config = plain({**common, "learning_rate": 0.001, "seed": 4})
+    engine.restart(config, len(rows))
+    rows = batches(example_order(config.seed, 0, len(small)), 32)
+    engine.train_span(data, rows, 0)
+    new = trained(config, small)
+    assert sha256_of(engine.weights().values()) == sha256_of(new.weights().values())
+
+
+@pytest.mark.parametrize(
+    "layer", [keras.layers.BatchNormalization(), keras.layers.GaussianNoise(0.1)]
+)
+def test_layers_that_depend_on_how_a_batch_is_divided_are_refused(layer, small, monkeypatch):
+    def own(layers, classes):
+        return [layers.Flatten(), layer, output(layers, classes, name="OUT")]
+
+    monkeypatch.setitem(MODELS, "ffnn", own)
+    with pytest.raises(InputError, match=type(layer).__name__):
+        Engine(plain({"model": "ffnn"}), total_steps=1)
 
 
 def test_an_engine_does_not_fit_what_its_functions_hold(small):
