@@ -6,7 +6,8 @@
     python benchmarks/bench.py --table short              # its rows with a goal
 
 Called again after an interruption it goes on: with the part that was interrupted, most of them with
-the next of its rounds. Parts that are named are measured in any case.
+the next of its rounds, as long as the code is the same. Parts that are named are measured in any
+case.
 """
 
 from __future__ import annotations
