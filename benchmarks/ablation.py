@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paired import Side, circumstances, compared, finished, in_turn, kept_rounds, ratio
+from paired import Side, circumstances, compared, in_turn, keep, kept_rounds, ratio
 
 from job.datasets import CATALOGUE, training_splits
 from job.download import obtain
@@ -151,8 +151,7 @@ def main() -> None:
         return
     if not arguments.table:
         document = measure(arguments.rounds)
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-        finished(f"ablation-{arguments.rounds}")
+        keep(document, arguments.out, f"ablation-{arguments.rounds}")
     print(table(arguments.out))
 
 

@@ -72,8 +72,7 @@ def kept_rounds(
     name: str, rounds: int, measure: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Measures round by round and keeps each in `UNFINISHED`, so that a measurement of many minutes
-    goes on where it was interrupted, unless the project's code is another by then. `finished` ends
-    it.
+    goes on where it was interrupted, unless the project's code is another by then. `keep` ends it.
 
     Args:
         name: Of the measurement, with everything that it depends on.
@@ -91,9 +90,13 @@ def kept_rounds(
     return found[:rounds]
 
 
-def finished(name: str) -> None:
-    """Forgets the rounds of a measurement whose result is kept: the next one begins anew."""
-    rounds_file(name).unlink(missing_ok=True)
+def keep(document: dict[str, Any], path: Path, *names: str) -> None:
+    """Writes the result of the measurements with these names and forgets their rounds, so that the
+    next one begins anew."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    for name in names:
+        rounds_file(name).unlink(missing_ok=True)
 
 
 def rounds_file(name: str) -> Path:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from paired import Side, circumstances, compared, finished, in_turn, kept_rounds, ratio
+from paired import Side, circumstances, compared, in_turn, keep, kept_rounds, ratio
 from peers import peer_packages
 from train_rate import TORCH, torch_at_hand, torch_model, training_rows
 
@@ -238,9 +238,7 @@ def main() -> None:
         return
     if not arguments.table:
         document = measure(arguments.rounds)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-        finished(f"predict_rate-{arguments.rounds}")
+        keep(document, arguments.out, f"predict_rate-{arguments.rounds}")
     print(table(arguments.out))
 
 

@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from paired import circumstances, compared, finished, kept_rounds, ratio
+from paired import circumstances, compared, keep, kept_rounds, ratio
 from peers import peer_packages
 from workers import PEERS, example_command
 
@@ -220,10 +220,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.table:
         document = measure(arguments.pairs)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-        for case, files in ALL:
-            finished(name_of(case, files, arguments.pairs))
+        keep(document, arguments.out, *(name_of(*one, arguments.pairs) for one in ALL))
     print(table(arguments.out))
 
 

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paired import circumstances, compared, finished, kept_rounds, ratio
+from paired import circumstances, compared, keep, kept_rounds, ratio
 from peers import peer_packages
 from workers import PEERS as PINNED
 from workers import training_rows
@@ -355,10 +355,8 @@ def main() -> None:
         parser.error(f"name a study: {', '.join(STUDIES)}")
     if not arguments.table:
         document = STUDIES[arguments.study][0](arguments.count)
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"sweep-{arguments.study}.json"
-        path.write_text(json.dumps(document, indent=1) + "\n")
-        finished(f"sweep-{arguments.study}-{arguments.count}")
+        name = f"sweep-{arguments.study}"
+        keep(document, RESULTS / f"{name}.json", f"{name}-{arguments.count}")
     print(table(arguments.study))
 
 

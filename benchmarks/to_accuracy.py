@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paired import circumstances, compared, finished, kept_rounds, ratio
+from paired import circumstances, compared, keep, kept_rounds, ratio
 
 from job.datasets import CATALOGUE, test_split, training_splits
 from job.download import obtain
@@ -239,9 +239,7 @@ def main() -> None:
         return
     if not arguments.table:
         document = measure(arguments.seeds, arguments.limit)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-        finished(name_of(arguments.seeds, arguments.limit))
+        keep(document, arguments.out, name_of(arguments.seeds, arguments.limit))
     print(table(arguments.out))
 
 

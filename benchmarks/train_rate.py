@@ -34,7 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paired import Side, circumstances, compared, finished, in_turn, kept_rounds, peak_mb, ratio
+from paired import Side, circumstances, compared, in_turn, keep, kept_rounds, peak_mb, ratio
 from peers import peer_packages
 
 from job.datasets import CATALOGUE, Split, training_splits
@@ -326,9 +326,7 @@ def main() -> None:
         return
     if not arguments.table:
         document = measure(CASES, arguments.rounds)
-        RESULT.parent.mkdir(parents=True, exist_ok=True)
-        RESULT.write_text(json.dumps(document, indent=1) + "\n")
-        finished(f"train_rate-{arguments.rounds}")
+        keep(document, RESULT, f"train_rate-{arguments.rounds}")
     print(table())
 
 

@@ -40,7 +40,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paired import circumstances, compared, finished, kept_rounds, ratio
+from paired import circumstances, compared, keep, kept_rounds, ratio
 from peers import peer_packages
 
 from job.datasets import CATALOGUE, Split, training_splits
@@ -305,10 +305,11 @@ def main() -> None:
     if not arguments.table:
         size = Size(arguments.epochs, arguments.limit)
         document = measure(arguments.workers, size, arguments.pairs, arguments.own_model)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(document, indent=1) + "\n")
-        for against in (ONE_WORKER, EXAMPLE):
-            finished(name_of(arguments.workers, size, arguments.pairs, against))
+        names = [
+            name_of(arguments.workers, size, arguments.pairs, against)
+            for against in (ONE_WORKER, EXAMPLE)
+        ]
+        keep(document, out, *names)
     print(table(out))
 
 

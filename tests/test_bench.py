@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -148,7 +149,8 @@ def test_an_interrupted_measurement_goes_on_with_its_next_round(tmp_path, monkey
     measured.append(-1)
     assert paired.kept_rounds("r", 4, measure) == [{"round": n} for n in range(4)]
     assert measured == [0, 1, -1, 2, 3]
-    paired.finished("r")
+    paired.keep({"rows": 4}, tmp_path / "results" / "r.json", "r")
+    assert json.loads((tmp_path / "results" / "r.json").read_text()) == {"rows": 4}
     assert paired.kept_rounds("r", 1, lambda number: {"round": 9}) == [{"round": 9}]
 
 
