@@ -36,6 +36,7 @@ from job.randomness import (
 )
 from job.runtime import has_gpu, lanes
 from job.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
+from job.shared_sum import SharedSum
 
 # Settings that the compiled functions hold; all others can change from run to run.
 COMPILED = (
@@ -75,6 +76,7 @@ class Engine:
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
+        shared_sum: Sums the gradients over the workers; the strategy by default.
         jit: Compile the forward and backward pass with XLA.
         parts: Lanes of this worker; `lanes()` by default.
     """
@@ -89,6 +91,7 @@ class Engine:
         strategy: tf.distribute.Strategy | None = None,
         rank: int = 0,
         world: int = 1,
+        shared_sum: SharedSum | None = None,
         jit: bool = False,
         parts: int | None = None,
     ) -> None:
@@ -103,6 +106,9 @@ class Engine:
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
+            if shared_sum:
+                shared_sum.connect([v.shape for v in self.model.trainable_variables])
+                self.optimizer.sum_gradients = in_graph(shared_sum)
             # Made for oneDNN; a GPU's library has other favourites.
             faster = () if has_gpu() else (fast,)
             self._twin = training_twin(self.model, self._noise, *faster)
@@ -274,7 +280,7 @@ class Engine:
                 ),
                 row,
             )
-            # Under a multi-worker strategy this sums the gradients over the workers.
+            # With several workers this sums the gradients over them.
             self.optimizer.apply_gradients(
                 zip(gradients, self.model.trainable_variables, strict=True)
             )
@@ -317,6 +323,16 @@ class Engine:
 
         local = self._strategy.run(tf.identity, args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None)
+
+
+def in_graph(shared_sum: SharedSum) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
+    """The sum as a TensorFlow operation."""
+
+    def summed(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        sums = tf.numpy_function(shared_sum, gradients, [g.dtype for g in gradients])
+        return [tf.ensure_shape(one, g.shape) for one, g in zip(sums, gradients, strict=True)]
+
+    return summed
 
 
 def check_layers(model: keras.Model) -> None:

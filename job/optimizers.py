@@ -6,6 +6,8 @@ which passes through the whole array; TensorFlow has the same formulas as one op
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -49,7 +51,20 @@ def learning_rate(config: TrainConfig, total_steps: int) -> float | WarmupCosine
     return WarmupCosine(config.learning_rate, total_steps)
 
 
-class FusedSGD(keras.optimizers.SGD):
+class Summing:
+    """Sums gradients over the workers with `sum_gradients`, where there is one, in place of the
+    strategy's collectives. Keras offers no public way to say how."""
+
+    sum_gradients: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        if self.sum_gradients is None:
+            return super()._all_reduce_sum_gradients(grads_and_vars)
+        gradients, variables = zip(*grads_and_vars, strict=True)
+        return list(zip(self.sum_gradients(list(gradients)), variables, strict=True))
+
+
+class FusedSGD(Summing, keras.optimizers.SGD):
     """Keras' SGD; the update of a variable is one operation."""
 
     def update_step(self, gradient, variable, learning_rate):
@@ -70,7 +85,7 @@ class FusedSGD(keras.optimizers.SGD):
         )
 
 
-class FusedRMSprop(keras.optimizers.RMSprop):
+class FusedRMSprop(Summing, keras.optimizers.RMSprop):
     """Keras' RMSprop without momentum; the update of a variable is one operation."""
 
     def build(self, var_list):
@@ -98,7 +113,7 @@ class FusedRMSprop(keras.optimizers.RMSprop):
         )
 
 
-class FusedAdam(keras.optimizers.Adam):
+class FusedAdam(Summing, keras.optimizers.Adam):
     """Keras' Adam; the update of a variable is one operation."""
 
     def update_step(self, gradient, variable, learning_rate):

@@ -144,11 +144,14 @@ def train_and_evaluate(
     saved = run.restore()
 
     from job.runtime import USE_XLA, distribution, hardware, start_tensorflow
+    from job.shared_sum import shared_sum
 
     # Only an object store is waited for; a hang must not last longer because one could be.
     waiting = config.storage_timeout if run.storage.is_remote else 0.0
     outside.alive(STARTING_SECONDS + waiting)
     device = start_tensorflow(verbose=verbose, threads=place.threads)
+    # GPUs have NCCL, which goes through memory by itself.
+    shared = shared_sum() if place.world > 1 and device == "cpu" else None
     strategy = distribution(place.world)
     from job import artifacts
     from job.engine import DeviceSplit, Engine
@@ -164,6 +167,7 @@ def train_and_evaluate(
         strategy=strategy,
         rank=place.rank,
         world=place.world,
+        shared_sum=shared,
         jit=USE_XLA[device],
     )
     initial = initial_state(engine)

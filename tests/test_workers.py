@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,16 @@ def wait_for(condition: Callable[[], bool], driver: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def actors_of(driver: subprocess.Popen) -> set[str]:
+    """The kinds of actors of a driver's own cluster, by the titles that Ray gives to processes."""
+    titles = [
+        "".join(process.cmdline())
+        for process in psutil.Process(driver.pid).children(recursive=True)
+    ]
+    found = {match[1] for title in titles if (match := re.match(r"ray::(\w+)", title))}
+    return found - {"IDLE", "DashboardAgent", "RuntimeEnvAgent"}
+
+
 def expect_result(driver: subprocess.Popen, folder: Path, name: str) -> dict:
     log = folder / f"{name}.log"
     assert driver.wait() == 0, log.read_text()
@@ -136,6 +147,9 @@ def test_a_death_at_the_start_a_second_driver_and_ctrl_c_cost_nothing(runs, lene
     assert f"process {driver.pid} on " in line
     wait_for(lambda: any((tmp_path / "runs/r/checkpoints").glob("step-*")), driver)
     assert not trigger.exists()
+    # No helper of Ray Train's that has nothing to do here.
+    names = {"Mailbox", "TrainController", "SynchronizationActor", "RayTrainWorker"}
+    assert actors_of(driver) == names
     driver.send_signal(signal.SIGINT)
     assert driver.wait() == 130
     assert "continue with: lenet train --name r" in (tmp_path / "r.log").read_text()
