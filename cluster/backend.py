@@ -7,6 +7,7 @@ run, and switches every worker to legacy Keras.
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from typing import Any
 
 import ray
@@ -93,4 +94,5 @@ class Reachable(ControllerCallback):
 
     def after_controller_start(self, train_run_context) -> None:
         controller = ray.get_runtime_context().current_actor
-        self._mailbox.post.remote([("controller", controller)])
+        # Pickled: the mailbox would import Ray Train, 1.5 s of a processor, to hold its handle.
+        self._mailbox.post.remote([("controller", pickle.dumps(controller))])

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import pickle
 import tempfile
 import threading
 import time
@@ -35,6 +36,8 @@ POLL_SECONDS = 0.2
 LEAVE_SECONDS = 10.0
 # How a fit ends whose group lost a worker in the moment when training was about to begin.
 BROKEN = "broken at start"
+# As long as there is at most one process for each of so many, all may import Ray Train.
+FEW_PROCESSORS = 8
 # Ray Train needs about a second to see that its workers have ended.
 END_SECONDS = 10.0
 # So long after a request to stop workers that have not begun to train are given up.
@@ -73,7 +76,9 @@ def launch(
         # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
         run.check_free()
     with (
-        connected(run.config.address, elastic=least < most, verbose=verbose),
+        connected(
+            run.config.address, elastic=least < most, verbose=verbose, preload=_preload()
+        ) as is_own,
         # The machines of a sweep are the sweep's business.
         contextlib.nullcontext() if is_trial else grown(run.config, progress, stop_requested),
     ):
@@ -84,8 +89,15 @@ def launch(
             tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
         ):
             progress.note(f"workers log to {_logs()} on their nodes")
-            trainer = functools.partial(_trainer, run, share, book, not is_trial, verbose)
+            trainer = functools.partial(_trainer, run, share, book, not is_trial, is_own, verbose)
             return _supervise(run, trainer, progress, stop_requested)
+
+
+def _preload() -> str | None:
+    """What the processes that a new cluster starts first import at once. There is one for each
+    processor, and the mailbox and the controller take two of them: on a large machine the others
+    would hold memory for nothing."""
+    return "cluster.trainer" if (os.cpu_count() or 1) <= FEW_PROCESSORS else None
 
 
 def _supervise(
@@ -147,7 +159,7 @@ def _fit(
         is_over = not thread.is_alive()
         for kind, value in ray.get(mailbox.take.remote(stop_requested())):
             if kind == "controller":
-                controller = value
+                controller = pickle.loads(value)
             elif kind != "outcome":
                 has_trained |= kind == "span"
                 tell(progress, (kind, value))
@@ -179,11 +191,13 @@ def _fit(
             )
 
 
-def _trainer(run: Run, share: Share, book: str, evaluate: bool, verbose: bool, mailbox: Any) -> Any:
+def _trainer(
+    run: Run, share: Share, book: str, evaluate: bool, is_own: bool, verbose: bool, mailbox: Any
+) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from cluster.backend import LeftBehind, Reachable, TensorflowBackend
+    from cluster.trainer import Trainer
 
     least, most = run.config.worker_limits
     payload = {
@@ -192,12 +206,14 @@ def _trainer(run: Run, share: Share, book: str, evaluate: bool, verbose: bool, m
         "storage": absolute(run.config.storage),
         "cpus": share.cpus,
         "evaluate": evaluate,
+        "may_leave": not is_own,
         "verbose": verbose,
         "mailbox": mailbox,
     }
     backend = TensorflowBackend()
-    return DataParallelTrainer(
+    return Trainer(
         _work,
+        is_own=is_own,
         train_loop_config=payload,
         backend_config=backend,
         scaling_config=ScalingConfig(
@@ -239,7 +255,7 @@ def _work(payload: dict[str, Any]) -> None:
     )
     mail = WorkerEnd(payload["mailbox"])
     watchdog = Watchdog()
-    outside = WorkerOutside(mail if place.rank == 0 else None, watchdog)
+    outside = WorkerOutside(mail if place.rank == 0 else None, watchdog, payload["may_leave"])
     progress = mail if place.rank == 0 else Silent()
     try:
         # Every worker's: only the first one's progress goes anywhere.
@@ -270,10 +286,12 @@ def _work(payload: dict[str, Any]) -> None:
 
 @dataclasses.dataclass
 class WorkerOutside:
-    """What a worker of a cluster hears: signals through the driver, preemption through Ray."""
+    """What a worker of a cluster hears: signals through the driver, preemption through Ray
+    (`may_leave`: nobody takes away the machine of a cluster that was started for the run)."""
 
     mail: Any
     watchdog: Any
+    may_leave: bool = True
     _notice: Any = None
 
     def stop_requested(self) -> int:
@@ -281,6 +299,8 @@ class WorkerOutside:
 
     def checkpoint_requested(self) -> bool:
         """Once for each notice. Ray wants every worker to ask equally often."""
+        if not self.may_leave:
+            return False
         import ray.train
 
         notice = ray.train.get_preemption_info()

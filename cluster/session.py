@@ -31,6 +31,8 @@ TRAIN_SETTINGS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
+# Nobody takes away the machine on which a run has started a cluster of its own.
+WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 # After a node's death Ray Train may still count on it, and then waits so long for a group that
 # can't be placed, a minute by default, before it takes what is left (measured: 75 s until training
 # went on, against 35 s).
@@ -93,6 +95,8 @@ def connected(
     elif _is_left_behind(address):
         address = "local"
     level = "INFO" if verbose else "ERROR"
+    # Inherited by a cluster that is started now.
+    os.environ[WATCH_PREEMPTION] = "0"
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -119,7 +123,9 @@ def connected(
         after.callback(ray.shutdown)
         sink = sys.stderr if verbose else after.enter_context(open(os.devnull, "w"))
         after.enter_context(contextlib.redirect_stdout(sink))
-        yield ray._private.worker._global_node.is_head()
+        is_own = ray._private.worker._global_node.is_head()
+        os.environ[WATCH_PREEMPTION] = str(int(not is_own))
+        yield is_own
 
 
 def _is_left_behind(address: str | None) -> bool:

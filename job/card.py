@@ -76,7 +76,7 @@ def model_card(
         ValueError: The result is not what a run writes.
     """
     train, validation = examples.training(config.limit_train)
-    count = len(examples.test())
+    count = examples.dataset.test_rows
     try:
         interval = share_interval(round(result["test_accuracy"] * count), count)
         text = (

@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from job.state import EpochRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Pixels of the screen for a pixel of an image, and around images.
 ZOOM, ZOOM_IN_DETAIL = 7, 42
@@ -50,7 +52,7 @@ def in_detail(image: np.ndarray, label: str) -> bytes:
 
 def history(rows: Sequence[EpochRow], best_epoch: int) -> bytes:
     """Accuracy and loss over the epochs, for training and validation."""
-    figure = Figure(figsize=(11, 4))
+    figure = _figure(figsize=(11, 4))
     figure.subplots_adjust(left=0.06, right=0.99, bottom=0.13, top=0.92, wspace=0.15)
     epochs = [row.epoch for row in rows]
     for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
@@ -67,7 +69,7 @@ def history(rows: Sequence[EpochRow], best_epoch: int) -> bytes:
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
     """Counts of (true, predicted) labels. Colours show the mistakes, the diagonal would drown
     them. With more labels than can be read, only every so many is named, and no count is."""
-    figure = Figure(figsize=(8, 7), layout="constrained")
+    figure = _figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
     mistakes = matrix.astype(float)
     np.fill_diagonal(mistakes, 0)
@@ -118,6 +120,8 @@ def _enlarged(pixels: np.ndarray, zoom: int) -> Image.Image:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
@@ -139,6 +143,13 @@ def _gallery(images: Sequence[Image.Image], titles: Sequence[str], size: int = T
     stream = io.BytesIO()
     page.save(stream, format="png")
     return stream.getvalue()
+
+
+def _figure(**settings: Any) -> Figure:
+    # Here, because its import takes more than half a second, and a run draws curves at its end.
+    from matplotlib.figure import Figure
+
+    return Figure(**settings)
 
 
 def _png(figure: Figure) -> bytes:

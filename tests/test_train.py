@@ -398,3 +398,17 @@ def test_help_needs_no_tensorflow():
 def test_keras_stays_keras_3():
     assert keras.__version__.startswith("3.")
     assert "tf_keras" not in sys.modules
+
+
+def test_keras_comes_without_what_it_only_likes_to_have():
+    """Which is a third of the time of its import; whoever needs it later gets it."""
+    script = (
+        "import sys\n"
+        "from job.runtime import import_tensorflow\n"
+        "import_tensorflow()\n"
+        "import job.engine, job.results\n"
+        "assert not {'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "import matplotlib.figure, pandas, sklearn.svm\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
