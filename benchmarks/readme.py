@@ -41,6 +41,7 @@ import workers
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 sys.path.insert(0, str(ROOT / "tests"))
 TABLES = {
     "notebook": lambda: studies.table("notebook"),
@@ -50,7 +51,8 @@ TABLES = {
     "choose-alexnet": lambda: studies.table("choose-alexnet"),
     "fashion": fashion.table,
     "fashion-tests": fashion.tests_table,
-    "train-rate": train_rate.table,
+    "train-rate": lambda: train_rate.table(train_rate.RESULT),
+    "train-rate-avx2": lambda: train_rate.table(RESULTS / "train_rate-avx2.json"),
     "bench": bench.whole,
     "bench-short": bench.short,
     "ablation": lambda: kept(ablation.table, ablation.RESULT),
@@ -61,6 +63,7 @@ TABLES = {
     "baselines-tests": baselines.tests_table,
     "checkpoint-stall": checkpoint_stall.table,
     "workers": lambda: workers.table(workers.result_of(2)),
+    "workers-avx2": lambda: workers.table(RESULTS / "workers-avx2.json"),
     "workers-4": lambda: kept(workers.table, workers.result_of(4)),
     "collectives": collectives.table,
     "gpu": gpu_table.table,
@@ -79,7 +82,7 @@ MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def campaign(name: str) -> str:
     """What a campaign of the tests reports of its kept figures."""
     module = importlib.import_module(name)
-    return module.report(json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text()))
+    return module.report(json.loads((RESULTS / f"{name}.json").read_text()))
 
 
 def kept(table: Callable[[Path], str], result: Path) -> str:

@@ -68,6 +68,11 @@ class Host:
     def address(self) -> str:
         return f"{NETWORK}.{self.number}"
 
+    @property
+    def port(self) -> str:
+        """The bridge's end of its cable."""
+        return f"port{self.number}"
+
     def inside(self, *words: object) -> list[str]:
         """What runs a command there."""
         return ["ip", "netns", "exec", self.name, *map(str, words)]
@@ -75,9 +80,9 @@ class Host:
     def connect(self) -> None:
         """Joins it to the bridge and to its end of the relay, by which nothing goes yet."""
         call("ip", "netns", "add", self.name)
-        end = f"port{self.number}"
-        call("ip", "link", "add", end, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        call("ip", "link", "set", end, "master", BRIDGE, "up")
+        ends = ("type", "veth", "peer", "name", "eth0", "netns", self.name)
+        call("ip", "link", "add", self.port, *ends)
+        call("ip", "link", "set", self.port, "master", BRIDGE, "up")
         call("ip", "link", "set", f"wire{self.number}", "netns", self.name)
         mac = f"02:00:00:00:00:{self.number:02x}"
         for words in (
@@ -130,6 +135,8 @@ class Hosts:
         self._relay.stdin.close()
         self._relay.wait()
         for host in self.hosts:
+            # With its namespace it would go some time later, and the next one has the same name.
+            call("ip", "link", "delete", host.port)
             call("ip", "netns", "delete", host.name)
         call("ip", "link", "delete", BRIDGE)
 

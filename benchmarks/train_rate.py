@@ -283,9 +283,9 @@ def torch_at_hand() -> str | None:
     return next(folder.glob("torch-*.dist-info")).name.split("-")[1].removesuffix(".dist")
 
 
-def table() -> str:
+def table(path: Path) -> str:
     """The kept figures as Markdown."""
-    document = json.loads(RESULT.read_text())
+    document = json.loads(path.read_text())
     peers = [side for side in PEER_NAMES if side in document["rows"][0]]
     names = "".join(f" {PEER_NAMES[side]} |" for side in peers)
     lines = [
@@ -327,7 +327,7 @@ def main() -> None:
     if not arguments.table:
         document = measure(CASES, arguments.rounds)
         keep(document, RESULT, f"train_rate-{arguments.rounds}")
-    print(table())
+    print(table(RESULT))
 
 
 if __name__ == "__main__":
