@@ -13,6 +13,7 @@ meet at each of them instead, which costs a quarter of the rate at batch 32 (doc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ from job.randomness import (
     training_twin,
     worker_slice,
 )
-from job.runtime import has_gpu, lanes
+from job.runtime import has_avx512, has_gpu, lanes
 from job.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
 from job.shared_sum import SharedSum
 
@@ -110,7 +111,8 @@ class Engine:
                 shared_sum.connect([v.shape for v in self.model.trainable_variables])
                 self.optimizer.sum_gradients = in_graph(shared_sum)
             # Made for oneDNN; a GPU's library has other favourites.
-            faster = () if has_gpu() else (fast,)
+            here = functools.partial(fast, wide_vectors=has_avx512())
+            faster = () if has_gpu() else (here,)
             self._twin = training_twin(self.model, self._noise, *faster)
         self._fresh_optimizer = self.optimizer_arrays()
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=jit or None)

@@ -20,13 +20,16 @@ BLOCK = 8
 Form = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def fast(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A layer that computes the same as this one, with its weights; itself where it's fast."""
+def fast(layer: keras.layers.Layer, *, wide_vectors: bool = False) -> keras.layers.Layer:
+    """A layer that computes the same as this one, with its weights; itself where it's fast.
+
+    With `wide_vectors` (AVX-512) convolutions are: oneDNN has better kernels for such processors.
+    """
     if type(layer) is keras.layers.AveragePooling2D and (
         layer.strides == (1, 1) and layer.padding == "valid"
     ):
         return SlidingMean(layer)
-    if type(layer) is keras.layers.Conv2D and _is_plain(layer):
+    if type(layer) is keras.layers.Conv2D and _is_plain(layer) and not wide_vectors:
         _, height, width, filters = layer.output.shape
         if height * width <= MOST_PLACES and filters >= FEWEST_FILTERS:
             return ConvolutionInOtherForm(layer, _as_product)

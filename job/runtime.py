@@ -159,14 +159,24 @@ def device_name(kind: str, threads: int | None = None) -> str:
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def has_avx512() -> bool:
+    """Whether the processor computes with vectors of 512 bits, as far as Linux tells."""
+    return "avx512f" in _about_processor().get("flags", "").split()
+
+
 def _processor() -> str:
     """The name, and the widest vectors: clouds give processors of several generations one name."""
-    try:
-        with open("/proc/cpuinfo") as stream:
-            told = dict(map(str.strip, line.split(":", 1)) for line in stream if ":" in line)
-    except FileNotFoundError:
-        told = {}
+    told = _about_processor()
     name = told.get("model name") or platform.processor() or platform.machine()
     flags = told.get("flags", "").split()
     widest = {"avx512f": " with AVX-512", "avx2": " with AVX2"}
     return name + next((shown for flag, shown in widest.items() if flag in flags), "")
+
+
+def _about_processor() -> dict[str, str]:
+    """What Linux says of one of the processors."""
+    try:
+        with open("/proc/cpuinfo") as stream:
+            return dict(map(str.strip, line.split(":", 1)) for line in stream if ":" in line)
+    except FileNotFoundError:
+        return {}

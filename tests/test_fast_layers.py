@@ -71,8 +71,12 @@ def test_other_layers_stay_as_they_are(layer):
     assert fast(layer) is layer
 
 
-def test_the_model_itself_stays_plain_keras():
+@pytest.mark.parametrize(
+    ("wide_vectors", "wanted"), [(False, {"POOL1", "CONV2", "CONV3"}), (True, {"POOL1"})]
+)
+def test_the_model_itself_stays_plain_keras(wide_vectors, wanted):
     model = build_model("lenet5")
-    changed = {layer.name for layer in model.layers if fast(layer) is not layer}
-    assert changed == {"POOL1", "CONV2", "CONV3"}
+    faster = [fast(layer, wide_vectors=wide_vectors) for layer in model.layers]
+    pairs = zip(model.layers, faster, strict=True)
+    assert {layer.name for layer, other in pairs if other is not layer} == wanted
     assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
