@@ -4,7 +4,8 @@
 // NVIDIA's GPUs: which operation has one, which of its arguments lie in the host's memory, how a
 // graph is cut between the devices, what is copied. Only then does each kernel's twin for
 // processors compute. So a test sees what would cross the bus, and that all of the product runs on
-// such a device; it sees no CUDA, no NCCL, no XLA and no time.
+// such a device. It sees no CUDA, NCCL or XLA, no times, and no graph in the layout that NVIDIA's
+// cores prefer: TensorFlow's layout optimizer knows NVIDIA's devices and leaves a plug-in's alone.
 //
 // TensorFlow loads it as a plug-in, from the path in TF_PLUGGABLE_DEVICE_LIBRARY_PATH, while it is
 // imported. So every process of the product has it that inherits the environment, and none knows.
@@ -32,7 +33,6 @@
 #include "tensorflow/core/framework/allocator.h"
 #include "tensorflow/core/framework/device_factory.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/grappler/optimizers/custom_graph_optimizer_registry.h"
 #include "tensorflow/core/public/session_options.h"
 #include "tensorflow/core/public/version.h"
 
@@ -288,20 +288,6 @@ class Factory : public DeviceFactory {
   }
 };
 
-// Changes nothing of a graph. A plug-in may switch TensorFlow's own optimizers off for its kind of
-// device, and has to bring one for that.
-class NoOptimizer : public grappler::CustomGraphOptimizer {
- public:
-  std::string name() const override { return "stand_in_gpu"; }
-  bool UsesFunctionLibrary() const override { return false; }
-  absl::Status Init(const RewriterConfig_CustomGraphOptimizer*) override {
-    return absl::OkStatus();
-  }
-  absl::Status Optimize(grappler::Cluster*, const grappler::GrapplerItem&, GraphDef*) override {
-    return absl::AbortedError("nothing to do");
-  }
-};
-
 void CopyBetween(DeviceContext*, DeviceContext*, Device*, Device*, AllocatorAttributes,
                  AllocatorAttributes, const Tensor* input, Tensor* output, int,
                  StatusCallback done) {
@@ -373,11 +359,6 @@ const bool registered = [] {
                                    /*is_pluggable_device=*/true));
   // For get_memory_info: of all tensors, since they share one memory.
   EnableCPUAllocatorStats();
-  // It would give convolutions the layout that NVIDIA's cores prefer, for which there is no kernel
-  // on processors.
-  grappler::ConfigList configs(false, {{"layout_optimizer", RewriterConfig::OFF}});
-  grappler::PluginGraphOptimizerRegistry::RegisterPluginOptimizerOrDie(
-      [] { return new NoOptimizer; }, "GPU", configs);
   if (std::getenv("STAND_IN_GPU_COUNTS")) std::atexit(WriteAtExit);
   return true;
 }();
