@@ -31,7 +31,8 @@ Tallies = dict[str, tuple[int, int]]
 def counted(config: TrainConfig, rows: int) -> dict[str, Tallies]:
     """The counts of a span that follows another one, so that nothing is compiled any more."""
     from job.datasets import CATALOGUE, Split
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.randomness import batches, example_order
 
     shape = CATALOGUE[config.dataset].image_shape
