@@ -82,7 +82,8 @@ def loss(task: Task) -> Found:
 
 def first_epoch(task: Task, kind: str) -> dict[str, Any]:
     """Mean training loss of the first epoch with the notebook's settings."""
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.examples import open_examples
     from job.randomness import batches, example_order
     from job.runtime import USE_XLA
@@ -109,7 +110,8 @@ def rates(task: Task) -> Found:
     from job.runtime import start_tensorflow
 
     start_tensorflow()
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.examples import open_examples
     from job.randomness import example_order
 

@@ -154,7 +154,8 @@ def train_and_evaluate(
     shared = shared_sum() if place.world > 1 and device == "cpu" else None
     strategy = distribution(place.world)
     from job import artifacts
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.loop import End, Hooks, initial_state, run_epochs
     from job.results import finish
 

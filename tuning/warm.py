@@ -22,7 +22,8 @@ from job.state import EpochRow
 from job.train import taken_up
 
 if TYPE_CHECKING:
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
 
 
 class Epoch(NamedTuple):
@@ -140,7 +141,7 @@ class Warm:
 
             self._device = start_tensorflow(threads=self._threads)
             self.hardware = hardware(self._device, self._threads)
-            from job.engine import DeviceSplit
+            from job.device_split import DeviceSplit
 
             train, validation = examples.training(config.limit_train)
             self._loaded = Loaded(
