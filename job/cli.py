@@ -318,10 +318,13 @@ def doctor(cluster_file: str | None, as_json: bool, **options: str | None) -> No
 @cli.command()
 def models() -> None:
     """Print the layers and parameters of each model."""
-    _start(False)
     from rich.console import Console
     from rich.table import Table
 
+    from job.runtime import start_tensorflow
+
+    # Nothing is computed.
+    start_tensorflow(device="cpu")
     from job.models import MODELS, build_model
 
     console = Console()
@@ -347,9 +350,9 @@ cli.add_command(export)
 
 
 def _start(verbose: bool) -> None:
-    from job.runtime import start_tensorflow
+    from job.runtime import start_anywhere
 
-    start_tensorflow(verbose=verbose)
+    start_anywhere(verbose=verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -155,6 +155,13 @@ class TrainConfig(Settings):
         "GPUs of each worker on Ray; 1 where the cluster has any.",
         fixed=False,
     )
+    device: str = option(
+        "auto",
+        choice("auto", "gpu", "cpu"),
+        "What computes: gpu, cpu, or auto.",
+        fixed=False,
+        metavar="NAME",
+    )
     address: str | None = option(
         None,
         optional(text),

@@ -23,6 +23,14 @@ class InputError(JobError):
         super().__init__(f"{field}{shown}: {problem}")
 
 
+class NoGpu(JobError):
+    """A GPU is expected to compute and TensorFlow finds none; `reason` says what it is up to."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}; or compute on processors with --device cpu")
+
+
 class TrainingDiverged(JobError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 

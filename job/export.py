@@ -102,9 +102,9 @@ def export_run(
         examples = examples_of(run, data)
         images = examples.test().images
 
-        from job.runtime import start_tensorflow
+        from job.runtime import start_anywhere
 
-        start_tensorflow(verbose=verbose)
+        start_anywhere(verbose=verbose)
         from job.evaluate import model_with
         from job.scoring import predict, scale
 

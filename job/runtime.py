@@ -7,13 +7,15 @@
   (`lanes`): LeNet5 at batch 32 a quarter faster than where the threads share each operation.
 - XLA: off on the CPU, where compiled convolutions were slower (2,300 against 2,800 images/s at
   batch 32, 3,000 against 4,200 at 128). Off on GPUs too until it has been measured there.
-- GPUs: memory grows on demand, so that several jobs can share one; operations are deterministic,
-  so that equal seeds give equal weights. CPU kernels are deterministic anyway (tested).
+- GPUs: a process computes on one, and sees no other. Memory grows on demand, so that several jobs
+  can share one; operations are deterministic, so that equal seeds give equal weights. CPU kernels
+  are deterministic anyway (tested).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import sys
@@ -21,8 +23,13 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from job import accelerator
+from job.errors import NoGpu
+
 if TYPE_CHECKING:
     import tensorflow as tf
+
+log = logging.getLogger(__name__)
 
 USE_XLA = {"cpu": False, "gpu": False}
 # Keras imports these if it finds them, for wrappers and pictures that nothing here uses: a third of
@@ -38,6 +45,7 @@ def import_tensorflow(*, verbose: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
     # Before its logger is set up, TensorFlow's C++ side writes to stderr whatever the level.
     quiet = contextlib.nullcontext() if verbose else stderr_held_back()
+    accelerator.open_libraries()
     with quiet, hidden(*NOT_FOR_KERAS):
         import tensorflow  # noqa: F401, I001  its C++ side before Keras
         import keras  # noqa: F401
@@ -56,34 +64,63 @@ def hidden(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-def start_tensorflow(*, verbose: bool = False, threads: int | None = None) -> str:
+def start_tensorflow(
+    *,
+    verbose: bool = False,
+    threads: int | None = None,
+    gpus: float | None = None,
+    device: str = "auto",
+    deterministic: bool = True,
+) -> str:
     """Imports and configures TensorFlow and Keras. Call it before anything else imports them.
 
     Args:
         verbose: Let the frameworks log.
         threads: Threads for computing; the processors available to this process by default.
+        gpus: The share of a GPU that Ray gave this process, 0 for none; None without Ray.
+        device: `gpu`, `cpu`, or `auto` for a GPU where one is to be expected.
+        deterministic: Let a GPU compute the same bits every time.
 
     Returns:
         The kind of device that will train: `cpu` or `gpu`.
+
+    Raises:
+        NoGpu: One is expected and TensorFlow finds none.
     """
     import_tensorflow(verbose=verbose)
     import keras
     import tensorflow as tf
 
     with contextlib.nullcontext() if verbose else stderr_held_back():
-        gpus = tf.config.list_physical_devices("GPU")
+        found = tf.config.list_physical_devices("GPU")
+    # With several, a strategy would make a replica on each, and count gradients as often.
+    chosen = [] if device == "cpu" or gpus == 0 else found[:1]
+    if not chosen and accelerator.is_expected(device, gpus):
+        raise accelerator.missing()
+    with contextlib.nullcontext() if verbose else stderr_held_back():
+        tf.config.set_visible_devices(chosen, "GPU")
         threads = threads or len(os.sched_getaffinity(0))
-        tf.config.threading.set_intra_op_parallelism_threads(threads if gpus else 1)
+        tf.config.threading.set_intra_op_parallelism_threads(threads if chosen else 1)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-        for gpu in gpus:
+        for gpu in chosen:
             tf.config.experimental.set_memory_growth(gpu, True)
-        if gpus:
+        if chosen and deterministic:
             tf.config.experimental.enable_op_determinism()
     # A user's keras.json must not change what a model computes.
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
-    return "gpu" if gpus else "cpu"
+    return "gpu" if chosen else "cpu"
+
+
+def start_anywhere(*, verbose: bool = False) -> str:
+    """As `start_tensorflow`, for what processors do in seconds: where an expected GPU is missing,
+    they do it, and a warning says so."""
+    try:
+        return start_tensorflow(verbose=verbose)
+    except NoGpu as missing:
+        log.warning("%s; processors compute", missing.reason)
+        return start_tensorflow(verbose=verbose, device="cpu")
 
 
 @contextlib.contextmanager
@@ -120,15 +157,27 @@ def has_gpu() -> bool:
     """Whether TensorFlow, which has been started, computes on a GPU."""
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
-def distribution(world: int) -> tf.distribute.Strategy | None:
+def idle_gpus() -> int:
+    """How many GPUs this process found and leaves alone."""
+    import tensorflow as tf
+
+    return len(tf.config.list_physical_devices("GPU")) - has_gpu()
+
+
+def distribution(world: int, gpus: float | None = 1.0) -> tf.distribute.Strategy | None:
     """The strategy of one of `world` workers; none for a single one. Call it before any other
     TensorFlow operation. Where the workers are is read from `TF_CONFIG`.
 
     Gradients are packed into one message: with 10 arrays of 1.2 MB in all, latency decides. NCCL
-    joins GPUs, a ring joins processors.
+    joins whole GPUs. A ring joins processors, and workers with a fraction of a GPU: NCCL refuses
+    two of them on one.
+
+    Args:
+        world: How many workers there are.
+        gpus: The share of a GPU that each of them has.
     """
     if world == 1:
         return None
@@ -138,7 +187,9 @@ def distribution(world: int) -> tf.distribute.Strategy | None:
     with stderr_held_back():
         return tf.distribute.MultiWorkerMirroredStrategy(
             communication_options=tf.distribute.experimental.CommunicationOptions(
-                implementation=communication.NCCL if has_gpu() else communication.RING,
+                implementation=communication.NCCL
+                if has_gpu() and gpus == 1
+                else communication.RING,
             )
         )
 
@@ -153,7 +204,7 @@ def device_name(kind: str, threads: int | None = None) -> str:
     if kind == "gpu":
         import tensorflow as tf
 
-        gpu = tf.config.list_physical_devices("GPU")[0]
+        [gpu] = tf.config.get_visible_devices("GPU")
         return tf.config.experimental.get_device_details(gpu).get("device_name", "unknown GPU")
     threads = threads or len(os.sched_getaffinity(0))
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"

@@ -1,0 +1,187 @@
+"""NVIDIA's GPUs as they show without TensorFlow: whether one is to be expected here, which of their
+libraries TensorFlow needs help with, and why it finds none.
+
+Processors are 10 to 50 times slower, and TensorFlow goes on with them without a word. So whoever is
+about to train asks `is_expected`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from job.errors import NoGpu
+
+ROOT = Path("/")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+# TensorFlow 2.21 opens its libraries from libtensorflow_framework, which looks for NVIDIA's wheels
+# where its RUNPATH says. cuSOLVER's folder stands in that of another library only. What is open
+# already is found by its name, wherever it is.
+OPENED_BY_PATH = ("cusolver",)
+# Without one of these TensorFlow registers no GPU.
+NEEDED = ("cublas", "cuda_runtime", "cudnn", "cufft", *OPENED_BY_PATH, "cusparse")
+# CUDA 12 runs on drivers of this version. For compute capability 9.0 most of TensorFlow's kernels
+# are PTX of CUDA 12.5, which an older driver can't compile.
+LEAST_DRIVER, LEAST_DRIVER_FROM_PTX = 525, 555
+FIRST_FROM_PTX = (9, 0)
+COMPLAINT_SECONDS = 60.0
+# Looks for GPUs as `start_tensorflow` does, in a process whose log is shown: the level of
+# TensorFlow's C++ side can't be changed once it is imported.
+LOOK = """
+import ctypes, sys
+for path in sys.argv[1:]:
+    ctypes.CDLL(path)
+import tensorflow
+tensorflow.config.list_physical_devices("GPU")
+"""
+
+
+def libraries() -> Path:
+    """The folder of NVIDIA's wheels, whether they are there or not: beside TensorFlow, where its
+    libraries look for them."""
+    return Path(importlib.util.find_spec("tensorflow").origin).parents[1] / "nvidia"
+
+
+def open_libraries() -> None:
+    """Opens the libraries of NVIDIA's wheels that TensorFlow does not find by itself, before it is
+    imported. It takes 0.3 s where the wheels are, and nothing elsewhere."""
+    for path in _by_path():
+        ctypes.CDLL(path)
+
+
+def _by_path() -> Iterator[str]:
+    for name in OPENED_BY_PATH:
+        yield from map(str, (libraries() / name / "lib").glob(f"lib{name}.so.*"))
+
+
+def is_expected(
+    device: str,
+    share: float | None,
+    environ: Mapping[str, str] = os.environ,
+    root: Path = ROOT,
+) -> bool:
+    """Whether a GPU is expected to compute.
+
+    Args:
+        device: `auto`, `gpu` or `cpu`, as asked for.
+        share: GPUs that Ray gave this worker; None without Ray.
+        environ: Says which GPUs the process may see.
+        root: Above `dev`.
+    """
+    if device == "cpu" or share == 0:
+        return False
+    is_asked = device == "gpu" or share is not None
+    return is_asked or (has_device(root) and not _hides_all(environ))
+
+
+def has_device(root: Path = ROOT) -> bool:
+    """Whether there is an NVIDIA device that this machine or container may use. That the kernel has
+    a driver says nothing: containers without a GPU see it, too."""
+    return _is_windows(root) or any((root / "dev").glob("nvidia[0-9]*"))
+
+
+def _is_windows(root: Path) -> bool:
+    """Whether it is Linux within Windows, whose driver has neither a device nor a version here."""
+    return (root / "usr/lib/wsl/lib/libcuda.so.1").exists()
+
+
+def _hides_all(environ: Mapping[str, str]) -> bool:
+    """Whether no GPU may be seen. CUDA stops reading at the first entry that names none: `-1`, or
+    Slurm's `NoDevFiles`."""
+    visible = environ.get(VISIBLE)
+    return visible is not None and not re.match(r"\s*(\d|GPU-|MIG-)", visible)
+
+
+def driver_version(root: Path = ROOT) -> str | None:
+    """The version of NVIDIA's driver in the kernel, such as 570.86.15; None without one."""
+    try:
+        told = (root / "proc/driver/nvidia/version").read_text()
+    except FileNotFoundError:
+        return None
+    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", told)
+    return found[0] if found else None
+
+
+def driver_problem(version: str, capability: tuple[int, int] | None = None) -> str:
+    """What is wrong with a driver; empty where nothing is.
+
+    Args:
+        version: The driver's.
+        capability: Compute capability of the GPU, if it is known.
+    """
+    from_ptx = capability is not None and capability >= FIRST_FROM_PTX
+    least = LEAST_DRIVER_FROM_PTX if from_ptx else LEAST_DRIVER
+    if int(version.partition(".")[0]) >= least:
+        return ""
+    card = f" for compute capability {capability[0]}.{capability[1]}" if from_ptx else ""
+    return f"NVIDIA's driver {version} is older than {least}, which TensorFlow needs{card}"
+
+
+def missing(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> NoGpu:
+    """The error for a GPU that is expected and that TensorFlow does not find: what it says itself,
+    and the likely cause."""
+    causes = ", and ".join(likely_causes(environ, root)) or "`lenet doctor` looks further"
+    return NoGpu(f"TensorFlow finds no GPU ({complaint() or 'it does not say why'}): {causes}")
+
+
+def likely_causes(
+    environ: Mapping[str, str] = os.environ,
+    root: Path = ROOT,
+    machine: str = platform.machine(),
+) -> list[str]:
+    """Why TensorFlow may find no GPU, as far as this machine tells."""
+    if machine != "x86_64":
+        return [f"TensorFlow's wheel for {machine} is built without CUDA, GPUs need x86_64"]
+    if _hides_all(environ):
+        return [f"{VISIBLE}={environ[VISIBLE]!r} hides all GPUs"]
+    found = []
+    if not has_device(root):
+        found.append("there is no NVIDIA device (containers want --gpus all)")
+    absent = [name for name in NEEDED if not (libraries() / name).is_dir()]
+    if absent:
+        found.append(
+            f"NVIDIA's libraries are not installed ({', '.join(absent)}; they are in "
+            "requirements-gpu.lock, which make venv GPU=1 takes)"
+        )
+    version = driver_version(root)
+    if version is None and not _is_windows(root):
+        found.append("NVIDIA's driver is not loaded")
+    elif version and (problem := driver_problem(version)):
+        found.append(problem)
+    return found
+
+
+def complaint(seconds: float = COMPLAINT_SECONDS) -> str:
+    """What TensorFlow says when it looks for GPUs and finds none, in one line; empty where it says
+    nothing."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", LOOK, *_by_path()],
+            env={
+                **os.environ,
+                "TF_CPP_MIN_LOG_LEVEL": "0",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {seconds:g} s"
+    return said_of_gpus(done.stderr)
+
+
+def said_of_gpus(log: str) -> str:
+    """The complaints in a log of TensorFlow's C++ side: the first sentence of each, errors and
+    warnings where there are any."""
+    lines = re.findall(r"^([IWEF])\d{4} \S+ +\d+ \S+\] (.*)", log, re.MULTILINE)
+    about = [(level, text) for level, text in lines if re.search(r"cuda|gpu|dlopen", text, re.I)]
+    grave = [text for level, text in about if level != "I"] or [text for _, text in about]
+    return "; ".join(dict.fromkeys(re.split(r"\.( |$)", text)[0] for text in grave))
