@@ -32,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
     for path in KEPT.iterdir():
         if path.is_dir():
             shutil.copytree(path, folder / ("runs" if path.name in RUNS else "") / path.name)
-        elif path.suffix in (".png", ".toml"):
+        elif path.suffix == ".png":
             shutil.copy(path, folder)
     for document in (folder / "runs").rglob("*.json"):
         document.write_text(document.read_text().replace("{folder}", str(folder)))

@@ -67,8 +67,9 @@ class Warm:
             TrainingDiverged: The loss became NaN or infinite.
             InputError, JobError: As `train_and_evaluate`.
         """
+        loaded = self._load(run.config)
+        run = run.launched(self._device)
         config = run.config
-        loaded = self._load(config)
         from job.loop import Hooks, initial_state, is_finished, run_epochs
 
         with run.begun(lock=False), contextlib.ExitStack() as stack:
