@@ -27,12 +27,13 @@ class Nodes:
     Args:
         folder: Runs are kept in its `runs`, drivers' output in `NAME.log`.
         count: Nodes to begin with.
+        gpus: What Ray has to give on each node, whether there is one or not.
         extra: Environment of nodes and drivers.
     """
 
-    def __init__(self, folder: Path, count: int, **extra: str) -> None:
+    def __init__(self, folder: Path, count: int, *, gpus: float = 0, **extra: str) -> None:
         self.folder = folder
-        self.count = count
+        self.count, self.gpus = count, gpus
         self.extra = {**FAULT_DETECTION, **TRAIN_SETTINGS, **extra}
         self.nodes: list[Any] = []
         self.drivers: list[subprocess.Popen] = []
@@ -64,7 +65,7 @@ class Nodes:
         os.environ.update(self._before)
 
     def add(self) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=1))
+        self.nodes.append(self.cluster.add_node(num_cpus=1, num_gpus=self.gpus))
 
     def lose(self, index: int = -1) -> None:
         """Kills a node, which has no time to say farewell."""
