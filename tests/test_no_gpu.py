@@ -1,5 +1,5 @@
-"""A GPU that is expected and can't be used ends a run, in seconds and in one line: nothing trains on
-processors by accident."""
+"""A GPU that is expected and can't be used ends a run, in seconds and in one line: nothing trains
+on processors by accident."""
 
 from __future__ import annotations
 
