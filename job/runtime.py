@@ -21,10 +21,11 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from job import accelerator
 from job.errors import NoGpu
+from job.versions import CUDA_WHEELS, installed
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -208,6 +209,23 @@ def device_name(kind: str, threads: int | None = None) -> str:
         return tf.config.experimental.get_device_details(gpu).get("device_name", "unknown GPU")
     threads = threads or len(os.sched_getaffinity(0))
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def accelerator_record() -> dict[str, Any] | None:
+    """What a GPU's bits depend on beside its name: the driver, CUDA's runtime, cuDNN and NCCL, as
+    the installed wheels name their versions, and the compute capability. None stands for what is
+    not known, where libraries come from elsewhere, and for all where processors compute."""
+    import tensorflow as tf
+
+    if not has_gpu():
+        return None
+    details = tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[0])
+    capability = details.get("compute_capability")
+    return {
+        "driver": accelerator.driver_version(),
+        **{name: installed(wheel) for name, wheel in CUDA_WHEELS.items()},
+        "compute_capability": capability and ".".join(map(str, capability)),
+    }
 
 
 def has_avx512() -> bool:
