@@ -43,8 +43,9 @@ class Training:
         start_tensorflow()
         from job.config import resolve
         from job.datasets import CATALOGUE, training_splits
+        from job.device_split import DeviceSplit
         from job.download import obtain
-        from job.engine import DeviceSplit, Engine
+        from job.engine import Engine
         from job.randomness import batches, example_order
 
         train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], 12_800)

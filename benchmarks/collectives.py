@@ -78,8 +78,9 @@ def work(variant: str) -> None:
     strategy = summing(**SUMMING[variant]) if variant in SUMMING else None
     from job.config import resolve
     from job.datasets import CATALOGUE, training_splits
+    from job.device_split import DeviceSplit
     from job.download import obtain
-    from job.engine import DeviceSplit, Engine
+    from job.engine import Engine
     from job.randomness import batches, example_order
 
     train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"])

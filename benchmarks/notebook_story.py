@@ -161,7 +161,8 @@ def trained(
 ) -> tuple[Any, dict[str, list[float]]]:
     """LeNet5 after some epochs, and its history."""
     from job.config import resolve
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.randomness import batches, example_order
 
     config = resolve({"model": "lenet5", "label_smoothing": 0.0, "seed": seed, **settings})

@@ -56,7 +56,8 @@ def ours(model: str, weights: Weights, test: Split) -> Works:
 
     start_tensorflow()
     from job.config import resolve
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.scoring import Scorer
 
     engine = Engine(resolve({"model": model}), total_steps=1)
@@ -146,7 +147,8 @@ def train(model: str, path: str) -> None:
 
     start_tensorflow()
     from job.config import resolve
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.randomness import batches, example_order
 
     rows = training_rows(model)

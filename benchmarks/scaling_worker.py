@@ -37,8 +37,9 @@ def training(model: str, strategy: Any, rank: int, world: int) -> Callable[[dict
     """Trains a span of as many steps as a request says, from its first, at its batch."""
     from job.config import resolve
     from job.datasets import CATALOGUE, training_splits
+    from job.device_split import DeviceSplit
     from job.download import obtain
-    from job.engine import DeviceSplit, Engine
+    from job.engine import Engine
     from job.randomness import batches, example_order
 
     split, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], EXAMPLES)

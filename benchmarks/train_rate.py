@@ -65,7 +65,8 @@ def ours(model: str, batch: int) -> None:
 
     start_tensorflow()
     from job.config import resolve
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.randomness import batches, example_order
 
     train = training_rows(model)

@@ -11,6 +11,7 @@ et al., "Deep residual learning", 2016, section 4.2).
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from job.randomness import AUGMENTATION, philox
@@ -37,14 +38,15 @@ def augmented(images: tf.Tensor, drawn: tf.Tensor, *, shift: int, flip: bool) ->
     Returns:
         The same shape and type.
     """
-    batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    rows = tf.tile(tf.range(height)[None], [batch, 1])
-    columns = tf.tile(tf.range(width)[None], [batch, 1])
-    if flip:
-        columns = tf.where(drawn[:, 2:3] < 0.5, columns, width - 1 - columns)
+    if not (shift or flip):
+        return images
+    height, width = images.shape[1:3]
+    # int64: a GPU keeps int32 in the processor's memory, and would wait for it at every step.
+    rows, columns = (tf.constant(np.arange(size)[None]) for size in (height, width))
+    columns = tf.where(drawn[:, 2:3] < 0.5, columns, columns[:, ::-1]) if flip else columns
     if shift:
         images = tf.pad(images, [[0, 0], [shift, shift], [shift, shift], [0, 0]])
-        offsets = tf.cast(drawn[:, :2] * (2 * shift + 1), tf.int32)
+        offsets = tf.cast(drawn[:, :2] * (2 * shift + 1), tf.int64)
         rows, columns = rows + offsets[:, :1], columns + offsets[:, 1:]
         images = tf.gather(images, rows, axis=1, batch_dims=1)
     # Rows are gathered whole, which is twice as fast as pixels: columns become rows meanwhile.

@@ -1,7 +1,7 @@
 """The training engine: spans of steps, each one compiled call.
 
 Keras 3's `fit` can't work under MultiWorkerMirroredStrategy (keras#20585), and it returns to Python
-at every step. Here the data lie on the device as uint8, a span of many steps is one `tf.function`
+at every step. Here the data lie on the device, a span of many steps is one `tf.function`
 with the loop inside, and Python is met only between spans. The same code runs alone and on N
 workers: each takes its slice of the global batch, and losses are divided by the number of examples
 in the *global* batch, so that the summed gradients are those of one worker.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import keras
@@ -23,7 +24,7 @@ import tensorflow as tf
 
 from job.augment import augmented, draws
 from job.config import TrainConfig
-from job.datasets import Split
+from job.device_split import DeviceSplit, images_of, row_length
 from job.errors import InputError
 from job.fast_layers import fast
 from job.models import IMAGE_SHAPE, build_model
@@ -48,17 +49,6 @@ COMPILED = (
 Arrays = dict[str, np.ndarray]
 
 
-class DeviceSplit(NamedTuple):
-    """A split on the device: `images` uint8 (n, height, width, channels), `labels` int32 (n,)."""
-
-    images: tf.Tensor
-    labels: tf.Tensor
-
-    @classmethod
-    def load(cls, split: Split) -> DeviceSplit:
-        return cls(tf.constant(split.images), tf.constant(split.labels))
-
-
 class StepMetrics(NamedTuple):
     """Per step: summed cross-entropy (float64) and correct predictions (int64), each (steps,)."""
 
@@ -78,7 +68,6 @@ class Engine:
         rank: This worker's number.
         world: Number of workers.
         shared_sum: Sums the gradients over the workers; the strategy by default.
-        jit: Compile the forward and backward pass with XLA.
         parts: Lanes of this worker; `lanes()` by default.
     """
 
@@ -93,12 +82,18 @@ class Engine:
         rank: int = 0,
         world: int = 1,
         shared_sum: SharedSum | None = None,
-        jit: bool = False,
         parts: int | None = None,
     ) -> None:
         self._lanes = parts or lanes()
         self.rank, self.world = rank, world
         self._strategy = strategy or tf.distribute.get_strategy()
+        if strategy and strategy.num_replicas_in_sync != world:
+            # Each replica would be given the worker's whole part of the batch, and gradients would
+            # be multiplied.
+            raise ValueError(
+                f"the strategy has {strategy.num_replicas_in_sync} replicas for {world} "
+                "workers; a worker computes on one device"
+            )
         self._config, self._classes, self._image_shape = config, classes, image_shape
         self._noise = ExampleNoise()
         with self._strategy.scope():
@@ -115,18 +110,18 @@ class Engine:
             faster = () if has_gpu() else (here,)
             self._twin = training_twin(self.model, self._noise, *faster)
         self._fresh_optimizer = self.optimizer_arrays()
-        self._gradients = tf.function(self._loss_and_gradients, jit_compile=jit or None)
+        self._gradients = compiled(self._loss_and_gradients, config.xla and world > 1)
         # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
         # and seed runs the same compiled function.
         split = (
-            tf.TensorSpec([None, *image_shape], tf.uint8, "images"),
-            tf.TensorSpec([None], tf.int32, "labels"),
+            tf.TensorSpec([None, row_length(image_shape)], tf.int64, "pixels"),
+            tf.TensorSpec([None], tf.int64, "labels"),
         )
         self._train = tf.function(
             self._train_loop,
             input_signature=[
                 *split,
-                tf.TensorSpec([None, None], tf.int32, "rows"),
+                tf.TensorSpec([None, None], tf.int64, "rows"),
                 tf.TensorSpec([None], tf.float32, "counts"),
                 tf.TensorSpec([], tf.int64, "first_step"),
                 tf.TensorSpec([], tf.int64, "epoch"),
@@ -138,7 +133,7 @@ class Engine:
             self._evaluate_loop,
             input_signature=[
                 *split,
-                tf.TensorSpec([None, -(-EVALUATION_BATCH // world)], tf.int32, "rows"),
+                tf.TensorSpec([None, -(-EVALUATION_BATCH // world)], tf.int64, "rows"),
             ],
         )
 
@@ -196,7 +191,7 @@ class Engine:
         return _to_metrics(
             self._train(
                 *data,
-                tf.constant(local),
+                tf.constant(local, tf.int64),
                 tf.constant(counts),
                 tf.constant(first_step, tf.int64),
                 tf.constant(epoch, tf.int64),
@@ -206,10 +201,10 @@ class Engine:
 
     def evaluate(self, data: DeviceSplit) -> tuple[float, float]:
         """Mean cross-entropy and accuracy; each example counts once for any number of workers."""
-        count = int(data.labels.shape[0])
+        count = len(data)
         rows = batches(np.arange(count, dtype=np.int32), EVALUATION_BATCH)
         local = worker_slice(rows, self.rank, self.world)
-        metrics = _to_metrics(self._evaluate(*data, tf.constant(local)))
+        metrics = _to_metrics(self._evaluate(*data, tf.constant(local, tf.int64)))
         return metrics.loss_sum.sum() / count, metrics.correct.sum() / count
 
     def sum_over_workers(self, values: Sequence[int]) -> list[int]:
@@ -237,6 +232,8 @@ class Engine:
     def _over_lanes(self, work: Callable, rows: tf.Tensor):
         """Sums what `work(rows, offset)` returns for each lane's part of the rows, which begins at
         `offset`. The parts depend on nothing of each other, so TensorFlow runs them in parallel."""
+        if self._lanes == 1:
+            return work(rows, 0)
         share = -(-tf.size(rows) // self._lanes)
         padding = share * self._lanes - tf.size(rows)
         padded = tf.pad(rows, [[0, padding]], constant_values=PADDING)
@@ -246,13 +243,13 @@ class Engine:
         ]
         return tf.nest.map_structure(lambda *parts: tf.add_n(parts), *done)
 
-    def _loss_and_gradients(self, images, labels, drawn, rows, count, step, seed, first_position):
+    def _loss_and_gradients(self, pixels, labels, drawn, rows, count, step, seed, first_position):
         examples = tf.maximum(rows, 0)
         real = rows != PADDING
         labels = tf.gather(labels, examples)
         with tf.GradientTape() as tape, self._noise.at(seed, step, first_position):
-            chosen = self._augmented(images, drawn, examples)
-            probabilities = self._twin(scale(chosen), training=True)
+            images = self._augmented(self._images(pixels, examples), drawn, examples)
+            probabilities = self._twin(images, training=True)
             losses = cross_entropy(labels, probabilities, self._config.label_smoothing)
             loss_sum = tf.reduce_sum(losses * tf.cast(real, tf.float32))
             loss = loss_sum / count
@@ -263,14 +260,17 @@ class Engine:
     def _augments(self) -> bool:
         return self._config.augment_shift > 0 or self._config.augment_flip != "none"
 
-    def _augmented(self, images, drawn, examples):
-        chosen = tf.gather(images, examples)
-        if not self._augments:
-            return chosen
-        shift, flip = self._config.augment_shift, self._config.augment_flip == "horizontal"
-        return augmented(chosen, tf.gather(drawn, examples), shift=shift, flip=flip)
+    def _images(self, pixels, examples):
+        """Float32 (batch, height, width, channels), pixels in [0, 1]."""
+        return scale(images_of(pixels, examples, self._image_shape))
 
-    def _train_loop(self, images, labels, rows, counts, first_step, epoch, seed):
+    def _augmented(self, images, drawn, examples):
+        if not self._augments:
+            return images
+        shift, flip = self._config.augment_shift, self._config.augment_flip == "horizontal"
+        return augmented(images, tf.gather(drawn, examples), shift=shift, flip=flip)
+
+    def _train_loop(self, pixels, labels, rows, counts, first_step, epoch, seed):
         # For all examples at once: that takes less than a hundredth of a span's time.
         drawn = draws(seed, epoch, tf.shape(labels)[0]) if self._augments else None
 
@@ -278,28 +278,35 @@ class Engine:
             first_position = self.rank * tf.size(row)
             loss_sum, correct, gradients = self._over_lanes(
                 lambda part, offset: self._gradients(
-                    images, labels, drawn, part, count, step, seed, first_position + offset
+                    pixels, labels, drawn, part, count, step, seed, first_position + offset
                 ),
                 row,
             )
             # With several workers this sums the gradients over them.
-            self.optimizer.apply_gradients(
-                zip(gradients, self.model.trainable_variables, strict=True)
-            )
+            with self._rate_at(step):
+                self.optimizer.apply_gradients(
+                    zip(gradients, self.model.trainable_variables, strict=True)
+                )
             return tf.stack([loss_sum, correct])
 
+        # XLA takes a whole step, its update of the variables included, but no collective.
+        whole = self._config.xla and self.world == 1
         return self._loop(
             tf.shape(rows)[0],
             lambda i: (rows[i], counts[i], first_step + tf.cast(i, tf.int64)),
-            replica_step,
+            compiled(replica_step, True) if whole else replica_step,
         )
 
-    def _evaluate_loop(self, images, labels, rows):
+    def _rate_at(self, step) -> AbstractContextManager[None]:
+        """Lets a schedule, where there is one, give its rate of this step."""
+        return self._rate.at(step) if isinstance(self._rate, WarmupCosine) else nullcontext()
+
+    def _evaluate_loop(self, pixels, labels, rows):
         def one_lane(row, offset):
             examples = tf.maximum(row, 0)
             real = row != PADDING
             labels_here = tf.gather(labels, examples)
-            probabilities = self.model(scale(tf.gather(images, examples)), training=False)
+            probabilities = self.model(self._images(pixels, examples), training=False)
             losses = cross_entropy(labels_here, probabilities) * tf.cast(real, tf.float32)
             return tf.stack(
                 [tf.reduce_sum(losses), count_correct(labels_here, probabilities, real)]
@@ -325,6 +332,11 @@ class Engine:
 
         local = self._strategy.run(tf.identity, args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None)
+
+
+def compiled(function: Callable, xla: bool | None) -> Callable:
+    """A TensorFlow function, compiled with XLA if wanted."""
+    return tf.function(function, jit_compile=True if xla else None)
 
 
 def in_graph(shared_sum: SharedSum) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from job.config import TrainConfig
-from job.engine import DeviceSplit, Engine, StepMetrics
+from job.device_split import DeviceSplit
+from job.engine import Engine, StepMetrics
 from job.errors import TrainingDiverged
 from job.progress import Progress, SpanReport
 from job.randomness import batches, example_order
@@ -103,7 +104,7 @@ def run_epochs(
     hooks.alive(STARTING_SECONDS)
     while not is_finished(state, config):
         epoch = len(state.history)
-        order = example_order(config.seed, epoch, int(train.labels.shape[0]))
+        order = example_order(config.seed, epoch, len(train))
         rows = batches(order, config.batch_size)
         while state.current.steps < len(rows):
             done = state.current.steps

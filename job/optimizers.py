@@ -6,7 +6,9 @@ which passes through the whole array; TensorFlow has the same formulas as one op
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -17,11 +19,13 @@ WARMUP_FRACTION = 0.1
 MOMENTUM = 0.9
 
 
-class WarmupCosine(keras.optimizers.schedules.CosineDecay):
+class WarmupCosine:
     """A linear warm-up over the first tenth of a run and a cosine to 0 (Goyal et al. 2017;
-    Loshchilov & Hutter 2017).
+    Loshchilov & Hutter 2017), by the formula of `keras.optimizers.schedules.CosineDecay`.
 
-    Its numbers are variables, so that compiled steps serve another run with other ones.
+    Its numbers are variables, so that compiled steps serve another run with other ones. Keras asks
+    for the rate once for each variable, and its own schedule chooses with a condition, for which a
+    GPU waits each time; so it is computed `at` the beginning of a step, without one.
 
     Args:
         peak: Learning rate at the end of the warm-up.
@@ -32,8 +36,31 @@ class WarmupCosine(keras.optimizers.schedules.CosineDecay):
         # Float32, as Keras casts plain numbers; steps are exact in it up to 16 million.
         numbers = [tf.Variable(0.0, name=name) for name in ("decay_steps", "warmup_steps", "peak")]
         self._numbers = numbers
+        self._now: tf.Tensor | None = None
         self.set(peak, total_steps)
-        super().__init__(0.0, numbers[0], warmup_steps=numbers[1], warmup_target=numbers[2])
+
+    def __call__(self) -> tf.Tensor:
+        """The rate of the step that is being traced, which Keras asks for."""
+        if self._now is None:
+            raise RuntimeError("a learning rate was asked for outside WarmupCosine.at")
+        return self._now
+
+    @contextlib.contextmanager
+    def at(self, step: tf.Tensor) -> Iterator[None]:
+        """Lets `step` (from 0) be the one whose rate is asked for in the block."""
+        self._now = self.rate(step)
+        try:
+            yield
+        finally:
+            self._now = None
+
+    def rate(self, step: tf.Tensor) -> tf.Tensor:
+        """The learning rate, float32, of a step from 0."""
+        decay_steps, warmup_steps, peak = (tf.convert_to_tensor(n) for n in self._numbers)
+        step = tf.minimum(tf.cast(step, tf.float32), decay_steps + warmup_steps)
+        rising = peak * (step / warmup_steps)
+        falling = peak * (0.5 * (1.0 + tf.cos(math.pi * ((step - warmup_steps) / decay_steps))))
+        return tf.where(step < warmup_steps, rising, falling)
 
     def set(self, peak: float, total_steps: int) -> None:
         """Makes it that of another run."""
@@ -114,17 +141,22 @@ class FusedRMSprop(Summing, keras.optimizers.RMSprop):
 
 
 class FusedAdam(Summing, keras.optimizers.Adam):
-    """Keras' Adam; the update of a variable is one operation."""
+    """Keras' Adam; the update of a variable is one operation, and the powers of the betas are
+    computed once a step."""
+
+    def apply(self, grads, trainable_variables=None):
+        step = tf.cast(self.iterations + 1, tf.float32)
+        self._powers = self.beta_1**step, self.beta_2**step
+        return super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
-        step = keras.ops.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),
             m=_handle(self._momentums[index]),
             v=_handle(self._velocities[index]),
-            beta1_power=self.beta_1**step,
-            beta2_power=self.beta_2**step,
+            beta1_power=self._powers[0],
+            beta2_power=self._powers[1],
             lr=keras.ops.cast(learning_rate, variable.dtype),
             beta1=self.beta_1,
             beta2=self.beta_2,

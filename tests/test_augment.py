@@ -19,7 +19,8 @@ from job import config, engine  # noqa: E402
 from job.augment import augmented, draws  # noqa: E402
 from job.config import resolve  # noqa: E402
 from job.datasets import CATALOGUE, Split  # noqa: E402
-from job.engine import DeviceSplit, Engine  # noqa: E402
+from job.device_split import DeviceSplit  # noqa: E402
+from job.engine import Engine  # noqa: E402
 from job.errors import InputError, Interrupted  # noqa: E402
 from job.randomness import AUGMENTATION, batches, example_order, philox, worker_slice  # noqa: E402
 from tuning.sweep import settle_sweep  # noqa: E402
@@ -110,8 +111,13 @@ def test_batch_size_position_and_workers_change_no_image(count, batch, world, ep
 
 
 @pytest.fixture(scope="module")
-def small(splits) -> DeviceSplit:
-    return DeviceSplit.load(Split(splits[0].images[:COUNT], splits[0].labels[:COUNT]))
+def rows(splits) -> Split:
+    return Split(splits[0].images[:COUNT], splits[0].labels[:COUNT])
+
+
+@pytest.fixture(scope="module")
+def small(rows) -> DeviceSplit:
+    return DeviceSplit.load(rows)
 
 
 def test_two_workers_add_up_to_the_gradients_of_one(small):
@@ -156,10 +162,10 @@ def test_the_engine_moves_images_anew_in_each_epoch_and_only_if_asked(small):
     assert len({tuple(row) for row in (first, *others)}) == 5
 
 
-def test_the_engine_sees_what_augmented_gives(small):
+def test_the_engine_sees_what_augmented_gives(small, rows):
     """Training on images that were moved beforehand is the same to the bit."""
-    images = augmented(small.images, drawn(1, 6), shift=2, flip=True)
-    moved = DeviceSplit(images, small.labels)
+    images = augmented(rows.images, drawn(1, 6), shift=2, flip=True).numpy()
+    moved = DeviceSplit.load(Split(images, rows.labels))
     assert losses(small, 6, **BOTH) == losses(moved, 6, dataset="fashion-mnist")
 
 

@@ -12,14 +12,16 @@ from job.runtime import start_tensorflow
 start_tensorflow()
 
 import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 from job.config import TrainConfig, resolve  # noqa: E402
-from job.engine import DeviceSplit, Engine  # noqa: E402
+from job.device_split import DeviceSplit  # noqa: E402
+from job.engine import Engine  # noqa: E402
 from job.errors import InputError  # noqa: E402
 from job.models import MODELS, build_model, output  # noqa: E402
 from job.optimizers import MOMENTUM, WarmupCosine  # noqa: E402
 from job.randomness import batches, example_order  # noqa: E402
-from job.scoring import predict  # noqa: E402
+from job.scoring import cross_entropy_of_logits, predict  # noqa: E402
 from job.state import sha256_of  # noqa: E402
 
 ROWS = 100
@@ -121,15 +123,24 @@ def test_lanes_change_nothing_but_rounding(model, small):
         assert engine.evaluate(data) == pytest.approx(one.evaluate(data), rel=1e-5)
 
 
+@pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("model", ["lenet5", "ffnn"])
-def test_spans_of_any_length_give_the_same_bits(model, small):
-    config = plain({"model": model, "batch_size": 8})
+def test_spans_of_any_length_give_the_same_bits(model, xla, small):
+    config = plain({"model": model, "batch_size": 8, "xla": xla})
     whole = trained(config, small)
     cut = trained(config, small, cuts=(1, 2, 7))
     assert sha256_of(whole.weights().values()) == sha256_of(cut.weights().values())
     assert sha256_of(whole.optimizer_arrays().values()) == sha256_of(
         cut.optimizer_arrays().values()
     )
+
+
+def test_a_step_compiled_with_xla_is_the_same_but_for_rounding(small):
+    config = {"batch_size": 32, "optimizer": "momentum", "schedule": "warmup-cosine"}
+    without, with_xla = (trained(plain({**config, "xla": xla}), small) for xla in (False, True))
+    pairs = zip(without.weights().values(), with_xla.weights().values(), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_restored_engine_goes_on_with_the_same_bits(small):
@@ -212,7 +223,45 @@ def test_the_schedule_is_that_of_keras():
             warmup_steps=warmup,
         )
         for step in range(steps + 2):
-            assert float(schedule(step)) == pytest.approx(float(keras_own(step)), rel=1e-6, abs=0)
+            assert float(schedule.rate(step)) == pytest.approx(
+                float(keras_own(step)), rel=1e-6, abs=0
+            )
+
+
+def test_a_rate_is_known_within_a_step_only():
+    """Keras asks for it once for each variable: it is the same tensor each time."""
+    schedule = WarmupCosine(0.3, 77)
+    with schedule.at(tf.constant(5, tf.int64)):
+        assert schedule() is schedule()
+        assert float(schedule()) == float(schedule.rate(5))
+    with pytest.raises(RuntimeError, match=r"outside WarmupCosine\.at"):
+        schedule()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_cross_entropy_of_gpus_is_that_of_keras(smoothing):
+    """Values and gradients, of saturated logits too."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(64, 10)).astype(np.float32) * np.logspace(-2, 2, 64)[:, None]
+    logits = tf.constant(logits, tf.float32)
+    targets = tf.one_hot(generator.integers(0, 10, 64), 10) * (1 - smoothing) + smoothing / 10
+    found = []
+    for loss in (
+        lambda: cross_entropy_of_logits(logits, targets),
+        lambda: keras.losses.categorical_crossentropy(targets, logits, from_logits=True),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            losses = loss()
+        found.append((losses.numpy(), tape.gradient(losses, logits).numpy()))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_strategy_whose_replicas_are_not_the_workers_is_refused():
+    """Two devices of one worker would both be given its part of the batch."""
+    with pytest.raises(ValueError, match="has 1 replicas for 2 workers"):
+        Engine(plain({}), total_steps=1, strategy=tf.distribute.get_strategy(), world=2)
 
 
 def test_restore_refuses_arrays_of_another_model(small):

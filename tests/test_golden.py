@@ -27,7 +27,8 @@ MODELS = ("lenet5", "ffnn")
 def losses(model: str) -> list[float]:
     """Mean training loss of each of the first steps."""
     start_tensorflow()
-    from job.engine import DeviceSplit, Engine
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
     from job.randomness import batches, example_order
 
     config = resolve({"model": model, "recipe": "notebook"})

@@ -154,7 +154,8 @@ strategy = distribution(2)
 from job.config import resolve
 from job.datasets import CATALOGUE, training_splits
 from job.download import obtain
-from job.engine import DeviceSplit, Engine
+from job.device_split import DeviceSplit
+from job.engine import Engine
 from job.randomness import batches, example_order
 from job.state import sha256_of
 
