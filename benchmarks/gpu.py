@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import glob
+import functools
+import importlib.util
 import json
 import os
 import sys
@@ -24,19 +25,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_parts import Found, Task
-from gpu_table import BATCHES, EPOCHS, NOT_MEASURED, RESULT, keys, table
+from gpu_parts import Found, Task, keras_key, rate_cases
+from gpu_table import BATCHES, EPOCHS, NOT_MEASURED, RESULT, table
 from in_time import Failed, OutOfTime, lines
 from paired import circumstances
 
 from cluster.storage import open_storage
+from job import accelerator
 from tuning.records import read_sweep
 
 PARTS_FILE = Path(__file__).with_name("gpu_parts.py")
 LENET = ("-m", "tuning.cli")
-NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}
-# Of the ten minutes for which a machine is lent, what installing leaves.
-SECONDS = 480.0
+SECONDS = 240.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Size:
 
 
 FULL = Size(
-    task=Task(rows=None, batches=BATCHES, seconds=1.0, model="lenet5", resume_rows=12_800),
+    task=Task(rows=None, batches=BATCHES, seconds=0.6, model="lenet5", resume_rows=12_800),
     epochs=EPOCHS,
     sweep_epochs=20,
 )
@@ -78,24 +78,17 @@ class Part:
     seconds: float
 
 
-def child(name: str, task: Task, until: float, **environment: str) -> Found:
+def child(name: str, task: Task, until: float) -> Found:
     """The figures of a part of gpu_parts.py."""
     settings = json.dumps(dataclasses.asdict(task))
-    for line in lines([PARTS_FILE, name, settings], until, **environment):
+    for line in lines([PARTS_FILE, name, settings], until):
         found = json.loads(line)
         yield found["key"], found["figures"]
 
 
-def engine(size: Size, until: float) -> Found:
-    return child("engine", size.task, until)
-
-
-def loss(size: Size, until: float) -> Found:
-    return child("loss", size.task, until, **NO_GPU)
-
-
-def rates(size: Size, until: float) -> Found:
-    return child("rates", size.task, until)
+def in_child(name: str) -> Callable[[Size, float], Found]:
+    """What measures a part that is a part of gpu_parts.py as well."""
+    return lambda size, until: child(name, size.task, until)
 
 
 def resume(size: Size, until: float) -> Found:
@@ -105,10 +98,10 @@ def resume(size: Size, until: float) -> Found:
     yield "resume", {**found, "equal": weights[0] == weights[1]}
 
 
-def notebook(size: Size, until: float) -> Found:
-    """The notebook's run, as a user starts it."""
-    name, task = "notebook", size.task
-    flags = ["--recipe", name, "--epochs", size.epochs, *common(task)]
+def notebook(name: str, flag: str, size: Size, until: float) -> Found:
+    """The notebook's run, as a user starts it, with or without XLA."""
+    task = size.task
+    flags = ["--recipe", "notebook", "--epochs", size.epochs, flag, *common(task)]
     began = time.monotonic()
     try:
         (line,) = lines([*LENET, "train", "--name", name, *flags, "--json"], until)
@@ -132,9 +125,11 @@ def in_turn(size: Size, until: float) -> Found:
 
 def two_trials(name: str, size: Size, until: float, *, slots: int) -> dict[str, Any]:
     """A sweep of two trials, of which so many train at a time."""
+    if importlib.util.find_spec("ray") is None:
+        raise Failed("Ray is not installed")
     space = Path(size.task.folder, f"{name}.toml")
     space.write_text("[learning_rate]\nvalues = [0.02, 0.05]\n")
-    if glob.glob("/dev/nvidia[0-9]*"):
+    if accelerator.has_device():
         per_trial = ["--gpus-per-trial", 1 / slots]
     else:
         per_trial = ["--cpus-per-trial", max(1, os.cpu_count() // slots)]
@@ -165,22 +160,39 @@ def common(task: Task) -> list[object]:
     return [*place, *rows, "--storage", task.folder]
 
 
-def rate_keys(batches: Sequence[int]) -> list[str]:
-    return [key for key in keys(batches) if key.startswith("rate-")]
+def of_rates(*, is_deterministic: bool) -> Callable[[Sequence[int]], list[str]]:
+    """The names of rates, of a list of batch sizes."""
+    return lambda batches: [
+        case.key for case in rate_cases(batches) if case.is_deterministic == is_deterministic
+    ]
 
 
+# What matters most comes first, should there be no time for all.
 PARTS = {
     "engine": Part(
-        measure=engine,
-        keys=lambda _: ["device", "loss", "memory"],
-        seconds=30,
+        measure=in_child("engine"), keys=lambda _: ["device", "loss", "memory"], seconds=20
     ),
-    "loss": Part(measure=loss, keys=lambda _: ["loss-cpu"], seconds=30),
-    "rates": Part(measure=rates, keys=rate_keys, seconds=120),
-    "resume": Part(measure=resume, keys=lambda _: ["resume"], seconds=60),
-    "shared": Part(measure=shared, keys=lambda _: ["sweep-shared"], seconds=60),
-    "in-turn": Part(measure=in_turn, keys=lambda _: ["sweep-in-turn"], seconds=60),
-    "notebook": Part(measure=notebook, keys=lambda _: ["notebook"], seconds=160),
+    "notebook": Part(
+        measure=functools.partial(notebook, "notebook", "--no-xla"),
+        keys=lambda _: ["notebook"],
+        seconds=60,
+    ),
+    "notebook-xla": Part(
+        measure=functools.partial(notebook, "notebook-xla", "--xla"),
+        keys=lambda _: ["notebook-xla"],
+        seconds=35,
+    ),
+    "rates": Part(measure=in_child("rates"), keys=of_rates(is_deterministic=True), seconds=55),
+    "any-order": Part(
+        measure=in_child("any-order"), keys=of_rates(is_deterministic=False), seconds=25
+    ),
+    "resume": Part(measure=resume, keys=lambda _: ["resume"], seconds=25),
+    "keras": Part(
+        measure=in_child("keras"), keys=lambda batches: list(map(keras_key, batches)), seconds=25
+    ),
+    "loss": Part(measure=in_child("loss"), keys=lambda _: ["loss-cpu"], seconds=20),
+    "shared": Part(measure=shared, keys=lambda _: ["sweep-shared"], seconds=45),
+    "in-turn": Part(measure=in_turn, keys=lambda _: ["sweep-in-turn"], seconds=45),
 }
 
 

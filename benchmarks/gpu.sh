@@ -16,10 +16,21 @@ lock=$root/requirements-gpu.lock
 python=${PYTHON:-python3}
 budget=${BUDGET:-600}
 piece_bytes=${PIECE_BYTES:-$((60 * 1024 * 1024))}
+# Of NVIDIA's wheels those that one GPU has no use for, 0.7 GB: sums over several GPUs, a profiler,
+# random numbers. TensorFlow's loader asks for no more than the others (tests/gpu_libraries.py).
+left_out='nvidia-(nccl|cuda-cupti|curand)-cu12'
 
 fail() {
   echo "gpu.sh: $*" >&2
   exit 1
+}
+
+# The lock without what is left out, as a file.
+needed() {
+  mkdir -p "$work"
+  awk -v left_out="^$left_out==" '/^[^ ]/ { skipped = $0 ~ left_out } !skipped' "$lock" \
+    > "$work/needed.lock"
+  echo "$work/needed.lock"
 }
 
 pack() {
@@ -31,7 +42,7 @@ pack() {
   rm -rf "$scratch" && mkdir -p "$scratch/whole"
   # The lock names all there is, and pip chooses for the Python that runs it.
   "$python" -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
-    --only-binary :all: --dest "$scratch/whole/wheels" -r "$lock"
+    --only-binary :all: --dest "$scratch/whole/wheels" -r "$(needed)"
   PYTHONPATH=$root "$root/.venv/bin/python" -m tuning.cli data stage "$scratch/whole/data" mnist
   cut_up "$scratch/whole" "$folder"
   rm -rf "$scratch"
@@ -67,12 +78,12 @@ put_together() {
 
 install_wheels() {
   local wheels=$1 venv=$work/venv wanted
-  wanted=$(cat "$lock" <("$python" --version) | sha256sum)
+  wanted=$(cat "$(needed)" <("$python" --version) | sha256sum)
   if [ "$(cat "$venv/.installed" 2> /dev/null)" = "$wanted" ]; then return; fi
   # Debian keeps a part of venv in a package of its own; the pip outside can install into it too.
   "$python" -m venv --clear --without-pip "$venv"
   "$python" -m pip --python "$venv/bin/python" install --quiet --disable-pip-version-check \
-    --no-index --find-links "$wheels" --require-hashes --no-deps --no-compile -r "$lock"
+    --no-index --find-links "$wheels" --require-hashes --no-deps --no-compile -r "$(needed)"
   echo "$wanted" > "$venv/.installed"
 }
 
@@ -101,6 +112,7 @@ run() {
 
 case ${1:-} in
   pack) [ $# = 2 ] || fail "name a new folder: benchmarks/gpu.sh pack FOLDER" ;;
+  needed) [ $# = 1 ] || fail "needed takes nothing" ;;
   cut_up | put_together) [ $# = 3 ] || fail "$1 takes two folders, from and to" ;;
   run) ;;
   *) fail "say pack FOLDER or run; the head of $0 says more" ;;

@@ -7,19 +7,24 @@ as soon as it has it: one that is ended for being late loses only what it had no
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from job.config import PRECISIONS, resolve
+from job.config import TrainConfig, resolve
+
+if TYPE_CHECKING:
+    from job.datasets import Split
+    from job.device_split import DeviceSplit
+    from job.engine import Engine
 
 # A figure under its name.
 Found = Iterator[tuple[str, dict[str, Any]]]
@@ -29,6 +34,8 @@ SPANS = 3
 PROBE_STEPS = 8
 # Spans after which the interrupted run is asked to stop: in the middle of its first epoch.
 SPANS_BEFORE_STOP = 3
+# AlexNet's batch in the quick recipe, and examples enough for it.
+ALEXNET_BATCH, ALEXNET_ROWS = 128, 4_096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +44,7 @@ class Task:
 
     Attributes:
         rows: Training rows; None for all.
-        batches: Batch sizes of the rates.
+        batches: LeNet5's batch sizes.
         seconds: Of a measured span of steps.
         model: Of the run that is interrupted, and of the sweep's trials.
         resume_rows: Training rows of that run.
@@ -54,89 +61,189 @@ class Task:
     folder: str = "runs"
 
 
-def rate_key(precision: str, batch: int, jit: bool) -> str:
-    return f"rate-{precision}-{batch}{'-xla' if jit else ''}"
+class Rate(NamedTuple):
+    """What a rate is measured of; the defaults are those of a user who says nothing."""
+
+    model: str
+    batch: int
+    precision: str = "float32"
+    is_deterministic: bool = True
+    has_xla: bool = False
+
+    @property
+    def key(self) -> str:
+        ways = {"any": not self.is_deterministic, "xla": self.has_xla}
+        return "-".join(
+            ["rate", self.model, str(self.batch), self.precision, *(w for w in ways if ways[w])]
+        )
+
+    @property
+    def config(self) -> TrainConfig:
+        return resolve(
+            {
+                "recipe": "notebook",
+                "model": self.model,
+                "batch_size": self.batch,
+                "precision": self.precision,
+                "deterministic": self.is_deterministic,
+                "xla": self.has_xla,
+                **({"dataset": "cifar10"} if self.model == "alexnet" else {}),
+            }
+        )
+
+
+def rate_cases(batches: Sequence[int]) -> list[Rate]:
+    """Each of a user's choices alone, against the defaults."""
+    return [
+        case
+        for model, batch in [*(("lenet5", one) for one in batches), ("alexnet", ALEXNET_BATCH)]
+        for case in (
+            Rate(model, batch),
+            Rate(model, batch, is_deterministic=False),
+            # TensorFlow has no deterministic gradient of AlexNet's max pooling in XLA.
+            *([Rate(model, batch, has_xla=True)] if model != "alexnet" else []),
+            Rate(model, batch, precision="mixed_bfloat16"),
+        )
+    ]
+
+
+def keras_key(batch: int) -> str:
+    return f"rate-keras-{batch}"
 
 
 def engine(task: Task) -> Found:
     """The device, the first epoch's loss on it, and what that takes of the GPU's memory."""
+    from job.accelerator import driver_version
     from job.runtime import device_name, start_tensorflow
 
     kind = start_tensorflow()
     import tensorflow as tf
 
-    # Where it is allowed, float32 products on NVIDIA's tensor cores keep 10 bits of the mantissa.
-    tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
-    yield "device", {"kind": kind, "device": device_name(kind), "tensor_float_32": tf32}
+    found = {"kind": kind, "device": device_name(kind)}
+    if kind == "gpu":
+        [gpu] = tf.config.get_visible_devices("GPU")
+        details = tf.config.experimental.get_device_details(gpu)
+        capability = details["compute_capability"]
+        # Where it is allowed, and since this capability, float32 products are computed on tensor
+        # cores in TF32, with 10 bits of mantissa. The switch says nothing of the card.
+        allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+        found["tf32"] = allowed and capability >= (8, 0)
+        found["compute_capability"] = ".".join(map(str, capability))
+        found["driver"] = driver_version()
+    yield "device", found
     yield "loss", first_epoch(task, kind)
     if kind == "gpu":
-        yield "memory", gpu_memory()
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        yield "memory", {"peak_mib": peak / 2**20}
 
 
 def loss(task: Task) -> Found:
-    """The first epoch's loss on the processors, where CUDA_VISIBLE_DEVICES hides the GPU."""
+    """The first epoch's loss on the processors."""
     from job.runtime import start_tensorflow
 
-    yield "loss-cpu", first_epoch(task, start_tensorflow())
+    yield "loss-cpu", first_epoch(task, start_tensorflow(device="cpu"))
 
 
 def first_epoch(task: Task, kind: str) -> dict[str, Any]:
     """Mean training loss of the first epoch with the notebook's settings."""
     from job.device_split import DeviceSplit
     from job.engine import Engine
-    from job.examples import open_examples
     from job.randomness import batches, example_order
-    from job.runtime import USE_XLA
 
-    train, _ = open_examples("mnist", task.data).training(task.rows)
+    train = training_rows(task)
     config = resolve({"recipe": "notebook"})
     rows = batches(example_order(config.seed, 0, len(train)), config.batch_size)
-    net = Engine(config, total_steps=len(rows), jit=USE_XLA[kind])
+    net = Engine(config, total_steps=len(rows))
     metrics = net.train_span(DeviceSplit.load(train), rows, 0)
     return {"kind": kind, "loss": float(metrics.loss_sum.sum() / len(train))}
 
 
-def gpu_memory() -> dict[str, int]:
-    """MiB of the first GPU in use, by whomever, and in all."""
-    asked = ["nvidia-smi", "--id=0", "--query-gpu=memory.used,memory.total"]
-    line = subprocess.check_output([*asked, "--format=csv,noheader,nounits"], text=True)
-    used, total = map(int, line.split(","))
-    return {"used_mib": used, "total_mib": total}
+def training_rows(task: Task) -> Split:
+    from job.examples import open_examples
+
+    return open_examples("mnist", task.data).training(task.rows)[0]
 
 
 def rates(task: Task) -> Found:
-    """Images/s of LeNet5 for each precision and batch size; those with XLA last, so that an XLA
-    that does not work costs no other figure."""
+    """Images/s of the deterministic cases."""
+    yield from measured([c for c in rate_cases(task.batches) if c.is_deterministic], task)
+
+
+def any_order(task: Task) -> Found:
+    """Images/s of the cases whose sums may be made in any order, which a process decides once."""
+    yield from measured([c for c in rate_cases(task.batches) if not c.is_deterministic], task)
+
+
+def measured(cases: Sequence[Rate], task: Task) -> Found:
+    """The rates of cases that are equally deterministic; those with XLA last, so that an XLA that
+    does not work costs no other figure."""
     from job.runtime import start_tensorflow
 
-    start_tensorflow()
+    start_tensorflow(deterministic=cases[0].is_deterministic)
     from job.device_split import DeviceSplit
     from job.engine import Engine
-    from job.examples import open_examples
-    from job.randomness import example_order
 
-    train, _ = open_examples("mnist", task.data).training(task.rows)
-    data, order = DeviceSplit.load(train), example_order(1, 0, len(train))
-    for jit, precision in itertools.product((False, True), PRECISIONS):
-        given = {"recipe": "notebook", "precision": precision}
-        net = Engine(resolve(given), total_steps=1, jit=jit)
-        for batch in task.batches:
+    mnist, noise = training_rows(task), photographs(ALEXNET_ROWS)
+    in_order = sorted(cases, key=lambda c: (c.has_xla, c.model, c.precision))
+    # An engine takes batches of any size.
+    for _, group in itertools.groupby(in_order, key=lambda c: c._replace(batch=0)):
+        same = list(group)
+        split = noise if same[0].model == "alexnet" else mnist
+        data = DeviceSplit.load(split)
+        net = Engine(same[0].config, total_steps=1, image_shape=split.images.shape[1:])
+        for case in same:
+            train = functools.partial(trained_steps, net, data, case.batch)
+            yield case.key, rate_of(train, case.batch, task.seconds)
 
-            def seconds_of(steps: int, net: Engine = net, batch: int = batch) -> float:
-                rows = np.resize(order, (steps, batch))
-                began = time.perf_counter()
-                net.train_span(data, rows, 0)
-                return time.perf_counter() - began
 
-            # The first call compiles.
-            seconds_of(PROBE_STEPS)
-            steps = max(1, round(PROBE_STEPS * task.seconds / seconds_of(PROBE_STEPS)))
-            spans = [steps * batch / seconds_of(steps) for _ in range(SPANS)]
-            figures = {"min": min(spans), "max": max(spans)}
-            yield (
-                rate_key(precision, batch, jit),
-                {"images_per_second": statistics.median(spans), **figures},
-            )
+def trained_steps(net: Engine, data: DeviceSplit, batch: int, steps: int) -> None:
+    rows = np.resize(np.arange(len(data), dtype=np.int32), (steps, batch))
+    net.train_span(data, rows, 0)
+
+
+def photographs(count: int) -> Split:
+    """Noise of CIFAR-10's size: how fast a net trains does not depend on what it sees."""
+    from job.datasets import Split
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return Split(images, rng.integers(0, 10, count).astype(np.int32))
+
+
+def rate_of(train: Callable[[int], None], batch: int, seconds: float) -> dict[str, float]:
+    """Images/s in spans of about so many seconds. `train` gets a number of steps."""
+
+    def seconds_of(steps: int) -> float:
+        began = time.perf_counter()
+        train(steps)
+        return time.perf_counter() - began
+
+    # The first call compiles.
+    seconds_of(PROBE_STEPS)
+    steps = max(1, round(PROBE_STEPS * seconds / seconds_of(PROBE_STEPS)))
+    spans = [steps * batch / seconds_of(steps) for _ in range(SPANS)]
+    return {"images_per_second": statistics.median(spans), "min": min(spans), "max": max(spans)}
+
+
+def keras(task: Task) -> Found:
+    """What a user of Keras writes: `compile`, then `fit` on arrays, with Keras' defaults."""
+    from job.runtime import import_tensorflow
+
+    import_tensorflow()
+    from job.models import build_model
+
+    split = training_rows(task)
+    images = split.images.astype("float32") / 255
+    for batch in task.batches:
+        net = build_model("lenet5", seed=1)
+        net.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        train = functools.partial(fitted_steps, net, images, split.labels, batch)
+        yield keras_key(batch), rate_of(train, batch, task.seconds)
+
+
+def fitted_steps(net: Any, images: np.ndarray, labels: np.ndarray, batch: int, steps: int) -> None:
+    rows = np.resize(np.arange(len(images)), steps * batch)
+    net.fit(images[rows], labels[rows], batch_size=batch, verbose=0)
 
 
 def begin(task: Task) -> Found:
@@ -182,7 +289,15 @@ def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
     }
 
 
-PARTS = {"engine": engine, "loss": loss, "rates": rates, "begin": begin, "resume": resume}
+PARTS = {
+    "engine": engine,
+    "loss": loss,
+    "rates": rates,
+    "any-order": any_order,
+    "keras": keras,
+    "begin": begin,
+    "resume": resume,
+}
 
 
 def main() -> None:

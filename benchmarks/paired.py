@@ -121,14 +121,23 @@ def ratio(row: dict[str, Any]) -> str:
 
 
 def circumstances(*packages: str) -> dict[str, Any]:
-    """When and on what something was measured, with the versions of these packages."""
+    """When and on what something was measured, with the versions of these packages, None for one
+    that is not installed."""
     from job.runtime import device_name
 
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "device": device_name("cpu"),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: installed(name) for name in packages},
     }
+
+
+def installed(package: str) -> str | None:
+    """Its version."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def compared(values: Sequence[tuple[float, float]]) -> dict[str, Any]:

@@ -40,34 +40,27 @@ class Reduced:
         return LARGE_BYTES / self.large_seconds
 
 
-def tensorflow_gpus() -> int:
-    """Starts TensorFlow in this process; returns how many GPUs it sees."""
-    from job.runtime import start_tensorflow
-
-    # More threads would measure the processors, not the network.
-    start_tensorflow(threads=1)
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    # One of each machine is enough to join them.
-    tf.config.set_visible_devices(gpus[:1], "GPU")
-    return len(gpus)
-
-
 def all_reduce(addresses: list[str], rank: int) -> Reduced:
     """Adds numbers up with the processes at `addresses`; each of them calls this with its rank,
-    after `tensorflow_gpus`."""
+    after `cluster.gpus.gpus`, which starts TensorFlow. As in training, what is added up lies on the
+    devices that compute."""
     from cluster.tf_config import set_tf_config
-    from job.runtime import distribution
+    from job.runtime import distribution, has_gpu
 
     set_tf_config(addresses, rank)
     world = len(addresses)
     strategy = distribution(world)
     import tensorflow as tf
 
+    def add_up(value: tf.Tensor, operation: tf.distribute.ReduceOp) -> tf.Tensor:
+        # Outside of the replica's context the sum would be brought to the processor; `identity`
+        # puts the value on the replica's device.
+        here = tf.identity(value)
+        return tf.distribute.get_replica_context().all_reduce(operation, here)
+
     def sums(value: tf.Tensor, steps: int, operation: tf.distribute.ReduceOp) -> tf.Tensor:
         for _ in tf.range(steps):
-            value = strategy.reduce(operation, strategy.run(tf.identity, args=(value,)), axis=None)
+            value = strategy.run(add_up, args=(value, operation))
         return value
 
     def seconds(size: int, steps: int) -> float:
@@ -81,7 +74,7 @@ def all_reduce(addresses: list[str], rank: int) -> Reduced:
 
     total = tf.function(sums)(tf.constant([rank + 1.0]), 1, tf.distribute.ReduceOp.SUM)
     return Reduced(
-        how="NCCL" if tf.config.list_physical_devices("GPU") else "RING",
+        how="NCCL" if has_gpu() else "RING",
         is_right=float(total[0]) == world * (world + 1) / 2,
         latency=seconds(FLOAT_BYTES, SMALL_STEPS),
         large_seconds=seconds(LARGE_BYTES, LARGE_STEPS),

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from cluster.all_reduce import LARGE_BYTES, Reduced
 from cluster.facts import Data, Disk, Facts, Listener
 from cluster.findings import Finding, Said
+from cluster.gpus import Gpus
+from job.accelerator import driver_problem
 
 GIGABYTE = 1e9
 # A run writes some megabytes. What fills disks are Ray's logs and spilled objects, and Ray refuses
@@ -55,30 +57,54 @@ def code(here: Mapping[str, str], there: Mapping[str, Mapping[str, str]]) -> lis
 
 
 def gpus(
-    devices: Mapping[str, int], by_tensorflow: Mapping[str, int], by_ray: Mapping[str, float]
+    answers: Mapping[str, Gpus], by_ray: Mapping[str, float], device: str = "auto"
 ) -> list[Finding]:
-    """Whether TensorFlow and Ray see the GPUs that are there.
+    """Whether TensorFlow and Ray see the GPUs that are there, and whether the driver serves them.
 
     Args:
-        devices: What the kernel of each machine knows.
-        by_tensorflow: What TensorFlow sees.
+        answers: What each machine told.
         by_ray: What Ray has to give; no entry where there is no Ray.
+        device: What is to compute, as `--device` names it.
     """
-    said = Said("GPUs", by_tensorflow)
-    for machine, seen in by_tensorflow.items():
-        there, given = devices[machine], by_ray.get(machine, seen)
-        if seen < there:
-            fix = "install requirements-gpu.lock there, and NVIDIA's driver"
-            said.fail(machine, f"TensorFlow sees {seen} of {there}", fix)
+    said = Said("GPUs", answers)
+    if device == "cpu":
+        return said.or_ok("processors train (--device cpu)")
+    for machine, found in answers.items():
+        seen, given = len(found.seen), by_ray.get(machine, len(found.seen))
+        if found.problem:
+            said.fail(machine, found.problem, "docs/gpu.md; --device cpu does without")
+        elif given and not found.allowed and found.there:
+            fix = "unset CUDA_VISIBLE_DEVICES and RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO there"
+            said.warn(machine, "GPUs are hidden from who has none of Ray's, not looked at", fix)
         elif given > seen:
             fix = "correct --num-gpus of ray start"
             said.fail(machine, f"Ray has {given:g} to give, TensorFlow sees {seen}", fix)
+        elif seen < found.allowed:
+            fix = "nvidia-smi tells more: small or old cards are left alone"
+            said.warn(machine, f"TensorFlow sees {seen} of {found.allowed}", fix)
         elif given < seen:
             fix = "start Ray there with --num-gpus"
             said.warn(machine, f"Ray has {given:g} of {seen} to give", fix)
-    count = sum(by_tensorflow.values())
-    text = f"{count}, seen by TensorFlow and Ray" if count else "none; processors train"
-    return said.or_ok(text, **by_tensorflow)
+        capability = max((one or (0, 0) for _, one in found.seen), default=None)
+        if found.seen and found.driver and (old := driver_problem(found.driver, capability)):
+            said.fail(machine, old, "install a newer driver (docs/gpu.md)")
+        if found.seen and found.is_divided:
+            fix = "nvidia-smi -mig 0, or one worker for each slice's container (docs/gpu.md)"
+            said.warn(machine, "MIG is on: a process sees one slice, NCCL joins none", fix)
+    figures = {name: len(found.seen) for name, found in answers.items()}
+    count = sum(figures.values())
+    kinds = ", ".join(dict.fromkeys(filter(None, map(_shown, answers.values()))))
+    text = f"{count}, seen by TensorFlow{' and Ray' if by_ray else ''}: {kinds}"
+    return said.or_ok(text if count else "none; processors train", **figures)
+
+
+def _shown(found: Gpus) -> str:
+    """A machine's GPUs in words; empty for none."""
+    if not found.seen:
+        return ""
+    name, capability = found.seen[0]
+    shown = f" (compute capability {capability[0]}.{capability[1]})" if capability else ""
+    return f"{name}{shown}, driver {found.driver or 'unknown'}"
 
 
 def all_reduce(

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster import checks
-from cluster.all_reduce import all_reduce, tensorflow_gpus
+from cluster.all_reduce import all_reduce
 from cluster.cluster_file import problems
 from cluster.facts import code, data, facts, storage_problem, versions
 from cluster.findings import FAIL, OK, Finding, Said
+from cluster.gpus import computes_on, gpus
 from cluster.machines import Here, Machines, Nodes
 from cluster.session import Unreachable, connected
 from cluster.storage import borrowed, open_storage
@@ -26,8 +27,9 @@ from job.config import TrainConfig
 from job.errors import InputError
 from job.runs import absolute
 
-# For each question. The longest, importing TensorFlow, takes 5-10 s where nothing else goes on.
-LIMIT_SECONDS = 60.0
+# For each question. The longest, importing TensorFlow, takes 5-10 s where nothing else goes on. For
+# GPUs kernels are compiled at their first use, and NCCL is started.
+LIMIT_SECONDS = 120.0
 
 
 def examine_file(path: str) -> Iterator[Finding]:
@@ -58,7 +60,7 @@ def examine(config: TrainConfig, *, limit: float = LIMIT_SECONDS) -> Iterator[Fi
     `address`; without one on this machine, and without Ray.
 
     Args:
-        config: `address`, `storage`, `dataset` and `data` count.
+        config: `address`, `storage`, `dataset`, `data` and `device` count.
         limit: Seconds in which each machine has to answer each question.
 
     Yields:
@@ -90,6 +92,7 @@ def examine(config: TrainConfig, *, limit: float = LIMIT_SECONDS) -> Iterator[Fi
             machines = Nodes(limit)
         for part in (
             _from_facts(machines, uri),
+            _gpus(machines, config.device),
             _storage(machines, uri),
             _data(machines, config.dataset, place),
             _together(machines),
@@ -110,10 +113,11 @@ def _from_facts(machines: Machines, uri: str) -> Iterator[Finding]:
     yield from checks.disks({name: one.disks for name, one in found.items()})
     if isinstance(machines, Nodes):
         yield from checks.clocks(machines.clocks())
-    # Asked here, where the devices are known.
-    seen = machines.ask("GPUs", tensorflow_gpus, dict.fromkeys(machines.trainers, ()))
-    devices = {name: found[name].gpus for name in seen}
-    yield from checks.gpus(devices, seen, machines.ray_gpus)
+
+
+def _gpus(machines: Machines, device: str) -> Iterator[Finding]:
+    found = machines.ask("GPUs", gpus, dict.fromkeys(machines.trainers, (device,)))
+    yield from checks.gpus(found, machines.ray_gpus, device)
 
 
 def _storage(machines: Machines, uri: str) -> Iterator[Finding]:
@@ -161,6 +165,13 @@ def _together(machines: Machines) -> Iterator[Finding]:
         said.warn(None, "no node that could hold a worker is up", fix)
     if len(trainers) < 2:
         yield from said.or_ok("one machine trains, it has nobody to wait for")
+        return
+    kinds = machines.ask("all-reduce", computes_on, dict.fromkeys(trainers, ()))
+    if len(set(kinds.values())) > 1:
+        # They would wait for each other.
+        without = ", ".join(name for name, kind in kinds.items() if kind == "cpu")
+        said.fail(None, f"no GPU computes on {without}, but elsewhere", "mend it there first")
+        yield from said.or_ok("")
         return
     addresses = machines.ask("all-reduce", free_address, dict.fromkeys(trainers, ()))
     places = list(addresses.values())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import ipaddress
 import os
 import platform
@@ -22,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from job.cache import cache_folder, home
-from job.versions import RECORDED
+from job.versions import RECORDED, installed
 
 PACKAGES = ("job", "cluster", "tuning")
 RAY_BINARIES = "/ray/core/src/ray/"
@@ -61,7 +60,6 @@ class Facts:
     Attributes:
         versions: Of Python and the packages that decide a run's numbers; None for a missing one.
         code: SHA-256 of this project's files.
-        gpus: NVIDIA devices that the kernel knows.
         disks: Where runs write, each file system once.
         listeners: Ports that are open to other machines.
         auth_mode: Ray's, in a process that Ray started; else None.
@@ -71,7 +69,6 @@ class Facts:
 
     versions: dict[str, str | None]
     code: dict[str, str]
-    gpus: int
     disks: tuple[Disk, ...]
     listeners: tuple[Listener, ...]
     auth_mode: str | None
@@ -91,7 +88,6 @@ def facts(storage: str) -> Facts:
     return Facts(
         versions=versions(),
         code=code(),
-        gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
         disks=tuple(_disks(folders)),
         listeners=tuple(listeners()),
         auth_mode=_auth_mode(),
@@ -102,13 +98,7 @@ def facts(storage: str) -> Facts:
 
 def versions() -> dict[str, str | None]:
     """As `job.versions.versions`, but None for a package that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in RECORDED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    return {"python": platform.python_version(), **{name: installed(name) for name in RECORDED}}
 
 
 def code() -> dict[str, str]:

@@ -13,20 +13,20 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from cluster.session import Room, Share, room
+from cluster.session import Room, Share, gpu_share, room
+from cluster.start_commands import BOOTSTRAP, parse
 from job.config import TrainConfig
 from job.errors import Interrupted, JobError
 from job.progress import NoteTaker
 
-# `ray up` leaves it on the head, where the driver runs, for the autoscaler.
-BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 # To rent a machine, start it and install the wheels on it.
 PATIENCE_SECONDS = 1200.0
 # So long after `ray up` the machines of a list may still be joining. Those that have not are off.
-JOINING_SECONDS = 300.0
+# Whether they have GPUs is not known before; those of CUDA's libraries take long to install.
+JOINING_SECONDS, GPU_JOINING_SECONDS = 300.0, 1200.0
 NOTE_SECONDS = 60.0
 POLL_SECONDS = 1.0
 
@@ -87,10 +87,12 @@ class Own(NamedTuple):
     Attributes:
         count: How many they are, with the head.
         since: When `ray up` was called, as `time.time()`.
+        have_gpus: The workers' `ray start` says so, with `--num-gpus`.
     """
 
     count: int
     since: float
+    have_gpus: bool = False
 
 
 def own_machines(path: str = BOOTSTRAP) -> Own | None:
@@ -101,9 +103,15 @@ def own_machines(path: str = BOOTSTRAP) -> Own | None:
         if config["provider"]["type"] != "local":
             return None
         workers = min(len(config["provider"]["worker_ips"]), config["max_workers"])
-        return Own(1 + workers, os.stat(os.path.expanduser(path)).st_mtime)
+        since = os.stat(os.path.expanduser(path)).st_mtime
+        return Own(1 + workers, since, _gives_gpus(config.get("worker_start_ray_commands", ())))
     except (KeyError, TypeError):
         return None
+
+
+def _gives_gpus(commands: Iterable[str]) -> bool:
+    starts = [start for command in commands for start in parse(command)]
+    return any(start.options.get("--num-gpus", "0") != "0" for start in starts)
 
 
 def worker_types(path: str = BOOTSTRAP) -> list[Bundle]:
@@ -131,10 +139,7 @@ def _bootstrap(path: str) -> Any:
 
 def share_for(config: TrainConfig, types: list[Bundle]) -> Share | None:
     """What one worker asks for; None where no type of machine holds it."""
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if Room(types).has_gpus else 0.0
-    share = Share(config.cpus_per_worker or 1.0, gpus)
+    share = Share(config.cpus_per_worker or 1.0, gpu_share(config, Room(types)))
     return share if Room(types).places(share) else None
 
 
@@ -145,13 +150,22 @@ def _no_room(share: Share, wanted: int) -> str | None:
 
 def _not_joined(own: Own, config: TrainConfig) -> str | None:
     """What is missing of one's own machines. Nothing if all are there: whether they suffice is
-    asked elsewhere. Those that stay away are missed only where it is too narrow without them."""
+    asked elsewhere. Those that stay away are missed only where it is too narrow without them, or
+    where they alone can have GPUs: nobody's processors train while GPUs are being installed."""
     here = room()
-    share = Share(config.cpus_per_worker or 1.0, config.gpus_per_worker or 0.0)
-    is_wide = here.places(share) >= config.worker_limits[0]
-    if len(here.nodes) >= own.count or (is_wide and time.time() > own.since + JOINING_SECONDS):
+    if len(here.nodes) >= own.count:
         return None
-    return f"{len(here.nodes)} of {own.count} have joined"
+    lack = f"{len(here.nodes)} of {own.count} have joined"
+    may_bring_gpus = config.device != "cpu" and config.gpus_per_worker != 0 and not here.has_gpus
+    share = Share(config.cpus_per_worker or 1.0, gpu_share(config, here))
+    if may_bring_gpus and own.have_gpus:
+        share = share._replace(gpus=share.gpus or 1.0)
+    since = time.time() - own.since
+    if here.places(share) < config.worker_limits[0] or since < JOINING_SECONDS:
+        return f"{lack}, no GPU has joined yet" if may_bring_gpus and share.gpus else lack
+    if may_bring_gpus and since < GPU_JOINING_SECONDS:
+        return f"{lack}, no GPU has joined yet (--device cpu goes on without)"
+    return None
 
 
 def _wait(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.growth import grown
 from cluster.session import Share, connected, shares
 from job.config import TrainConfig
-from job.errors import Displaced, Interrupted, JobError, TrainingDiverged
+from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
 from job.progress import Progress
 from job.runs import Run, absolute
 from job.train import begun
@@ -69,6 +69,7 @@ def launch(
         InputError: The cluster can't be reached or does not hold the workers, or as `begun`;
             nothing was written.
         Interrupted, TrainingDiverged: As `train_and_evaluate`.
+        NoGpu: A worker that has a share of a GPU finds none; there was no other attempt.
         JobError: Workers failed more often than `max_failures`.
     """
     least, most = run.config.worker_limits
@@ -82,7 +83,7 @@ def launch(
         # The machines of a sweep are the sweep's business.
         contextlib.nullcontext() if is_trial else grown(run.config, progress, stop_requested),
     ):
-        share = shares(run.config)
+        share = shares(run.config, is_own=is_own)
         run = run.launched("gpu" if share.gpus else "cpu")
         with (
             begun(run, progress, lock=not is_trial),
@@ -206,6 +207,7 @@ def _trainer(
         "created": run.created,
         "storage": absolute(run.config.storage),
         "cpus": share.cpus,
+        "gpus": share.gpus,
         "evaluate": evaluate,
         "may_leave": not is_own,
         "verbose": verbose,
@@ -247,6 +249,7 @@ def _work(payload: dict[str, Any]) -> None:
         rank=context.get_world_rank(),
         world=context.get_world_size(),
         threads=max(1, int(payload["cpus"])),
+        gpus=payload["gpus"],
     )
     config = TrainConfig(**{**payload["config"], "storage": payload["storage"]})
     run = Run(
@@ -273,6 +276,9 @@ def _work(payload: dict[str, Any]) -> None:
         # All workers come to this end at the same step, but the first one has to save before it.
         if place.rank == 0:
             mail.outcome(type(end).__name__, (str(end), end.exit_code))
+        return
+    except NoGpu as end:
+        mail.outcome(NoGpu.__name__, (end.reason, end.exit_code))
         return
     except JobError as end:
         # Another attempt would not change it, so it is no failure for Ray Train. One worker may be
@@ -327,6 +333,8 @@ def _result(kind: str, value: Any) -> dict[str, Any] | None:
             raise Interrupted(value[0], value[1] - 128)
         case "TrainingDiverged":
             raise TrainingDiverged(value[0])
+        case "NoGpu":
+            raise NoGpu(value[0])
     raise JobError(value[0])
 
 

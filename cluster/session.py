@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -10,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from job import accelerator
 from job.config import TrainConfig
-from job.errors import InputError
+from job.errors import InputError, NoGpu
 from job.runtime import stderr_held_back
 
 # Ray's defaults take a minute to notice a link that is down, and 418 s to fail what waits for it.
@@ -39,6 +41,8 @@ WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 
 CONNECT_SECONDS = 5.0
+# Ray counts shares in ten-thousandths.
+WHOLE = 10_000
 
 
 class Unreachable(InputError):
@@ -198,18 +202,22 @@ def _refused(address: str | None) -> Unreachable:
     )
 
 
-def shares(config: TrainConfig) -> Share:
+def shares(config: TrainConfig, *, is_own: bool = False) -> Share:
     """Divides the connected cluster among the workers.
+
+    Args:
+        config: How many workers, of what size.
+        is_own: The cluster is this machine.
 
     Raises:
         InputError: The cluster does not hold that many workers of that size; the message says what
             is there.
+        NoGpu: As `check_gpus`.
     """
     here = room()
+    check_gpus(config, here, is_own=is_own)
     least, most = config.worker_limits
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if here.has_gpus else 0.0
+    gpus = gpu_share(config, here)
     cpus = config.cpus_per_worker
     if cpus is None:
         largest = int(max((node.get("CPU", 0) for node in here.nodes), default=0))
@@ -222,9 +230,55 @@ def shares(config: TrainConfig) -> Share:
             "--workers",
             config.workers,
             f"workers of {cpus:g} CPUs and {gpus:g} GPUs: there is room for {places}; "
-            f"{here}; ask for fewer, or less with --cpus-per-worker or --gpus-per-worker",
+            f"{here}; {_remedies(here, share, least)}",
         )
     return share
+
+
+def gpu_share(config: TrainConfig, here: Room) -> float:
+    """GPUs for each worker: as asked for, and one where the cluster has any.
+
+    Raises:
+        InputError: It is asked for a GPU and for none.
+    """
+    if config.device == "cpu":
+        return 0.0
+    if config.device == "gpu" and config.gpus_per_worker == 0:
+        raise InputError("--device", "gpu", "leave it or --gpus-per-worker 0 out")
+    if config.gpus_per_worker is not None:
+        return config.gpus_per_worker
+    return 1.0 if here.has_gpus or config.device == "gpu" else 0.0
+
+
+def check_gpus(config: TrainConfig, here: Room, *, is_own: bool) -> None:
+    """Raises NoGpu where Ray has none to give and one is expected: it is asked for, or the cluster
+    is this machine, which has one."""
+    if here.has_gpus or config.gpus_per_worker is not None:
+        return
+    if not is_own and config.device == "gpu":
+        raise NoGpu(f"the cluster has no GPU, {here}")
+    if is_own and accelerator.is_expected(config.device, None):
+        asked = "NVML, which it asks, does not answer; ray start --head --num-gpus=1 tells it"
+        raise NoGpu(f"Ray finds no GPU: {', and '.join(accelerator.likely_causes()) or asked}")
+
+
+def _remedies(here: Room, share: Share, least: int) -> str:
+    """What to ask for instead, in words: only what there is room for."""
+    found = []
+    if places := here.places(share):
+        found.append(f"--workers {places}")
+    parts = (math.floor(WHOLE / k) / WHOLE for k in range(2, 101))
+    smaller = (part for part in parts if part < share.gpus)
+    part = next((p for p in smaller if here.places(share._replace(gpus=p)) >= least), None)
+    if part:
+        found.append(f"--gpus-per-worker {part:g}, which shares each GPU")
+    if share.gpus and here.places(share._replace(gpus=0.0)) >= least:
+        found.append("--device cpu")
+    fewer = (c for c in (*range(int(share.cpus), 0, -1), 0.5) if c < share.cpus)
+    cpus = next((c for c in fewer if here.places(share._replace(cpus=c)) >= least), None)
+    if cpus:
+        found.append(f"--cpus-per-worker {cpus:g}")
+    return f"try {' or '.join(found)}" if found else "it needs more nodes, or larger ones"
 
 
 class Room(NamedTuple):
@@ -239,9 +293,10 @@ class Room(NamedTuple):
     def places(self, share: Share) -> int:
         """How many workers of that size fit."""
 
+        wanted = {"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})}
+
         def on(node: dict[str, Any]) -> int:
-            fitting = node.get("CPU", 0) // share.cpus
-            return int(min(fitting, node.get("GPU", 0) // share.gpus) if share.gpus else fitting)
+            return min(_times(node.get(name, 0), amount) for name, amount in wanted.items())
 
         return sum(map(on, self.nodes))
 
@@ -250,6 +305,11 @@ class Room(NamedTuple):
             f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes
         )
         return f"{len(self.nodes)} node{'s' if len(self.nodes) > 1 else ''} with {there}"
+
+
+def _times(there: float, wanted: float) -> int:
+    """How often an amount is there. In binary fractions 0.2 would fit four times into 1."""
+    return round(there * WHOLE) // max(1, round(wanted * WHOLE))
 
 
 def room() -> Room:

@@ -84,7 +84,12 @@ def is_expected(
 def has_device(root: Path = ROOT) -> bool:
     """Whether there is an NVIDIA device that this machine or container may use. That the kernel has
     a driver says nothing: containers without a GPU see it, too."""
-    return _is_windows(root) or any((root / "dev").glob("nvidia[0-9]*"))
+    return _is_windows(root) or count_devices(root) > 0
+
+
+def count_devices(root: Path = ROOT) -> int:
+    """How many of NVIDIA's devices Linux has."""
+    return len(list((root / "dev").glob("nvidia[0-9]*")))
 
 
 def _is_windows(root: Path) -> bool:

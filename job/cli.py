@@ -289,7 +289,7 @@ def _clean(found: Sequence[Any], yes: bool) -> None:
     help="Check the nodes of a Ray cluster: 'auto' (the running one), HOST:PORT, or 'local' "
     "(start one here for it).",
 )
-@options_of({name: FIELDS[name] for name in ("storage", "dataset", "data")})
+@options_of({name: FIELDS[name] for name in ("storage", "dataset", "data", "device")})
 @json_option
 def doctor(cluster_file: str | None, as_json: bool, **options: str | None) -> None:
     """Look for what would go wrong, before money is spent: one line for each check, with the fix.

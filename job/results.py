@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from job import artifacts
@@ -67,6 +68,8 @@ def finish(
         "restarts": notes.restarts,
         "lost_steps": notes.lost_steps,
         "device": device,
+        "devices": [dataclasses.asdict(one) for one in notes.devices],
+        "accelerator": notes.devices[-1].accelerator if notes.devices else None,
         "seed": config.seed,
         "batch_size": config.batch_size,
         "optimizer": config.optimizer,

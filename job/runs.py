@@ -20,6 +20,7 @@ from cluster.storage import Held, Storage, StoreError, open_storage
 from job.config import FIELDS, TrainConfig, resolve, resume
 from job.errors import InputError, JobError
 from job.state import RunState, sha256_of
+from job.versions import Device
 from job.xla import launched
 
 CONFIG_FILE = "config.json"
@@ -40,11 +41,13 @@ class Notes:
         step: The furthest step of the current attempt.
         restarts: How often training was taken up again.
         lost_steps: Steps that had to be trained again, because no checkpoint held them.
+        devices: What trained it, an entry for each change.
     """
 
     step: int = 0
     restarts: int = 0
     lost_steps: int = 0
+    devices: tuple[Device, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,10 +141,13 @@ class Run:
         """The run's notes, None before its first span of steps."""
         try:
             document = read_document(self.storage, REACHED_FILE)
-            return Notes(**{k: _whole(document[k]) for k in ("step", "restarts", "lost_steps")})
+            counts = {k: _whole(document[k]) for k in ("step", "restarts", "lost_steps")}
+            # Runs of before devices were noted have none.
+            devices = tuple(Device(**one) for one in document.get("devices", ()))
+            return Notes(**counts, devices=devices)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             # Only the count of lost steps hangs on it, which is no reason to refuse the run.
             log.warning("%s/%s can't be read: %s", self.storage.uri, REACHED_FILE, error)
             return Notes()

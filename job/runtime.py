@@ -5,8 +5,6 @@
 - Threads: as many as the processors this process may use; more only wait for each other. On a CPU
   each operation keeps to one thread, and the engine gives every thread a part of the batch
   (`lanes`): LeNet5 at batch 32 a quarter faster than where the threads share each operation.
-- XLA: off on the CPU, where compiled convolutions were slower (2,300 against 2,800 images/s at
-  batch 32, 3,000 against 4,200 at 128). Off on GPUs too until it has been measured there.
 - GPUs: a process computes on one, and sees no other. Memory grows on demand, so that several jobs
   can share one; operations are deterministic, so that equal seeds give equal weights. CPU kernels
   are deterministic anyway (tested).
@@ -21,17 +19,17 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from job import accelerator
 from job.errors import NoGpu
+from job.versions import CUDA_WHEELS, installed
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
-USE_XLA = {"cpu": False, "gpu": False}
 # Keras imports these if it finds them, for wrappers and pictures that nothing here uses: a third of
 # the time of importing TensorFlow and Keras.
 NOT_FOR_KERAS = ("matplotlib", "pandas", "sklearn")
@@ -208,6 +206,23 @@ def device_name(kind: str, threads: int | None = None) -> str:
         return tf.config.experimental.get_device_details(gpu).get("device_name", "unknown GPU")
     threads = threads or len(os.sched_getaffinity(0))
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def accelerator_record() -> dict[str, Any] | None:
+    """What a GPU's bits depend on beside its name: the driver, CUDA's runtime, cuDNN and NCCL, as
+    the installed wheels name their versions, and the compute capability. None stands for what is
+    not known, where libraries come from elsewhere, and for all where processors compute."""
+    import tensorflow as tf
+
+    if not has_gpu():
+        return None
+    details = tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[0])
+    capability = details.get("compute_capability")
+    return {
+        "driver": accelerator.driver_version(),
+        **{name: installed(wheel) for name, wheel in CUDA_WHEELS.items()},
+        "compute_capability": capability and ".".join(map(str, capability)),
+    }
 
 
 def has_avx512() -> bool:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from job.errors import Displaced, Interrupted
@@ -19,6 +19,7 @@ from job.keeper import Keeper
 from job.progress import Progress
 from job.runs import Notes, Run
 from job.state import RunState, sha256_of
+from job.versions import Device
 
 if TYPE_CHECKING:
     from job.engine import Engine
@@ -37,11 +38,13 @@ class Place:
         rank: Its number; number 0 writes what the run leaves.
         world: How many there are.
         threads: Threads for computing; all processors by default.
+        gpus: The share of a GPU that Ray gave it, 0 for none; None without Ray.
     """
 
     rank: int = 0
     world: int = 1
     threads: int | None = None
+    gpus: float | None = None
 
 
 class Outside(Protocol):
@@ -131,6 +134,7 @@ def train_and_evaluate(
         Displaced: A machine is being taken away; running again elsewhere goes on.
         TrainingDiverged: The loss became NaN or infinite.
         JobError: No checkpoint can be trusted, or the store stayed away for too long.
+        NoGpu: One is expected and TensorFlow finds none.
         Disagreement: The workers restored different checkpoints.
     """
     outside = outside or Alone()
@@ -143,16 +147,30 @@ def train_and_evaluate(
         run.checkpoints.claim()
     saved = run.restore()
 
-    from job.runtime import USE_XLA, distribution, hardware, start_tensorflow
+    from job.runtime import (
+        accelerator_record,
+        distribution,
+        hardware,
+        idle_gpus,
+        start_tensorflow,
+    )
     from job.shared_sum import shared_sum
 
     # Only an object store is waited for; a hang must not last longer because one could be.
     waiting = config.storage_timeout if run.storage.is_remote else 0.0
     outside.alive(STARTING_SECONDS + waiting)
-    device = start_tensorflow(verbose=verbose, threads=place.threads)
+    device = start_tensorflow(
+        verbose=verbose,
+        threads=place.threads,
+        gpus=place.gpus,
+        device=config.device,
+        deterministic=config.deterministic,
+    )
+    if device == "gpu" and place.gpus is None and (idle := idle_gpus()):
+        progress.note(f"1 of {1 + idle} GPUs trains; --workers {1 + idle} uses all of them")
     # GPUs have NCCL, which goes through memory by itself.
     shared = shared_sum() if place.world > 1 and device == "cpu" else None
-    strategy = distribution(place.world)
+    strategy = distribution(place.world, place.gpus)
     from job import artifacts
     from job.device_split import DeviceSplit
     from job.engine import Engine
@@ -169,12 +187,12 @@ def train_and_evaluate(
         rank=place.rank,
         world=place.world,
         shared_sum=shared,
-        jit=USE_XLA[device],
     )
     initial = initial_state(engine)
     state = saved or initial
     check_agreement(engine, state)
-    notes = taken_up(run, state, progress)
+    where = hardware(device, place.threads)
+    notes = taken_up(run, state, progress, where, accelerator_record())
     if is_chief:
         run.note(notes)
     if is_chief and not saved:
@@ -208,22 +226,42 @@ def train_and_evaluate(
     outside.alive(FINISHING_SECONDS + waiting)
     if not (is_chief and evaluate):
         return None
-    where = hardware(device, place.threads)
     with keeper.explaining():
         return finish(run, state, initial, notes, examples, where, place.world)
 
 
-def taken_up(run: Run, state: RunState, progress: Progress) -> Notes:
-    """The notes of a new attempt from `state`: what the last one had reached beyond is lost."""
+def taken_up(
+    run: Run,
+    state: RunState,
+    progress: Progress,
+    device: str,
+    accelerator: Mapping[str, Any] | None,
+) -> Notes:
+    """The notes of a new attempt from `state`: what the last one had reached beyond is lost.
+
+    Args:
+        run: The run.
+        state: Where the attempt begins.
+        progress: Is told of it.
+        device, accelerator: What trains, as `Device` has it.
+    """
+    here = Device(from_step=state.step, device=device, accelerator=accelerator)
     last = run.notes()
     if last is None:
-        return Notes()
+        return Notes(devices=(here,))
+    before = tuple(one for one in last.devices if one.from_step < state.step)
+    is_same = before and dataclasses.replace(here, from_step=before[-1].from_step) == before[-1]
     lost = max(0, last.step - state.step)
     progress.note(
         f"continuing {run.config.name} at step {state.step:,} (epoch {len(state.history) + 1})"
         + (f", {lost:,} steps after the last checkpoint are trained again" if lost else "")
     )
-    return Notes(step=state.step, restarts=last.restarts + 1, lost_steps=last.lost_steps + lost)
+    return Notes(
+        step=state.step,
+        restarts=last.restarts + 1,
+        lost_steps=last.lost_steps + lost,
+        devices=before if is_same else (*before, here),
+    )
 
 
 class Disagreement(Exception):

@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from object_store import ObjectStore
+from stand_in import stand_in_gpu  # noqa: F401  a fixture
 
 from job.datasets import CATALOGUE, Split, test_split, training_splits
 from job.download import obtain

@@ -22,17 +22,22 @@ PATIENCE_SECONDS = 180.0
 
 
 class Nodes:
-    """A head without room for workers, and nodes with a processor each.
+    """A head without room for workers, and nodes of one size.
 
     Args:
         folder: Runs are kept in its `runs`, drivers' output in `NAME.log`.
         count: Nodes to begin with.
+        cpus: Processors of each node.
+        gpus: GPUs of each node, as Ray is told.
         extra: Environment of nodes and drivers.
     """
 
-    def __init__(self, folder: Path, count: int, **extra: str) -> None:
+    def __init__(
+        self, folder: Path, count: int, *, cpus: int = 1, gpus: int = 0, **extra: str
+    ) -> None:
         self.folder = folder
         self.count = count
+        self.size = {"num_cpus": cpus, "num_gpus": gpus}
         self.extra = {**FAULT_DETECTION, **TRAIN_SETTINGS, **extra}
         self.nodes: list[Any] = []
         self.drivers: list[subprocess.Popen] = []
@@ -64,7 +69,7 @@ class Nodes:
         os.environ.update(self._before)
 
     def add(self) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=1))
+        self.nodes.append(self.cluster.add_node(**self.size))
 
     def lose(self, index: int = -1) -> None:
         """Kills a node, which has no time to say farewell."""

@@ -21,29 +21,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from doctor_lines import only
 from nodes import Nodes
 
 from cluster import checks
 from cluster.all_reduce import Reduced
 from cluster.facts import Disk, Facts, Listener, facts, listeners, storage_problem
 from cluster.facts import data as data_at
-from cluster.findings import FAIL, OK, WARN, Finding
+from cluster.findings import FAIL, OK, WARN
 from cluster.machines import Here
 from cluster.machines import Nodes as AskedNodes
 from cluster.session import connected
 from job.cli import run_command
 
 GB = 1e9
-
-
-def only(findings: list[Finding], status: str, *said: str) -> Finding:
-    """The one finding there is, which says all that."""
-    (finding,) = findings
-    assert finding.status == status, finding
-    for text in said:
-        assert text in str(finding)
-    assert bool(finding.fix) == (status != OK), finding
-    return finding
 
 
 @pytest.fixture(scope="module")
@@ -358,15 +349,6 @@ def test_code_must_agree():
     here = {"job/a.py": "1", "job/b.py": "2"}
     only(checks.code(here, {"a": {**here, "job/old.py": "3"}}), OK)
     only(checks.code(here, {"a": here, "b": {"job/a.py": "9"}}), FAIL, "b: job/a.py and 1 more")
-
-
-def test_gpus_that_are_not_seen():
-    only(checks.gpus({"a": 0, "b": 0}, {"a": 0, "b": 0}, {"a": 0.0, "b": 0.0}), OK, "processors")
-    only(checks.gpus({"a": 2}, {"a": 2}, {"a": 2.0}), OK, "2, seen")
-    only(checks.gpus({"a": 2}, {"a": 0}, {"a": 2.0}), FAIL, "TensorFlow sees 0 of 2", "-gpu.lock")
-    only(checks.gpus({"a": 1}, {"a": 1}, {"a": 4.0}), FAIL, "Ray has 4 to give", "--num-gpus")
-    only(checks.gpus({"a": 2}, {"a": 2}, {"a": 1.0}), WARN, "Ray has 1 of 2")
-    only(checks.gpus({"this machine": 1}, {"this machine": 1}, {}), OK)
 
 
 def test_sums_that_are_slow_or_wrong():

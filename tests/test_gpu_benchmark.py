@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import gpu  # noqa: E402
 import gpu_table  # noqa: E402
+from gpu_parts import Rate, rate_cases  # noqa: E402
 from in_time import Failed, OutOfTime, lines  # noqa: E402
 
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
@@ -55,6 +57,19 @@ def test_what_is_cut_up_is_put_together(packed, tmp_path):
         1,
         f"gpu.sh: {packed} is not empty; name a new folder\n",
     )
+
+
+def test_what_one_gpu_does_not_need_is_not_carried():
+    """TensorFlow's loader demands none of it (docs/gpu.md); hashes go with their package."""
+    done = script("needed")
+    assert done.returncode == 0, done.stderr
+    whole, needed = (
+        re.findall(r"^(\S+)==((?:.*\n)(?: .*\n)*)", Path(path).read_text(), re.MULTILINE)
+        for path in (ROOT / "requirements-gpu.lock", done.stdout.strip())
+    )
+    left_out = {"nvidia-nccl-cu12", "nvidia-cuda-cupti-cu12", "nvidia-curand-cu12"}
+    assert needed == [package for package in whole if package[0] not in left_out]
+    assert len(whole) - len(needed) == len(left_out)
 
 
 def flip(piece: Path) -> None:
@@ -102,10 +117,46 @@ def test_short_figures_are_not_kept_as_those_of_a_gpu(monkeypatch, capsys):
 def test_the_table_without_figures(tmp_path):
     """Every figure is named and said not to be measured, beside what the notebook took."""
     rows = gpu_table.table(tmp_path / "none.json").splitlines()[2:-2]
-    assert len(rows) == len(gpu_table.rows(gpu_table.BATCHES, gpu_table.EPOCHS)) == 21
+    assert len(rows) == len(gpu_table.rows(gpu_table.BATCHES, gpu_table.EPOCHS)) == 26
     assert all(row.split(" | ")[1] == "not measured" for row in rows)
-    assert rows[0] == "| LeNet5, 50 epochs, batch 32: whole command | not measured | 150 s |"
-    assert rows[2].endswith("| 99.19 % |")
+    assert rows[0] == (
+        "| LeNet5, 50 epochs, batch 32: whole command | not measured | 150 s; 99.19 % |"
+    )
+
+
+GPU = {"kind": "gpu", "device": "Tesla T4", "compute_capability": "7.5", "driver": "535.1"}
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ({**GPU, "tf32": False}, "gpu (Tesla T4, compute capability 7.5, driver 535.1); keras 3."),
+        ({**GPU, "tf32": True}, "keras 3. float32 products in TF32."),
+        ({"kind": "cpu", "device": "x"}, "**Measured on a processor**: 2026-01-01, cpu (x); "),
+    ],
+)
+def test_on_what_it_was_measured(device, said):
+    """Ray is not installed where nothing else is needed."""
+    document = {
+        "date": "2026-01-01",
+        "versions": {"keras": "3", "ray": None},
+        "short": False,
+        "rows": {"device": device},
+    }
+    note = gpu_table.note_of(document)
+    assert said in note
+    assert "ray" not in note
+    assert ("TF32" in note) == device.get("tf32", False)
+
+
+def test_each_choice_of_a_user_is_measured_alone():
+    cases = rate_cases([32])
+    assert len(set(cases)) == len(cases)
+    for model in ("lenet5", "alexnet"):
+        usual, *others = (case for case in cases if case.model == model)
+        assert usual == Rate(model, usual.batch)
+        for other in others:
+            assert [a == b for a, b in zip(usual, other, strict=True)].count(False) == 1
 
 
 def test_what_a_program_printed_before_its_time_was_over_is_kept():
@@ -131,7 +182,7 @@ def test_what_did_not_fit_says_so():
 
 
 def test_a_processor_is_not_taken_for_a_gpu():
-    rows = {"device": {"kind": "cpu", "device": "x", "tensor_float_32": True}}
+    rows = {"device": {"kind": "cpu", "device": "x"}}
     gpu.check_device({"short": True, "rows": rows})
     with pytest.raises(Failed, match="sees no GPU"):
         gpu.check_device({"short": False, "rows": rows})
@@ -178,9 +229,10 @@ def test_the_whole_short_form(tmp_path):
     check_engine_and_resume(rows)
     assert rows["loss-cpu"] == rows["loss"]
     rates = [figures for key, figures in rows.items() if key.startswith("rate-")]
-    assert len(rates) == 4
+    assert len(rates) == len(rate_cases(gpu.SHORT.task.batches)) + 1
     assert all(0 < one["min"] <= one["images_per_second"] <= one["max"] for one in rates)
-    assert 0.2 < rows["notebook"]["test_accuracy"] < 1
+    for name in ("notebook", "notebook-xla"):
+        assert 0.2 < rows[name]["test_accuracy"] < 1
     for name in ("sweep-shared", "sweep-in-turn"):
         assert rows[name]["states"] == ["finished", "finished"]
         assert 0 < rows[name]["training"] < rows[name]["seconds"]

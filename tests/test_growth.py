@@ -121,8 +121,10 @@ def listed(path, workers: int = 2, **more) -> str:
 def test_machines_of_ones_own_are_counted_where_ray_up_leaves_them(tmp_path):
     path = tmp_path / "bootstrap.yaml"
     listed(path, 3)
-    assert growth.own_machines(str(path)) == (4, path.stat().st_mtime)
+    assert growth.own_machines(str(path)) == (4, path.stat().st_mtime, False)
     assert growth.own_machines(listed(path, 3, max_workers=1)).count == 2
+    start = ["ray stop", "A=1 ray start --address=$RAY_HEAD_IP:6379 --num-gpus=1"]
+    assert growth.own_machines(listed(path, worker_start_ray_commands=start)).have_gpus
     path.write_text(json.dumps({"provider": {"type": "aws", "region": "us-west-2"}}))
     assert growth.own_machines(str(path)) is growth.own_machines(str(tmp_path / "none")) is None
 
@@ -130,9 +132,11 @@ def test_machines_of_ones_own_are_counted_where_ray_up_leaves_them(tmp_path):
 class Joining(Autoscaler):
     """Machines of one's own: one more has joined at each look."""
 
+    machine = {"CPU": 4}  # noqa: RUF012
+
     def look(self) -> list[dict]:
         if len(self.nodes) <= self.comes:
-            self.nodes.append({"CPU": 4})
+            self.nodes.append(dict(self.machine))
         return [{"Alive": True, "Resources": node} for node in self.nodes]
 
 
@@ -145,8 +149,8 @@ def joining(monkeypatch):
     monkeypatch.setattr(ray, "nodes", playing.look)
     monkeypatch.setattr(growth, "POLL_SECONDS", 0.001)
 
-    def up(count: int, seconds_ago: float) -> Joining:
-        own = growth.Own(count, growth.time.time() - seconds_ago)
+    def up(count: int, seconds_ago: float, **more: bool) -> Joining:
+        own = growth.Own(count, growth.time.time() - seconds_ago, **more)
         monkeypatch.setattr(growth, "own_machines", lambda: own)
         return playing
 
@@ -161,13 +165,46 @@ def test_all_that_may_still_join_are_waited_for_though_there_is_room(joining):
 
 
 def test_a_machine_that_is_off_is_not_waited_for(joining):
-    joining(4, seconds_ago=growth.JOINING_SECONDS + 1)
+    joining(4, seconds_ago=growth.GPU_JOINING_SECONDS + 1)
     with growth.grown(resolve({"workers": "2"}), Notes()):
         pass
 
 
-def test_where_it_is_too_narrow_without_it_it_is(joining):
+@pytest.mark.parametrize("given", [{"device": "cpu"}, {"gpus_per_worker": 0}])
+def test_one_that_could_only_bring_gpus_is_not_waited_for_where_none_is_wanted(joining, given):
     joining(4, seconds_ago=growth.JOINING_SECONDS + 1)
+    with growth.grown(resolve({"workers": "2", **given}), Notes()):
+        pass
+
+
+def test_a_machine_that_installs_cudas_libraries_is_waited_for(joining):
+    """The processors of the head and of the others would do."""
+    machines, notes = joining(4, seconds_ago=growth.JOINING_SECONDS + 1), Notes()
+    with (
+        pytest.raises(JobError, match=r"3 of 4 have joined, no GPU has joined yet .* after 0 s"),
+        growth.grown(resolve({"workers": "2"}), notes, patience=0.1),
+    ):
+        pass
+    machines.machine, machines.comes = GPU_WORKER, 3
+    with growth.grown(resolve({"workers": "1"}), notes):
+        assert machines.nodes[-1] == GPU_WORKER
+
+
+@pytest.mark.parametrize(
+    ("given", "have_gpus"),
+    [({}, True), ({"gpus_per_worker": 0.5}, False), ({"device": "gpu"}, False)],
+)
+def test_where_gpus_are_known_of_no_time_makes_processors_train(joining, given, have_gpus):
+    joining(4, seconds_ago=10 * growth.GPU_JOINING_SECONDS, have_gpus=have_gpus)
+    with (
+        pytest.raises(JobError, match="3 of 4 have joined, no GPU has joined yet after 0 s"),
+        growth.grown(resolve({"workers": "2", **given}), Notes(), patience=0.1),
+    ):
+        pass
+
+
+def test_where_it_is_too_narrow_without_it_it_is(joining):
+    joining(4, seconds_ago=growth.GPU_JOINING_SECONDS + 1)
     with (
         pytest.raises(JobError, match="--workers 9: 3 of 4 have joined after 0 s"),
         growth.grown(resolve({"workers": "9"}), Notes(), patience=0.1),

@@ -460,6 +460,7 @@ def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
         outcome={},
         dataset=CATALOGUE["mnist"].to_dict(),
         threads=1,
+        gpus=0.0,
     )
     process = TrialProcess({"task": dataclasses.asdict(task)})
     report = process.step()

@@ -48,6 +48,7 @@ class Task:
         outcome: What is known of it.
         dataset: What it is trained on, as `Dataset.to_dict` gives it.
         threads: Threads for computing.
+        gpus: The share of a GPU that the process has.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Task:
     outcome: dict[str, Any]
     dataset: dict[str, Any]
     threads: int
+    gpus: float
 
 
 class Conductor:
@@ -69,6 +71,7 @@ class Conductor:
         search: Picks what to try.
         trials: How many settings to try.
         threads: Threads of each trial.
+        gpus: The share of a GPU of each trial's process.
         is_over: Whether the time for searching has run out.
     """
 
@@ -81,10 +84,12 @@ class Conductor:
         *,
         trials: int,
         threads: int,
+        gpus: float,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self._folder, self._sweep, self._config = folder, sweep, config
-        self._search, self._trials, self._threads = search, trials, threads
+        self._search, self._trials = search, trials
+        self._threads, self._gpus = threads, gpus
         self._is_over = is_over
         self.plans = {trial.plan.number: trial.plan for trial in sweep.trials}
         self.outcomes = {
@@ -260,4 +265,5 @@ class Conductor:
             outcome=dataclasses.asdict(self.outcome(plan.number)),
             dataset=self._sweep.dataset,
             threads=self._threads,
+            gpus=self._gpus,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
 import importlib.util
 import itertools
 import logging
@@ -17,8 +16,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.growth import grown
-from cluster.session import Room, connected, room
+from cluster.session import Room, check_gpus, connected, gpu_share, room
 from cluster.storage import Held, Storage, open_storage
+from job import accelerator
 from job.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
 from job.errors import InputError, Interrupted, JobError
 from job.examples import open_examples
@@ -74,6 +74,11 @@ class Opened:
     def epochs(self) -> int:
         """Of a whole trial."""
         return epochs_of(self.config, self.sweep.base)
+
+    @property
+    def one_trial(self) -> TrainConfig:
+        """A run with the workers of one trial."""
+        return _one_trial(self.config, resolve(self.sweep.base).device)
 
 
 def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened:
@@ -157,7 +162,8 @@ def _continued(
     check_unchanged(what, stored.fixed_dict(), config.fixed_dict(), given)
     common = {k: v for k, v in base.items() if is_fixed(k)}
     check_unchanged(what, sweep.base, common, base)
-    return config, sweep
+    # Of what does not decide the result, this command's word counts.
+    return config, dataclasses.replace(sweep, base={**sweep.base, **base})
 
 
 def _space(config: SweepConfig, base: Mapping[str, Any]) -> Space:
@@ -212,8 +218,9 @@ def run_sweep(
     Raises:
         InputError: The cluster can't be reached or does not hold a trial, or another process runs
             this sweep; nothing was written.
+        NoGpu: As `check_gpus`; nothing was written.
         Interrupted: A stop was requested.
-        JobError: No trial could be trained.
+        JobError: A trial finds no GPU though it has a share of one, or no trial could be trained.
     """
     os.environ.update(TUNE_SETTINGS)
     # Asked again, with certainty, by its lock; this spares a start of Ray in vain.
@@ -223,9 +230,11 @@ def run_sweep(
     with (
         connected(opened.address, verbose=verbose, preload=_preload(opened.config)) as is_own,
         # One trial has to fit; what the others need, Ray Tune asks the autoscaler for.
-        grown(_one_trial(opened.config), board, stop_requested),
+        grown(opened.one_trial, board, stop_requested),
     ):
-        config, slots = _fitted(opened.config, room())
+        here = room()
+        check_gpus(opened.one_trial, here, is_own=is_own)
+        config, slots = _fitted(opened.config, gpu_share(opened.one_trial, here), here)
         base = _launched(opened, "gpu" if config.share.gpus else "cpu")
         with _held(opened) as folder:
             sweep = dataclasses.replace(
@@ -257,13 +266,13 @@ def _preload(config: SweepConfig) -> str | None:
     for each processor: where not each of them gets a trial, the others would hold memory for
     nothing."""
     each = config.workers_per_trial == 1 and config.cpus_per_trial in (None, 1)
-    return "tuning.preloaded" if each and not glob.glob("/dev/nvidia[0-9]*") else None
+    return "tuning.preloaded" if each and not accelerator.has_device() else None
 
 
-def _one_trial(config: SweepConfig) -> TrainConfig:
-    """A run with the workers of one trial."""
+def _one_trial(config: SweepConfig, device: str) -> TrainConfig:
     workers = config.workers_per_trial
     return TrainConfig(
+        device=device,
         workers=str(workers),
         cpus_per_worker=config.cpus_per_trial and config.cpus_per_trial / workers,
         gpus_per_worker=None if config.gpus_per_trial is None else config.gpus_per_trial / workers,
@@ -285,12 +294,16 @@ def _taken(opened: Opened, holder: object) -> InputError:
     return InputError("--name", opened.sweep.name, f"{holder} runs this sweep; take another name")
 
 
-def _fitted(config: SweepConfig, here: Room) -> tuple[SweepConfig, int]:
-    """The settings with the resources of a trial filled in, and how many trials fit at once."""
+def _fitted(config: SweepConfig, gpus: float, here: Room) -> tuple[SweepConfig, int]:
+    """The settings with the resources of a trial filled in, and how many trials fit at once.
+
+    Args:
+        config: The settings.
+        gpus: Of each of its workers.
+        here: Where they have to fit.
+    """
     workers = config.workers_per_trial
-    gpus = config.gpus_per_trial
-    if gpus is None:
-        gpus = float(workers) if here.has_gpus else 0.0
+    gpus *= workers
     config = dataclasses.replace(
         config, gpus_per_trial=gpus, cpus_per_trial=config.cpus_per_trial or float(workers)
     )
@@ -341,6 +354,8 @@ def _search(
         open_search(config, opened.space, sweep.base, seed),
         trials=opened.trials,
         threads=max(1, int(config.share.cpus)),
+        # Workers of a trial are processes of their own, and have their own shares.
+        gpus=config.share.gpus if config.workers_per_trial == 1 else 0.0,
         is_over=is_over,
     )
     board.follow(conductor, slots)

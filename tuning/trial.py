@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 
 from job.datasets import Dataset
-from job.errors import JobError
+from job.errors import JobError, NoGpu
 from job.runs import open_run, settle
 from job.state import EpochRow, rows_of
 from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
@@ -94,7 +94,8 @@ class TrialProcess(tune.Trainable):
                 history, restarts = epoch.history, epoch.restarts
                 yield report(state=FINISHED if epoch.is_last else UNFINISHED)
         except JobError as error:
-            yield report(state=FAILED, error=str(error))
+            # The other trials would do no better on these machines.
+            yield report(state=FAILED, error=str(error), ends_sweep=isinstance(error, NoGpu))
         except Exception as error:
             # It is this trial's failure, not that of the sweep: recorded, and the next one begins
             # with nothing that it may have spoilt, such as a GPU's memory.
@@ -116,7 +117,7 @@ class TrialProcess(tune.Trainable):
         yield report_of(task, (), state=FINISHED, result=result)
 
     def _warm_for(self, task: Task) -> Warm:
-        self._warm = self._warm or Warm(task.threads, Dataset.from_dict(task.dataset))
+        self._warm = self._warm or Warm(task.threads, task.gpus, Dataset.from_dict(task.dataset))
         return self._warm
 
     def _device(self, task: Task) -> str:

@@ -77,16 +77,16 @@ class SearchScheduler(ASHAScheduler):
 
 
 class End(Stopper):
-    """Stops trials of the search when the time is over, and everything when asked to."""
+    """Stops trials of the search when the time is over, and everything when the sweep stops."""
 
-    def __init__(self, is_over: Callable[[], bool], stop_requested: Callable[[], int]) -> None:
-        self._is_over, self._stop_requested = is_over, stop_requested
+    def __init__(self, is_over: Callable[[], bool], is_stopped: Callable[[], bool]) -> None:
+        self._is_over, self._is_stopped = is_over, is_stopped
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return result["is_search"] and self._is_over()
 
     def stop_all(self) -> bool:
-        return bool(self._stop_requested())
+        return self._is_stopped()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -97,6 +97,7 @@ class Recorder(tune.Callback):
 
     def __init__(self, conductor: Conductor, board: Board, is_over: Callable[[], bool]) -> None:
         self._conductor, self._board, self._is_over = conductor, board, is_over
+        # Why the sweep can't go on.
         self.failure = ""
 
     def on_step_end(self, iteration, trials, **info) -> None:
@@ -109,7 +110,10 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration, trials, trial, **info) -> None:
         report = trial.last_result
         kind = report.get("kind")
-        if kind == TRAIN:
+        if report.get("ends_sweep"):
+            # Not kept: when the sweep goes on elsewhere, this trial is trained.
+            self.failure = report["error"]
+        elif kind == TRAIN:
             outcome = outcome_of(report)
             if outcome.state == UNFINISHED:
                 why = "the time was over" if self._is_over() else ""
@@ -131,7 +135,7 @@ class Recorder(tune.Callback):
             )
             self._ended(trial, outcome)
         elif task["kind"] == EVALUATE:
-            self.failure = error
+            self.failure = f"the winner could not be evaluated: {error}"
 
     def _ended(self, trial, outcome: Outcome) -> None:
         number = trial.config["task"]["number"]
@@ -170,9 +174,13 @@ def tune_with(
         is_over: Whether the time for searching has run out.
 
     Raises:
-        JobError: The winner could not be evaluated.
+        JobError: A trial finds no GPU, or the winner could not be evaluated.
     """
     recorder = Recorder(conductor, board, is_over)
+
+    def is_stopped() -> bool:
+        return bool(stop_requested() or recorder.failure)
+
     scheduler = FIFOScheduler()
     if config.scheduler == "asha":
         scheduler = SearchScheduler(
@@ -191,7 +199,7 @@ def tune_with(
         tune_config=tune.TuneConfig(
             metric="merit",
             mode="max",
-            search_alg=Asked(conductor, lambda: bool(stop_requested())),
+            search_alg=Asked(conductor, is_stopped),
             scheduler=scheduler,
             num_samples=-1,
             # Without a number, Ray Tune starts one process after the other. One trial more than
@@ -204,7 +212,7 @@ def tune_with(
         run_config=tune.RunConfig(
             name="sweep",
             storage_path=book,
-            stop=End(is_over, stop_requested),
+            stop=End(is_over, is_stopped),
             failure_config=tune.FailureConfig(max_failures=max_failures),
             # Runs have checkpoints of their own.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -221,7 +229,7 @@ def tune_with(
     ):
         tuner.fit()
     if recorder.failure:
-        raise JobError(f"the winner could not be evaluated: {recorder.failure}")
+        raise JobError(recorder.failure)
 
 
 def _as_it_is(cache: _ActorClassCache, trainable: type) -> Any:

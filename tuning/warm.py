@@ -49,11 +49,12 @@ class Warm:
 
     Args:
         threads: Threads for computing.
+        gpus: The share of a GPU that Ray gave this process.
         dataset: What all runs are trained on.
     """
 
-    def __init__(self, threads: int, dataset: Dataset) -> None:
-        self._threads, self._dataset = threads, dataset
+    def __init__(self, threads: int, gpus: float, dataset: Dataset) -> None:
+        self._threads, self._gpus, self._dataset = threads, gpus, dataset
         # What the runs are trained on, in words; empty before the first.
         self.hardware = ""
         self._loaded: Loaded | None = None
@@ -78,7 +79,7 @@ class Warm:
             state = run.restore()
             engine = self._engine(loaded, config)
             state = state or initial_state(engine)
-            notes = taken_up(run, state, Silent())
+            notes = taken_up(run, state, Silent(), self.hardware, self._accelerator)
             run.note(notes)
             for i in range(len(state.history)):
                 is_last = i + 1 == len(state.history) and is_finished(state, config)
@@ -138,10 +139,16 @@ class Warm:
         if self._loaded is None or self._loaded.source != source:
             examples = open_examples(config.dataset, config.data, patience=config.storage_timeout)
             check_same(examples.dataset, self._dataset, config.data, "the sweep")
-            from job.runtime import hardware, start_tensorflow
+            from job.runtime import accelerator_record, hardware, start_tensorflow
 
-            self._device = start_tensorflow(threads=self._threads)
+            self._device = start_tensorflow(
+                threads=self._threads,
+                gpus=self._gpus,
+                device=config.device,
+                deterministic=config.deterministic,
+            )
             self.hardware = hardware(self._device, self._threads)
+            self._accelerator = accelerator_record()
             from job.device_split import DeviceSplit
 
             train, validation = examples.training(config.limit_train)
@@ -153,7 +160,6 @@ class Warm:
     def _engine(self, loaded: Loaded, config: TrainConfig) -> Engine:
         """An engine for a new run; one that was compiled for a like run before, if there is."""
         from job.engine import Engine
-        from job.runtime import USE_XLA
 
         dataset = loaded.examples.dataset
         classes, image_shape = len(dataset.labels), dataset.image_shape
@@ -167,7 +173,6 @@ class Warm:
             total_steps=steps,
             classes=classes,
             image_shape=image_shape,
-            jit=USE_XLA[self._device],
         )
         self._engines.append(engine)
         return engine

@@ -1,0 +1,132 @@
+"""What a machine tells about its GPUs when `lenet doctor` asks."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+
+from job import accelerator
+from job.errors import NoGpu
+
+CARD = ("name", "driver_version", "compute_cap", "mig.mode.current")
+ASK_SECONDS = 20.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """A GPU as the driver's tool lists it: what is not known is None.
+
+    Attributes:
+        capability: Compute capability.
+        is_divided: MIG is on, so that a process gets a slice.
+    """
+
+    name: str
+    driver: str
+    capability: tuple[int, int] | None
+    is_divided: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gpus:
+    """What a machine tells.
+
+    Attributes:
+        there: NVIDIA devices that this machine or container has.
+        allowed: How many of them a process may see.
+        seen: Those that TensorFlow sees: the name and the compute capability of each.
+        driver: Version of NVIDIA's driver; None where it is not known.
+        is_divided: MIG is on.
+        problem: Why TensorFlow sees none though one is expected; else empty.
+    """
+
+    there: int
+    allowed: int
+    seen: tuple[tuple[str, tuple[int, int] | None], ...]
+    driver: str | None
+    is_divided: bool
+    problem: str = ""
+
+
+def gpus(device: str = "auto") -> Gpus:
+    """Looks at this machine, and starts TensorFlow in this process with one GPU if it has any.
+
+    Args:
+        device: What is to compute, as `--device` names it.
+    """
+    from job.runtime import start_tensorflow
+
+    listed, problem = cards(), ""
+    # More threads would measure the processors, not the network.
+    try:
+        start_tensorflow(threads=1, device=device)
+    except NoGpu as missing:
+        problem = missing.reason
+        start_tensorflow(threads=1, device="cpu")
+    import tensorflow as tf
+
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    there = accelerator.count_devices() if listed is None else len(listed)
+    is_divided = any(card.is_divided for card in listed or ())
+    return Gpus(
+        there=there,
+        allowed=allowed(there, is_divided=is_divided),
+        seen=tuple(
+            (one.get("device_name", "GPU"), one.get("compute_capability")) for one in details
+        ),
+        driver=listed[0].driver if listed else accelerator.driver_version(),
+        is_divided=is_divided,
+        problem=problem,
+    )
+
+
+def computes_on() -> str:
+    """The kind of device on which this process computes, after `gpus`."""
+    from job.runtime import has_gpu
+
+    return "gpu" if has_gpu() else "cpu"
+
+
+def cards() -> list[Card] | None:
+    """The GPUs that the driver's tool lists; None where it is missing or does not answer. Of those
+    that a container was not given it does not know."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    if told.returncode:
+        return None
+    rows = csv.reader(told.stdout.splitlines(), skipinitialspace=True)
+    return [
+        Card(
+            name=name,
+            driver=driver,
+            capability=_capability(capability),
+            is_divided=divided == "Enabled",
+        )
+        for name, driver, capability, divided in rows
+    ]
+
+
+def _capability(text: str) -> tuple[int, int] | None:
+    found = re.fullmatch(r"(\d+)\.(\d+)", text)
+    return found and (int(found[1]), int(found[2]))
+
+
+def allowed(there: int, *, is_divided: bool, environ: Mapping[str, str] = os.environ) -> int:
+    """How many of the GPUs a process may see: CUDA reads the list up to the first entry that names
+    none, and of slices it gives a process one."""
+    visible = environ.get(accelerator.VISIBLE)
+    if visible is not None:
+        named = 0
+        for entry in map(str.strip, visible.split(",")):
+            if not (entry.startswith(("GPU-", "MIG-")) or (entry.isdigit() and int(entry) < there)):
+                break
+            named += 1
+        there = min(there, named)
+    return min(there, 1) if is_divided else there
