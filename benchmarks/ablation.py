@@ -59,12 +59,13 @@ def side(model: str, batch: int, without: str) -> None:
         kinds = {"sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}
         module.build_optimizer = lambda config, rate: kinds[config.optimizer](rate)
     rows, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], IMAGES[model])
-    config = resolve({"model": model, "batch_size": batch, "recipe": "notebook"})
+    config = resolve(
+        {"model": model, "batch_size": batch, "recipe": "notebook", "xla": without == "xla"}
+    )
     steps = batches(example_order(1, 0, len(rows)), batch)
     engine = module.Engine(
         config,
         total_steps=len(steps),
-        jit=without == "xla",
         parts=1 if without == "threads" else None,
     )
     data = module.DeviceSplit.load(rows)

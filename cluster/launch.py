@@ -84,6 +84,7 @@ def launch(
         contextlib.nullcontext() if is_trial else grown(run.config, progress, stop_requested),
     ):
         share = shares(run.config, is_own=is_own)
+        run = run.launched("gpu" if share.gpus else "cpu")
         with (
             begun(run, progress, lock=not is_trial),
             # Ray Train keeps a little book of its own; nothing is ever restored from it.

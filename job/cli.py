@@ -51,6 +51,7 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
     A run that was interrupted goes on when it is called again with the same --name.
     """
+    from job.accelerator import is_expected
     from job.progress import training_progress, warnings_to
     from job.runs import settle
     from job.signals import stop_on_signal
@@ -65,6 +66,8 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
         stop_on_signal(progress) as stop,
     ):
         if run.config.worker_limits == (1, 1) and run.config.address is None:
+            kind = "gpu" if is_expected(run.config.device, None) else "cpu"
+            run = run.launched(kind)
             with begun(run, progress):
                 result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
         else:

@@ -18,7 +18,7 @@ from job.models import MODELS
 from job.recipes import RECIPES
 from job.settings import (
     Settings,
-    check_known,
+    check_given,
     check_unchanged,
     choice,
     fields_of,
@@ -29,15 +29,42 @@ from job.settings import (
     option,
     optional,
     run_name,
+    switch,
     text,
+    typed,
     worker_range,
 )
+from job.xla import XLA_BY_DEFAULT
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 SCHEDULES = ("constant", "warmup-cosine")
 PRECISIONS = ("float32", "mixed_bfloat16")
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "own")
+DEVICES = ("auto", "gpu", "cpu")
 DIGITS = ("mnist",)
+# What a run was trained with whose settings were kept before there was such a setting; and what the
+# digest of a run leaves out. It never changes: a setting that is added enters it with the value
+# that means "as before", whatever its default is.
+AS_BEFORE: dict[str, Any] = {
+    "model": "lenet5",
+    "dataset": "mnist",
+    "recipe": "quick",
+    "epochs": 10,
+    "batch_size": 128,
+    "optimizer": "momentum",
+    "learning_rate": 0.1,
+    "schedule": "warmup-cosine",
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "augment_shift": 0,
+    "augment_flip": "none",
+    "precision": "float32",
+    "seed": 1,
+    "limit_train": None,
+    "patience": None,
+    "deterministic": True,
+    "xla": False,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +154,19 @@ class TrainConfig(Settings):
         metavar="NAME",
     )
     seed: int = option(1, integer(0), "Seed of weights, example order, dropout and augmentation.")
+    deterministic: bool = option(
+        True,
+        switch,
+        "Let a GPU compute the same bits every time, which takes some of its speed; processors do "
+        "in any case.",
+        metavar=None,
+    )
+    xla: bool | None = option(
+        None,
+        optional(switch),
+        "Compile steps with XLA; by default as measured for the kind of device.",
+        metavar=None,
+    )
     limit_train: int | None = option(
         None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."
     )
@@ -151,14 +191,18 @@ class TrainConfig(Settings):
     )
     gpus_per_worker: float | None = option(
         None,
-        optional(number(minimum=0, maximum=64)),
-        "GPUs of each worker on Ray; 1 where the cluster has any.",
+        optional(
+            number(minimum=0, maximum=1, why="a worker computes on one GPU, and --workers N uses N")
+        ),
+        "GPUs of each worker on Ray: 0, a share such as 0.5, or 1, which is the default where the "
+        "cluster has any.",
         fixed=False,
     )
     device: str = option(
         "auto",
-        choice("auto", "gpu", "cpu"),
-        "What computes: gpu, cpu, or auto.",
+        choice(*DEVICES),
+        "What computes: gpu, cpu, or auto: a GPU where one is expected (Ray gave a share of one, "
+        "or an NVIDIA device is there), else the processors.",
         fixed=False,
         metavar="NAME",
     )
@@ -211,23 +255,20 @@ class TrainConfig(Settings):
         metavar="NAME",
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.augment_flip != "none" and self.dataset in DIGITS:
-            raise InputError(
-                flag("augment_flip"),
-                self.augment_flip,
-                f"a mirrored digit of {self.dataset} is another sign; leave it out",
-            )
+    @classmethod
+    def kept(cls, stored: Mapping[str, Any]) -> TrainConfig:
+        """The settings of a run as its folder holds them, perhaps written by an earlier version."""
+        return cls(**{**AS_BEFORE, **stored})
 
     @property
     def digest(self) -> str:
         """SHA-256 over the fixed settings: checkpoints of another job are never restored.
 
-        Defaults are left out, so that a setting added later, off by default, does not lock the
-        runs made before it.
+        What is as before is left out, so that a setting added later does not lock the runs made
+        before it. What is not decided yet is left out as well.
         """
-        chosen = {k: v for k, v in self.fixed_dict().items() if v != FIELDS[k].default}
+        fixed = self.fixed_dict().items()
+        chosen = {k: v for k, v in fixed if v is not None and v != AS_BEFORE[k]}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -253,40 +294,66 @@ def resolve(given: Mapping[str, Any]) -> TrainConfig:
     """Builds the config of a new run: what was given, over the recipe, over the defaults.
 
     Raises:
-        InputError: An unknown key or an unusable value.
+        InputError: An unknown key, an unusable value, or one beyond its limits.
     """
-    check_known(given, FIELDS)
+    check_given(given, FIELDS)
+    config = over_recipe(given)
+    if config.augment_flip != "none" and config.dataset in DIGITS:
+        raise InputError(
+            flag("augment_flip"),
+            config.augment_flip,
+            f"a mirrored digit of {config.dataset} is another sign; leave it out",
+        )
+    return config
+
+
+def over_recipe(chosen: Mapping[str, Any]) -> TrainConfig:
+    """As `resolve`, of settings that were kept: within the limits of their time.
+
+    Raises:
+        InputError: A value is none of its kind.
+        TypeError: An unknown key.
+    """
     # The recipe of a model needs both names checked first.
-    chosen = TrainConfig(**{k: given[k] for k in ("model", "recipe") if k in given})
-    return TrainConfig(**{**RECIPES[chosen.recipe][chosen.model], **given})
+    named = TrainConfig(**{k: chosen[k] for k in ("model", "recipe") if k in chosen})
+    return TrainConfig(**{**RECIPES[named.recipe][named.model], **chosen})
 
 
 def command_of(config: TrainConfig) -> str:
     """What to type to train a new run with the settings of this one."""
     given = {"model": config.model, "recipe": config.recipe}
-    usual = resolve(given)
+    usual = over_recipe(given).to_dict()
+    if len(set(XLA_BY_DEFAULT.values())) == 1:
+        usual["xla"] = XLA_BY_DEFAULT["cpu"]
     for name, value in {
         **config.fixed_dict(),
         "data": config.data,
         "workers": config.workers,
     }.items():
-        if value != getattr(usual, name):
+        if value != usual[name] and value is not None:
             given[name] = value
-    return shlex.join(
-        ["lenet", "train", *(word for k, v in given.items() for word in (flag(k), str(v)))]
-    )
+    return shlex.join(["lenet", "train", *(word for k, v in given.items() for word in typed(k, v))])
 
 
 def resume(stored: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
     """Builds the config with which an interrupted run goes on.
 
     Flags that were not given keep the run's own value; a given one must agree with it where it
-    decides the result.
+    decides the result. What only says how it is trained is held to today's limits again.
 
     Raises:
-        InputError: `given` names a fixed setting with another value than the run was started with.
+        InputError: `given` names a fixed setting with another value than the run was started with,
+            or something is beyond its limits.
     """
-    config = TrainConfig(**{**stored, **{k: v for k, v in given.items() if k in FIELDS}})
-    begun = TrainConfig(**stored).fixed_dict()
-    check_unchanged(f"run {config.name!r}", begun, config.fixed_dict(), given)
+    given = {k: v for k, v in given.items() if v is not None}
+    check_given(given, FIELDS)
+    begun = TrainConfig.kept(stored)
+    config = dataclasses.replace(begun, **given)
+    check_unchanged(f"run {config.name!r}", begun.fixed_dict(), config.fixed_dict(), given)
+    check_given({k: v for k, v in config.to_dict().items() if not is_fixed(k)}, FIELDS)
     return config
+
+
+def is_fixed(name: str) -> bool:
+    """Whether a setting decides the result."""
+    return FIELDS[name].metadata["fixed"]

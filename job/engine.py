@@ -68,7 +68,6 @@ class Engine:
         rank: This worker's number.
         world: Number of workers.
         shared_sum: Sums the gradients over the workers; the strategy by default.
-        jit: Compile the forward and backward pass with XLA.
         parts: Lanes of this worker; `lanes()` by default.
     """
 
@@ -83,7 +82,6 @@ class Engine:
         rank: int = 0,
         world: int = 1,
         shared_sum: SharedSum | None = None,
-        jit: bool = False,
         parts: int | None = None,
     ) -> None:
         self._lanes = parts or lanes()
@@ -112,7 +110,7 @@ class Engine:
             faster = () if has_gpu() else (here,)
             self._twin = training_twin(self.model, self._noise, *faster)
         self._fresh_optimizer = self.optimizer_arrays()
-        self._gradients = tf.function(self._loss_and_gradients, jit_compile=jit or None)
+        self._gradients = compiled(self._loss_and_gradients, config.xla and world > 1)
         # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
         # and seed runs the same compiled function.
         split = (
@@ -291,10 +289,12 @@ class Engine:
                 )
             return tf.stack([loss_sum, correct])
 
+        # XLA takes a whole step, its update of the variables included, but no collective.
+        whole = self._config.xla and self.world == 1
         return self._loop(
             tf.shape(rows)[0],
             lambda i: (rows[i], counts[i], first_step + tf.cast(i, tf.int64)),
-            replica_step,
+            compiled(replica_step, True) if whole else replica_step,
         )
 
     def _rate_at(self, step) -> AbstractContextManager[None]:
@@ -332,6 +332,11 @@ class Engine:
 
         local = self._strategy.run(tf.identity, args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None)
+
+
+def compiled(function: Callable, xla: bool | None) -> Callable:
+    """A TensorFlow function, compiled with XLA if wanted."""
+    return tf.function(function, jit_compile=True if xla else None)
 
 
 def in_graph(shared_sum: SharedSum) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:

@@ -17,14 +17,26 @@ def options_of(fields: Mapping[str, dataclasses.Field]) -> Callable[[Callable], 
 
     def with_options(command: Callable) -> Callable:
         for field in reversed(fields.values()):
-            help_text = field.metadata["help"]
+            help_text, default = field.metadata["help"], field.default
+            is_switch = field.metadata["metavar"] is None
             if field.name in by_recipe:
                 help_text += "  [by recipe]"
-            elif field.default is not None:
-                help_text += f"  [{field.default}]"
-            command = click.option(
-                flag(field.name), field.name, metavar=field.metadata["metavar"], help=help_text
-            )(command)
+            elif default is not None:
+                help_text += f"  [{('off', 'on')[default] if is_switch else default}]"
+            spelling = flag(field.name)
+            if is_switch:
+                # None, unless one of the two is given.
+                add = click.option(
+                    f"{spelling}/{flag(f'no_{field.name}')}",
+                    field.name,
+                    default=None,
+                    help=help_text,
+                )
+            else:
+                add = click.option(
+                    spelling, field.name, metavar=field.metadata["metavar"], help=help_text
+                )
+            command = add(command)
         return command
 
     return with_options

@@ -21,6 +21,7 @@ from job.config import FIELDS, TrainConfig, resolve, resume
 from job.errors import InputError, JobError
 from job.state import RunState, sha256_of
 from job.versions import Device
+from job.xla import launched
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
@@ -75,6 +76,10 @@ class Run:
     def command(self) -> str:
         """What to type to continue this run."""
         return command_to_continue("train", self.config.name, self.config.storage)
+
+    def launched(self, kind: str) -> Run:
+        """The run as it starts on a kind of device, `gpu` or `cpu`: with what is decided then."""
+        return dataclasses.replace(self, config=launched(self.config, kind))
 
     def check_free(self) -> None:
         """Raises InputError, naming it, where another process on this disk trains this run. In an
@@ -245,7 +250,7 @@ def open_run(name: str, storage: str = "runs") -> Run:
         if CONFIG_FILE not in folder.list():
             raise InputError("RUN", name, f"no run in {folder.uri}; `lenet train` makes one")
         stored, created = _read_config(folder)
-    return Run(config=TrainConfig(**stored), storage=folder, created=created)
+    return Run(config=TrainConfig.kept(stored), storage=folder, created=created)
 
 
 @contextlib.contextmanager
@@ -292,7 +297,7 @@ def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
             raise ValueError("its settings are not those of a run")
         if not math.isfinite(created):
             raise ValueError("created is not a time")
-        TrainConfig(**stored)
+        TrainConfig.kept(stored)
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
         raise InputError("RUN", folder.uri, f"{CONFIG_FILE} can't be read ({error})") from error
     return stored, created

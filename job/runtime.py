@@ -5,8 +5,6 @@
 - Threads: as many as the processors this process may use; more only wait for each other. On a CPU
   each operation keeps to one thread, and the engine gives every thread a part of the batch
   (`lanes`): LeNet5 at batch 32 a quarter faster than where the threads share each operation.
-- XLA: off on the CPU, where compiled convolutions were slower (2,300 against 2,800 images/s at
-  batch 32, 3,000 against 4,200 at 128). Off on GPUs too until it has been measured there.
 - GPUs: a process computes on one, and sees no other. Memory grows on demand, so that several jobs
   can share one; operations are deterministic, so that equal seeds give equal weights. CPU kernels
   are deterministic anyway (tested).
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-USE_XLA = {"cpu": False, "gpu": False}
 # Keras imports these if it finds them, for wrappers and pictures that nothing here uses: a third of
 # the time of importing TensorFlow and Keras.
 NOT_FOR_KERAS = ("matplotlib", "pandas", "sklearn")

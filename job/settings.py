@@ -2,6 +2,9 @@
 
 So a value is checked in the same way whether it came from the command line, from a file or from
 Python, an error always names the field, and no option is written down twice.
+
+Limits hold for what is given: `check_given` refuses values beyond them. Settings that were kept are
+read without: what an earlier version began stays readable when a limit moves.
 """
 
 from __future__ import annotations
@@ -15,6 +18,27 @@ from typing import Any
 from job.errors import InputError, nearest
 
 Parser = Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limited:
+    """A parser with limits.
+
+    Attributes:
+        read: Takes any value of the kind.
+        parse: Refuses values beyond the limits, too.
+    """
+
+    read: Parser
+    parse: Parser
+
+    def __call__(self, value: Any) -> Any:
+        return self.parse(value)
+
+
+def lenient(parser: Parser) -> Parser:
+    """A parser without its limits."""
+    return parser.read if isinstance(parser, Limited) else parser
 
 
 def choice(*names: str) -> Parser:
@@ -39,8 +63,8 @@ def several(*names: str) -> Parser:
     return parse
 
 
-def integer(minimum: int, maximum: int = 2**31 - 1) -> Parser:
-    def parse(value: Any) -> int:
+def integer(minimum: int, maximum: int = 2**31 - 1) -> Limited:
+    def read(value: Any) -> int:
         try:
             # int(2.5) would silently round; int("2.5") and int(True) must be refused too.
             number = int(value) if isinstance(value, str) else value
@@ -48,15 +72,23 @@ def integer(minimum: int, maximum: int = 2**31 - 1) -> Parser:
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
             raise ValueError("not a whole number") from None
-        if not minimum <= number <= maximum:
-            raise ValueError(f"must be between {minimum} and {maximum}")
         return int(number)
 
-    return parse
+    def parse(value: Any) -> int:
+        number = read(value)
+        if not minimum <= number <= maximum:
+            raise ValueError(f"must be between {minimum} and {maximum}")
+        return number
+
+    return Limited(read, parse)
 
 
-def number(*, above: float | None = None, minimum: float | None = None, maximum: float) -> Parser:
-    def parse(value: Any) -> float:
+def number(
+    *, above: float | None = None, minimum: float | None = None, maximum: float, why: str = ""
+) -> Limited:
+    """Accepts a finite number; `why` says what is behind the maximum."""
+
+    def read(value: Any) -> float:
         try:
             if isinstance(value, bool):
                 raise TypeError
@@ -65,15 +97,27 @@ def number(*, above: float | None = None, minimum: float | None = None, maximum:
             raise ValueError("not a number") from None
         if not math.isfinite(result):
             raise ValueError("must be finite")
+        return result
+
+    def parse(value: Any) -> float:
+        result = read(value)
         if above is not None and result <= above:
             raise ValueError(f"must be greater than {above:g}")
         if minimum is not None and result < minimum:
             raise ValueError(f"must be at least {minimum:g}")
         if result > maximum:
-            raise ValueError(f"must be at most {maximum:g}")
+            raise ValueError(f"must be at most {maximum:g}" + (f": {why}" if why else ""))
         return result
 
-    return parse
+    return Limited(read, parse)
+
+
+def switch(value: Any) -> bool:
+    """Accepts true and false, also as words."""
+    word = str(value).lower()
+    if not isinstance(value, bool | str) or word not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return word == "true"
 
 
 def text(value: Any) -> str:
@@ -118,14 +162,18 @@ def worker_range(value: Any) -> str:
     return str(value)
 
 
-def optional(parser: Parser) -> Parser:
-    return lambda value: None if value is None else parser(value)
+def optional(parser: Parser) -> Limited:
+    def or_none(parse: Parser) -> Parser:
+        return lambda value: None if value is None else parse(value)
+
+    return Limited(or_none(lenient(parser)), or_none(parser))
 
 
 def option(
-    default: Any, parse: Parser, help: str, *, metavar: str = "N", fixed: bool = True
+    default: Any, parse: Parser, help: str, *, metavar: str | None = "N", fixed: bool = True
 ) -> Any:
-    """A config field. `fixed` fields decide the result and can't change when a run continues."""
+    """A config field. `fixed` fields decide the result and can't change when a run continues. One
+    without `metavar` is a switch: `--name` or `--no-name`."""
     return dataclasses.field(
         default=default,
         metadata={"parse": parse, "help": help, "metavar": metavar, "fixed": fixed},
@@ -134,19 +182,16 @@ def option(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A base for dataclasses whose fields are made by `option`.
+    """A base for dataclasses whose fields are made by `option`. Limits are not checked.
 
     Raises:
-        InputError: A field's value is unusable; the message names field, value and fix.
+        InputError: A field's value is none of its kind; the message names field, value and fix.
     """
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            try:
-                parsed = field.metadata["parse"](value)
-            except ValueError as problem:
-                raise InputError(flag(field.name), value, str(problem)) from None
+            parsed = _parsed(field.name, value, lenient(field.metadata["parse"]))
             object.__setattr__(self, field.name, parsed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,12 +213,28 @@ def flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def check_known(given: Mapping[str, Any], *known: Mapping[str, Any]) -> None:
-    """Raises InputError for a key of `given` that is in none of `known`."""
-    names = [name for fields in known for name in fields]
-    for key in given:
-        if key not in names:
-            raise InputError(flag(key), None, f"no such setting{nearest(key, names)}")
+def typed(field: str, value: Any) -> tuple[str, ...]:
+    """The words that give a field a value on the command line."""
+    if isinstance(value, bool):
+        return (flag(field if value else f"no_{field}"),)
+    return flag(field), str(value)
+
+
+def check_given(given: Mapping[str, Any], *known: Mapping[str, dataclasses.Field]) -> None:
+    """Raises InputError for a key of `given` that is in none of `known`, and for a value that is
+    unusable or beyond its limits."""
+    fields = {name: field for some in known for name, field in some.items()}
+    for name, value in given.items():
+        if name not in fields:
+            raise InputError(flag(name), None, f"no such setting{nearest(name, fields)}")
+        _parsed(name, value, fields[name].metadata["parse"])
+
+
+def _parsed(name: str, value: Any, parse: Parser) -> Any:
+    try:
+        return parse(value)
+    except ValueError as problem:
+        raise InputError(flag(name), value, str(problem)) from None
 
 
 def check_unchanged(
@@ -189,10 +250,13 @@ def check_unchanged(
         given: What the user gave.
     """
     for name, value in wanted.items():
-        if name in given and value != stored.get(name):
+        begun = stored.get(name)
+        if name in given and value != begun:
+            is_switch = isinstance(value, bool)
+            was = typed(name, begun)[0] if isinstance(begun, bool) else repr(begun)
             raise InputError(
-                flag(name),
-                value,
-                f"{what} was started with {stored.get(name)!r}; leave the flag out to "
+                typed(name, value)[0],
+                None if is_switch else value,
+                f"{what} was started with {was}; leave the flag out to "
                 "continue it, take another --name, or --overwrite it",
             )

@@ -148,7 +148,6 @@ def train_and_evaluate(
     saved = run.restore()
 
     from job.runtime import (
-        USE_XLA,
         accelerator_record,
         distribution,
         hardware,
@@ -161,7 +160,11 @@ def train_and_evaluate(
     waiting = config.storage_timeout if run.storage.is_remote else 0.0
     outside.alive(STARTING_SECONDS + waiting)
     device = start_tensorflow(
-        verbose=verbose, threads=place.threads, gpus=place.gpus, device=config.device
+        verbose=verbose,
+        threads=place.threads,
+        gpus=place.gpus,
+        device=config.device,
+        deterministic=config.deterministic,
     )
     if device == "gpu" and place.gpus is None and (idle := idle_gpus()):
         progress.note(f"1 of {1 + idle} GPUs trains; --workers {1 + idle} uses all of them")
@@ -184,7 +187,6 @@ def train_and_evaluate(
         rank=place.rank,
         world=place.world,
         shared_sum=shared,
-        jit=USE_XLA[device],
     )
     initial = initial_state(engine)
     state = saved or initial

@@ -123,15 +123,24 @@ def test_lanes_change_nothing_but_rounding(model, small):
         assert engine.evaluate(data) == pytest.approx(one.evaluate(data), rel=1e-5)
 
 
+@pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("model", ["lenet5", "ffnn"])
-def test_spans_of_any_length_give_the_same_bits(model, small):
-    config = plain({"model": model, "batch_size": 8})
+def test_spans_of_any_length_give_the_same_bits(model, xla, small):
+    config = plain({"model": model, "batch_size": 8, "xla": xla})
     whole = trained(config, small)
     cut = trained(config, small, cuts=(1, 2, 7))
     assert sha256_of(whole.weights().values()) == sha256_of(cut.weights().values())
     assert sha256_of(whole.optimizer_arrays().values()) == sha256_of(
         cut.optimizer_arrays().values()
     )
+
+
+def test_a_step_compiled_with_xla_is_the_same_but_for_rounding(small):
+    config = {"batch_size": 32, "optimizer": "momentum", "schedule": "warmup-cosine"}
+    without, with_xla = (trained(plain({**config, "xla": xla}), small) for xla in (False, True))
+    pairs = zip(without.weights().values(), with_xla.weights().values(), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_restored_engine_goes_on_with_the_same_bits(small):

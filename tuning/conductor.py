@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cluster.storage import Storage
-from job.config import TrainConfig, command_of, resolve
+from job.config import TrainConfig, command_of, over_recipe
 from job.stats import mean_sd
 from tuning.config import SweepConfig, trial_config
 from tuning.records import (
@@ -214,7 +214,7 @@ class Conductor:
     @property
     def _seed(self) -> int:
         """The seed of all search trials: what differs between them is their settings."""
-        return resolve(self._sweep.base).seed
+        return over_recipe(self._sweep.base).seed
 
     def _of(self, kind: str) -> list[Plan]:
         return [plan for _, plan in sorted(self.plans.items()) if plan.kind == kind]

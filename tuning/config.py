@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.session import Share
-from job.config import FIELDS, TrainConfig, resolve
+from job.config import FIELDS, TrainConfig, over_recipe, resolve
+from job.errors import InputError
 from job.settings import (
     Settings,
-    check_known,
+    check_given,
     choice,
     duration,
     fields_of,
@@ -111,6 +112,18 @@ class SweepConfig(Settings):
         return Share(self.cpus_per_trial / workers, self.gpus_per_trial / workers)
 
 
+def check_share(config: SweepConfig) -> None:
+    """Raises InputError where a worker would get more than a GPU."""
+    gpus, workers = config.gpus_per_trial, config.workers_per_trial
+    if gpus is not None and gpus > workers:
+        raise InputError(
+            "--gpus-per-trial",
+            gpus,
+            f"is more than 1 for each of --workers-per-trial {workers}: a worker computes on one "
+            "GPU",
+        )
+
+
 SWEEP_FIELDS = fields_of(SweepConfig)
 RUN_FIELDS = {name: field for name, field in FIELDS.items() if name not in REPLACED}
 
@@ -125,7 +138,7 @@ def split(given: Mapping[str, Any]) -> tuple[SweepConfig, TrainConfig, dict[str,
     Raises:
         InputError: An unknown key or an unusable value.
     """
-    check_known(given, SWEEP_FIELDS, RUN_FIELDS)
+    check_given(given, SWEEP_FIELDS, RUN_FIELDS)
     config = SweepConfig(**{k: v for k, v in given.items() if k in SWEEP_FIELDS})
     common = resolve({k: v for k, v in given.items() if k in RUN_FIELDS})
     # As the config parsed them: a sweep's file holds numbers, not what was typed. Each run has its
@@ -138,7 +151,7 @@ def split(given: Mapping[str, Any]) -> tuple[SweepConfig, TrainConfig, dict[str,
 
 def epochs_of(config: SweepConfig, base: Mapping[str, Any]) -> int:
     """Epochs of a whole trial."""
-    return config.max_epochs or resolve(base).epochs
+    return config.max_epochs or over_recipe(base).epochs
 
 
 def trial_config(
@@ -162,4 +175,4 @@ def trial_config(
     if config.workers_per_trial > 1:
         own["cpus_per_worker"] = config.share.cpus
         own["gpus_per_worker"] = config.share.gpus
-    return resolve({**base, **settings, **own})
+    return over_recipe({**base, **settings, **own})

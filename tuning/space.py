@@ -35,8 +35,9 @@ from typing import Any
 
 import yaml
 
-from job.config import FIELDS, resolve
+from job.config import FIELDS, is_fixed, over_recipe
 from job.errors import InputError, nearest
+from job.settings import lenient
 from tuning.config import REPLACED
 
 # A learning rate found at one batch size, carried to another: linearly for plain and momentum SGD
@@ -47,8 +48,9 @@ REFERENCE_BATCH = 128
 DEFAULT_POINTS = 3
 
 KEYS = ("values", "low", "high", "log", "points", "with_batch", "when")
-# A sweep sets these itself, or they are the same for all of its trials.
-NOT_SEARCHED = ("seed", "dataset", "limit_train", *REPLACED)
+# A sweep sets these itself, or they are the same for all of its trials: `deterministic` can't be
+# taken back in a process, which trains one trial after another.
+NOT_SEARCHED = ("seed", "dataset", "limit_train", "deterministic", *REPLACED)
 
 DEFAULT: dict[str, Any] = {
     "batch_size": {"values": [16, 32, 64, 128, 256, 512]},
@@ -226,11 +228,11 @@ class Space:
     ) -> bool:
         if parameter.field in settings:
             return False
-        return not parameter.when or parameter.applies(resolve({**base, **settings}).to_dict())
+        return not parameter.when or parameter.applies(over_recipe({**base, **settings}).to_dict())
 
 
 def _set(settings: dict, parameter: Parameter, drawn: Any, base: Mapping[str, Any]) -> None:
-    batch_size = resolve({**base, **settings}).batch_size if parameter.with_batch else 0
+    batch_size = over_recipe({**base, **settings}).batch_size if parameter.with_batch else 0
     settings[parameter.field] = parameter.scaled(drawn, batch_size)
 
 
@@ -257,12 +259,13 @@ def read_space(path: str) -> Space:
     return parse_space(document, path)
 
 
-def parse_space(document: Any, origin: str) -> Space:
+def parse_space(document: Any, origin: str, *, is_kept: bool = False) -> Space:
     """Checks a space.
 
     Args:
         document: As `Space.to_document` gives it.
         origin: Where it comes from, for messages.
+        is_kept: It is that of a sweep that was begun, perhaps when other limits held.
 
     Raises:
         InputError: As `read_space`.
@@ -274,7 +277,7 @@ def parse_space(document: Any, origin: str) -> Space:
         several = isinstance(ways, list)
         for way in ways if several else [ways]:
             try:
-                parameters.append(_parameter(field, way))
+                parameters.append(_parameter(field, way, is_kept))
             except ValueError as problem:
                 raise InputError("--space", origin, f"{field}: {problem}") from None
         if not ways:
@@ -285,15 +288,15 @@ def parse_space(document: Any, origin: str) -> Space:
         raise InputError("--space", origin, str(problem)) from None
 
 
-def _parameter(field: Any, way: Any) -> Parameter:
-    parse = _parser(field)
+def _parameter(field: Any, way: Any, is_kept: bool) -> Parameter:
+    parse = _parser(field, is_kept)
     if not isinstance(way, Mapping):
         raise ValueError("give `values`, or `low` and `high`")
     for key in way:
         if key not in KEYS:
             raise ValueError(f"{key} is no key of a space{nearest(str(key), KEYS)}")
     when = {
-        name: tuple(_parser(name)(v) for v in (values if isinstance(values, list) else [values]))
+        name: tuple(map(_parser(name, is_kept), values if isinstance(values, list) else [values]))
         for name, values in _table(way.get("when", {})).items()
     }
     if "values" in way:
@@ -306,7 +309,7 @@ def _parameter(field: Any, way: Any) -> Parameter:
     if "low" not in way or "high" not in way:
         raise ValueError("give `values`, or `low` and `high`")
     low, high = _named(way["low"], parse), _named(way["high"], parse)
-    if not all(isinstance(end, int | float) for end in (low, high)):
+    if not all(type(end) in (int, float) for end in (low, high)):
         raise ValueError("has no range; give `values`")
     if low >= high:
         raise ValueError(f"`low` {low:g} must be below `high` {high:g}")
@@ -340,12 +343,13 @@ def _with_batch(way: Mapping[str, Any], ends: tuple[Any, ...]) -> str | None:
     return name
 
 
-def _parser(field: Any) -> Callable[[Any], Any]:
+def _parser(field: Any, is_kept: bool) -> Callable[[Any], Any]:
     if field not in FIELDS:
         raise ValueError(f"{field} is no setting of a run{nearest(str(field), FIELDS)}")
-    if field in NOT_SEARCHED or not FIELDS[field].metadata["fixed"]:
+    if field in NOT_SEARCHED or not is_fixed(field):
         raise ValueError(f"{field} can't be searched: a sweep sets it for all trials")
-    return FIELDS[field].metadata["parse"]
+    parse = FIELDS[field].metadata["parse"]
+    return lenient(parse) if is_kept else parse
 
 
 def _named(value: Any, parse: Callable[[Any], Any]) -> Any:

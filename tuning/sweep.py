@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import logging
 import os
 import sys
@@ -18,14 +19,15 @@ from cluster.growth import grown
 from cluster.session import Room, check_gpus, connected, gpu_share, room
 from cluster.storage import Held, Storage, open_storage
 from job import accelerator
-from job.config import FIELDS, TrainConfig, resolve
+from job.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
 from job.errors import InputError, Interrupted, JobError
 from job.examples import open_examples
 from job.runs import absolute, command_to_continue, usable
 from job.settings import check_unchanged, flag
 from job.versions import versions
+from job.xla import launched
 from tuning.conductor import Conductor
-from tuning.config import DEFAULT_TRIALS, SweepConfig, epochs_of, split
+from tuning.config import DEFAULT_TRIALS, SweepConfig, check_share, epochs_of, split
 from tuning.records import SWEEP_FILE, WINNER_FILE, Sweep, Winner, read_sweep, write_sweep
 from tuning.search import GridSearch, open_search
 from tuning.space import DEFAULT, Space, parse_space, read_space
@@ -112,11 +114,13 @@ def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened
         if SWEEP_FILE not in content:
             raise InputError("--name", name, f"{folder.uri} holds no sweep; take another name")
         config, sweep = _continued(folder, given, base)
-        space = parse_space(sweep.space, f"{folder.uri}/{SWEEP_FILE}")
-        if config.space and (read_space(config.space).without(base)) != space:
+        check_share(config)
+        space = parse_space(sweep.space, f"{folder.uri}/{SWEEP_FILE}", is_kept=True)
+        if "space" in given and (read_space(config.space).without(base)) != space:
             raise InputError("--space", config.space, f"is not the space of sweep {name!r}")
         trials = _trials(config, space, sweep.base)
         return opened(config=config, space=space, trials=trials, sweep=sweep, is_new=False)
+    check_share(config)
     space = _space(config, base)
     trials = _trials(config, space, base)
     dataset = open_examples(common.dataset, common.data).dataset
@@ -139,7 +143,10 @@ def _continued(
     try:
         sweep = read_sweep(folder)
         stored = SweepConfig(**sweep.config)
-    except (ValueError, TypeError) as error:
+        over_recipe(sweep.base)
+        # Decided by earlier versions without writing it down.
+        sweep = dataclasses.replace(sweep, base={"xla": AS_BEFORE["xla"], **sweep.base})
+    except (ValueError, TypeError, InputError) as error:
         raise InputError("--name", folder.uri, f"can't be continued: {error}") from error
     if sweep.winner is not None:
         raise InputError(
@@ -153,7 +160,7 @@ def _continued(
     )
     what = f"sweep {sweep.name!r}"
     check_unchanged(what, stored.fixed_dict(), config.fixed_dict(), given)
-    common = {k: v for k, v in base.items() if FIELDS[k].metadata["fixed"]}
+    common = {k: v for k, v in base.items() if is_fixed(k)}
     check_unchanged(what, sweep.base, common, base)
     # Of what does not decide the result, this command's word counts.
     return config, dataclasses.replace(sweep, base={**sweep.base, **base})
@@ -228,9 +235,13 @@ def run_sweep(
         here = room()
         check_gpus(opened.one_trial, here, is_own=is_own)
         config, slots = _fitted(opened.config, gpu_share(opened.one_trial, here), here)
+        base = _launched(opened, "gpu" if config.share.gpus else "cpu")
         with _held(opened) as folder:
             sweep = dataclasses.replace(
-                opened.sweep, config=config.to_dict(), hardware=opened.sweep.hardware or str(room())
+                opened.sweep,
+                config=config.to_dict(),
+                base=base,
+                hardware=opened.sweep.hardware or str(room()),
             )
             if opened.is_new:
                 for name in folder.list():
@@ -306,6 +317,18 @@ def _fitted(config: SweepConfig, gpus: float, here: Room) -> tuple[SweepConfig, 
     return config, slots
 
 
+def _launched(opened: Opened, kind: str) -> dict[str, Any]:
+    """What all trials have in common, with what is decided when they start: for all of them alike,
+    or their times would not compare."""
+    base = opened.sweep.base
+    models = [p.values for p in opened.space.parameters if p.field == "model"] or [(None,)]
+    runs = [
+        launched(over_recipe({**base, **({"model": model} if model else {})}), kind)
+        for model in itertools.chain(*models)
+    ]
+    return {**base, "xla": all(run.xla for run in runs)}
+
+
 def _search(
     opened: Opened,
     sweep: Sweep,
@@ -323,7 +346,7 @@ def _search(
     def is_over() -> bool:
         return time.monotonic() >= deadline
 
-    seed = resolve(sweep.base).seed
+    seed = over_recipe(sweep.base).seed
     conductor = Conductor(
         opened.folder,
         sweep,

@@ -68,8 +68,9 @@ class Warm:
             TrainingDiverged: The loss became NaN or infinite.
             InputError, JobError: As `train_and_evaluate`.
         """
+        loaded = self._load(run.config)
+        run = run.launched(self._device)
         config = run.config
-        loaded = self._load(config)
         from job.loop import Hooks, initial_state, is_finished, run_epochs
 
         with run.begun(lock=False), contextlib.ExitStack() as stack:
@@ -141,7 +142,10 @@ class Warm:
             from job.runtime import accelerator_record, hardware, start_tensorflow
 
             self._device = start_tensorflow(
-                threads=self._threads, gpus=self._gpus, device=config.device
+                threads=self._threads,
+                gpus=self._gpus,
+                device=config.device,
+                deterministic=config.deterministic,
             )
             self.hardware = hardware(self._device, self._threads)
             self._accelerator = accelerator_record()
@@ -156,7 +160,6 @@ class Warm:
     def _engine(self, loaded: Loaded, config: TrainConfig) -> Engine:
         """An engine for a new run; one that was compiled for a like run before, if there is."""
         from job.engine import Engine
-        from job.runtime import USE_XLA
 
         dataset = loaded.examples.dataset
         classes, image_shape = len(dataset.labels), dataset.image_shape
@@ -170,7 +173,6 @@ class Warm:
             total_steps=steps,
             classes=classes,
             image_shape=image_shape,
-            jit=USE_XLA[self._device],
         )
         self._engines.append(engine)
         return engine

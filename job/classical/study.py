@@ -27,7 +27,7 @@ from job.finished import Finished, of_baseline, open_finished
 from job.predictions import write_predictions
 from job.progress import NoteTaker, duration
 from job.runs import RESULT_FILE, absolute, command_to_continue, read_document, to_json, usable
-from job.settings import check_known, check_unchanged
+from job.settings import check_given, check_unchanged
 
 BASELINES_FILE = "baselines.json"
 
@@ -81,7 +81,7 @@ def settle(
         InputError: A setting is unusable, the name is taken, or a run does not compare.
         JobError: No source has the data set, or a run's record can't be trusted.
     """
-    check_known(given, BASELINE_FIELDS)
+    check_given(given, BASELINE_FIELDS)
     if given.get("data"):
         given = {**given, "data": absolute(given["data"])}
     config = BaselineConfig(**given)

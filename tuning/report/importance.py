@@ -66,7 +66,7 @@ def drawn_parameters(sweep: Sweep, trials: Sequence[Trial]) -> list[Parameter]:
     was drawn; each range of its own is there too where enough trials drew from it.
     """
     try:
-        ways = parse_space(sweep.space, sweep.name).parameters
+        ways = parse_space(sweep.space, sweep.name, is_kept=True).parameters
     except InputError:
         ways = ()
     if not ways or not all(trial.plan.drawn.keys() <= {w.key for w in ways} for trial in trials):

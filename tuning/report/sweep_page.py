@@ -165,7 +165,7 @@ def provenance(sweep: Sweep) -> list[tuple[str, list[tuple[str, str]]]]:
 def _space(sweep: Sweep) -> dict[str, Any]:
     """A line for each way in which a setting was chosen."""
     try:
-        ways = parse_space(sweep.space, sweep.name).parameters
+        ways = parse_space(sweep.space, sweep.name, is_kept=True).parameters
     except InputError:
         return sweep.space
     return {text.words(way.key): _range_text(way) for way in ways}
