@@ -222,15 +222,21 @@ def rate_of(train: Callable[[int], None], batch: int, seconds: float) -> dict[st
     # The first call compiles.
     seconds_of(PROBE_STEPS)
     steps = max(1, round(PROBE_STEPS * seconds / seconds_of(PROBE_STEPS)))
-    spans = [steps * batch / seconds_of(steps) for _ in range(SPANS)]
-    return {"images_per_second": statistics.median(spans), "min": min(spans), "max": max(spans)}
+    return summary([steps * batch / seconds_of(steps) for _ in range(SPANS)])
+
+
+def summary(rates: Sequence[float]) -> dict[str, float]:
+    return {"images_per_second": statistics.median(rates), "min": min(rates), "max": max(rates)}
 
 
 def keras(task: Task) -> Found:
-    """What a user of Keras writes: `compile`, then `fit` on arrays, with Keras' defaults."""
+    """What a user of Keras writes: `compile`, then `fit` on arrays, with Keras' defaults. Of whole
+    epochs after the first, since each `fit` has to get going."""
     from job.runtime import import_tensorflow
 
     import_tensorflow()
+    from keras.callbacks import LambdaCallback
+
     from job.models import build_model
 
     split = training_rows(task)
@@ -238,13 +244,12 @@ def keras(task: Task) -> Found:
     for batch in task.batches:
         net = build_model("lenet5", seed=1)
         net.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-        train = functools.partial(fitted_steps, net, images, split.labels, batch)
-        yield keras_key(batch), rate_of(train, batch, task.seconds)
-
-
-def fitted_steps(net: Any, images: np.ndarray, labels: np.ndarray, batch: int, steps: int) -> None:
-    rows = np.resize(np.arange(len(images)), steps * batch)
-    net.fit(images[rows], labels[rows], batch_size=batch, verbose=0)
+        times: list[float] = []
+        note = LambdaCallback(on_epoch_end=lambda *_, to=times: to.append(time.perf_counter()))
+        whole = {"epochs": 1 + SPANS, "batch_size": batch, "verbose": 0, "callbacks": [note]}
+        net.fit(images, split.labels, **whole)
+        seconds = (end - start for start, end in itertools.pairwise(times))
+        yield keras_key(batch), summary([len(images) / one for one in seconds])
 
 
 def begin(task: Task) -> Found:
