@@ -128,7 +128,8 @@ def note_of(document: Figures) -> str:
     device = document["rows"]["device"]
     name = device["device"]
     if device["kind"] == "gpu":
-        name += f", compute capability {device['compute_capability']}, driver {device['driver']}"
+        name += f", compute capability {device['compute_capability']}"
+        name += f", driver {device['driver']}" if device["driver"] else ""
     versions = ", ".join(f"{name} {one}" for name, one in document["versions"].items() if one)
     where = f"{document['date']}, {device['kind']} ({name}); {versions}."
     if device["kind"] != "gpu":
