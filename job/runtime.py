@@ -215,16 +215,22 @@ def device_name(kind: str, threads: int | None = None) -> str:
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def compute_capability() -> tuple[int, int] | None:
+    """That of the GPU that computes; None where processors do, or where it is not known."""
+    import tensorflow as tf
+
+    for gpu in tf.config.get_visible_devices("GPU"):
+        return tf.config.experimental.get_device_details(gpu).get("compute_capability")
+    return None
+
+
 def accelerator_record() -> dict[str, Any] | None:
     """What a GPU's bits depend on beside its name: the driver, CUDA's runtime, cuDNN and NCCL, as
     the installed wheels name their versions, and the compute capability. None stands for what is
     not known, where libraries come from elsewhere, and for all where processors compute."""
-    import tensorflow as tf
-
     if not has_gpu():
         return None
-    details = tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[0])
-    capability = details.get("compute_capability")
+    capability = compute_capability()
     return {
         "driver": accelerator.driver_version(),
         **{name: installed(wheel) for name, wheel in CUDA_WHEELS.items()},
