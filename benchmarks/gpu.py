@@ -169,8 +169,9 @@ def of_rates(*, is_deterministic: bool) -> Callable[[Sequence[int]], list[str]]:
 
 # What matters most comes first, should there be no time for all.
 PARTS = {
+    # On some cards the driver compiles TensorFlow's kernels first.
     "engine": Part(
-        measure=in_child("engine"), keys=lambda _: ["device", "loss", "memory"], seconds=20
+        measure=in_child("engine"), keys=lambda _: ["device", "loss", "memory"], seconds=60
     ),
     "notebook": Part(
         measure=functools.partial(notebook, "notebook", "--no-xla"),

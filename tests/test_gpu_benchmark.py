@@ -240,7 +240,7 @@ def test_the_short_form(tmp_path):
 
 @pytest.mark.long
 def test_the_whole_short_form(tmp_path):
-    rows = short_form(tmp_path / "gpu.json")
+    rows = short_form(tmp_path / "gpu.json", "--seconds", "550")
     check_engine_and_resume(rows)
     assert rows["loss-cpu"] == rows["loss"]
     rates = [figures for key, figures in rows.items() if key.startswith("rate-")]
