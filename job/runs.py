@@ -77,9 +77,10 @@ class Run:
         """What to type to continue this run."""
         return command_to_continue("train", self.config.name, self.config.storage)
 
-    def launched(self, kind: str) -> Run:
-        """The run as it starts on a kind of device, `gpu` or `cpu`: with what is decided then."""
-        return dataclasses.replace(self, config=launched(self.config, kind))
+    def launched(self, kind: str, capability: tuple[int, int] | None = None) -> Run:
+        """The run as it starts on a kind of device, `gpu` or `cpu`, and of a GPU with a compute
+        capability, where it is known: with what is decided then."""
+        return dataclasses.replace(self, config=launched(self.config, kind, capability))
 
     def check_free(self) -> None:
         """Raises InputError, naming it, where another process on this disk trains this run. In an

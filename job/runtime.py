@@ -44,9 +44,15 @@ def import_tensorflow(*, verbose: bool = False) -> None:
     # Before its logger is set up, TensorFlow's C++ side writes to stderr whatever the level.
     quiet = contextlib.nullcontext() if verbose else stderr_held_back()
     accelerator.open_libraries()
+    own = sys.stderr
     with quiet, hidden(*NOT_FOR_KERAS):
-        import tensorflow  # noqa: F401, I001  its C++ side before Keras
+        import tensorflow as tf  # noqa: I001  its C++ side before Keras
         import keras  # noqa: F401
+        # What stands in for stderr now is closed afterwards.
+        for handler in tf.get_logger().handlers:
+            handler.setStream(own)
+    if not verbose:
+        tf.get_logger().setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -208,16 +214,22 @@ def device_name(kind: str, threads: int | None = None) -> str:
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def compute_capability() -> tuple[int, int] | None:
+    """That of the GPU that computes; None where processors do, or where it is not known."""
+    import tensorflow as tf
+
+    for gpu in tf.config.get_visible_devices("GPU"):
+        return tf.config.experimental.get_device_details(gpu).get("compute_capability")
+    return None
+
+
 def accelerator_record() -> dict[str, Any] | None:
     """What a GPU's bits depend on beside its name: the driver, CUDA's runtime, cuDNN and NCCL, as
     the installed wheels name their versions, and the compute capability. None stands for what is
     not known, where libraries come from elsewhere, and for all where processors compute."""
-    import tensorflow as tf
-
     if not has_gpu():
         return None
-    details = tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[0])
-    capability = details.get("compute_capability")
+    capability = compute_capability()
     return {
         "driver": accelerator.driver_version(),
         **{name: installed(wheel) for name, wheel in CUDA_WHEELS.items()},

@@ -149,6 +149,7 @@ def train_and_evaluate(
 
     from job.runtime import (
         accelerator_record,
+        compute_capability,
         distribution,
         hardware,
         idle_gpus,
@@ -168,6 +169,7 @@ def train_and_evaluate(
     )
     if device == "gpu" and place.gpus is None and (idle := idle_gpus()):
         progress.note(f"1 of {1 + idle} GPUs trains; --workers {1 + idle} uses all of them")
+    config = run.launched(device, compute_capability()).config
     # GPUs have NCCL, which goes through memory by itself.
     shared = shared_sum() if place.world > 1 and device == "cpu" else None
     strategy = distribution(place.world, place.gpus)

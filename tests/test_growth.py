@@ -92,9 +92,8 @@ def test_a_failure_of_the_run_lets_go_too(autoscaler):
     assert autoscaler.asked[-1] == []
 
 
-@pytest.mark.parametrize("given", [{"gpus_per_worker": 2}, {"cpus_per_worker": 8}])
-def test_nothing_is_asked_for_what_no_machine_holds(autoscaler, given):
-    with growth.grown(resolve({"workers": "2", **given}), Notes()):
+def test_nothing_is_asked_for_what_no_machine_holds(autoscaler):
+    with growth.grown(resolve({"workers": "2", "cpus_per_worker": 8}), Notes()):
         pass
     assert autoscaler.asked == []
 

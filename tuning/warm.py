@@ -69,7 +69,9 @@ class Warm:
             InputError, JobError: As `train_and_evaluate`.
         """
         loaded = self._load(run.config)
-        run = run.launched(self._device)
+        from job.runtime import compute_capability
+
+        run = run.launched(self._device, compute_capability())
         config = run.config
         from job.loop import Hooks, initial_state, is_finished, run_epochs
 
