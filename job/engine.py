@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from job.augment import augmented, draws
-from job.config import TrainConfig
+from job.config import FIELDS, TrainConfig, is_fixed
 from job.device_split import DeviceSplit, images_of, row_length
 from job.errors import InputError
 from job.fast_layers import fast
@@ -40,11 +40,14 @@ from job.runtime import has_avx512, has_gpu, lanes
 from job.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
 from job.shared_sum import SharedSum
 
-# Settings that the compiled functions hold; all others can change from run to run.
-COMPILED = (
-    *("model", "optimizer", "schedule", "weight_decay", "label_smoothing", "precision"),
-    *("augment_shift", "augment_flip"),
+# Settings that decide the result and can change from run to run on the same compiled functions:
+# they are given with each call, or the loop around the engine has them (tests/test_warm.py).
+FREE = (
+    *("recipe", "dataset", "epochs", "batch_size", "learning_rate", "seed", "limit_train"),
+    "patience",
 )
+# All others are compiled in.
+COMPILED = tuple(name for name in FIELDS if is_fixed(name) and name not in FREE)
 
 Arrays = dict[str, np.ndarray]
 

@@ -62,7 +62,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def lenet() -> Lenet:
+def lenet(at_hand) -> Lenet:
     """Runs `lenet …` in a folder and returns the finished process."""
 
     def run(*arguments: object, cwd: Path, **env: str) -> subprocess.CompletedProcess:
@@ -105,6 +105,12 @@ def s3(store, monkeypatch) -> str:
 @pytest.fixture(scope="session")
 def mnist() -> dict[str, bytes]:
     return obtain("mnist")
+
+
+@pytest.fixture(scope="session")
+def at_hand(mnist) -> None:
+    """The data sets are in the cache: that they are fetched is no part of what a command says."""
+    obtain("fashion-mnist")
 
 
 @pytest.fixture(scope="session")
