@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from job.config import TrainConfig, resolve
+from job.xla import launched
 
 if TYPE_CHECKING:
     from job.datasets import Split
@@ -151,7 +152,7 @@ def first_epoch(task: Task, kind: str) -> dict[str, Any]:
     from job.randomness import batches, example_order
 
     train = training_rows(task)
-    config = resolve({"recipe": "notebook"})
+    config = launched(resolve({"recipe": "notebook"}), kind)
     rows = batches(example_order(config.seed, 0, len(train)), config.batch_size)
     net = Engine(config, total_steps=len(rows))
     metrics = net.train_span(DeviceSplit.load(train), rows, 0)

@@ -44,9 +44,15 @@ def import_tensorflow(*, verbose: bool = False) -> None:
     # Before its logger is set up, TensorFlow's C++ side writes to stderr whatever the level.
     quiet = contextlib.nullcontext() if verbose else stderr_held_back()
     accelerator.open_libraries()
+    own = sys.stderr
     with quiet, hidden(*NOT_FOR_KERAS):
-        import tensorflow  # noqa: F401, I001  its C++ side before Keras
+        import tensorflow as tf  # noqa: I001  its C++ side before Keras
         import keras  # noqa: F401
+        # What stands in for stderr now is closed afterwards.
+        for handler in tf.get_logger().handlers:
+            handler.setStream(own)
+    if not verbose:
+        tf.get_logger().setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

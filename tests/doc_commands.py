@@ -27,6 +27,7 @@ RUN = (
 OTHERS = {
     r"make test": "not run: it is the suite",
     r"make bench": "not run: it takes hours; tests/test_bench.py runs parts of it",
+    r"make venv": "not run: it installs what these tests run in",
     r"make train": "not run: it takes minutes; it is `lenet train --recipe quick`",
     r"lenet train --name (mine|long)\b": "tests/test_train.py",
     r"lenet train --model linear": "tests/test_docs.py",
@@ -36,6 +37,8 @@ OTHERS = {
     r"lenet compare": "tests/test_compare.py",
     r"lenet baselines": "tests/test_baselines.py",
     r"lenet train --workers": "tests/test_workers.py",
+    r"lenet train --recipe quick": "tests/test_stand_in_gpu.py",
+    r"lenet train --recipe notebook --(xla|no-deterministic)": "tests/test_engine.py",
     r"lenet (train|runs|evaluate|predict) .*s3://BUCKET": "tests/test_s3_runs.py",
     r"lenet (data|train --data) .*": "tests/test_parquet.py",
     r"lenet (train|evaluate|predict) .*strokes": "tests/test_parquet.py",

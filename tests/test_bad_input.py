@@ -52,6 +52,16 @@ TRAIN = {
     "storage below a file": (["--storage", "a-file/runs"], "--storage", "can't be written"),
     "missing data folder": (["--data", "nowhere"], "/nowhere'", "no such folder"),
     "data folder without data": (["--data", "empty"], "--data", "has no train-images"),
+    "two GPUs for a worker": (
+        ["--gpus-per-worker", "2"],
+        "--gpus-per-worker '2'",
+        "at most 1: a worker computes on one GPU",
+    ),
+    "XLA and max pooling": (
+        ["--xla", "--model", "alexnet", "--device", "gpu"],
+        "--xla",
+        "take --no-deterministic or --no-xla",
+    ),
     "unknown flag": (["--epoch", "3"], "No such option", "--epochs"),
     "flag without value": (["--epochs"], "--epochs", "argument"),
     "stray word": (["lenet5"], "lenet5", "unexpected extra argument"),

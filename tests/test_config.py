@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -9,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.config import FIELDS, RECIPES, TrainConfig, resolve, resume
+from job.config import (
+    AS_BEFORE,
+    FIELDS,
+    RECIPES,
+    TrainConfig,
+    command_of,
+    is_fixed,
+    resolve,
+    resume,
+)
 from job.errors import InputError
 from job.models import MODELS
+from job.settings import option, typed
+from job.xla import XLA_BY_DEFAULT, launched
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -86,7 +98,124 @@ def test_resume_takes_the_runs_own_settings_and_refuses_others():
         resume(stored, {"epochs": "4"})
 
 
+# What commit ca20467 had as defaults, which the digests of its runs leave out.
+THEN = {
+    **{"model": "lenet5", "dataset": "mnist", "recipe": "quick", "epochs": 10, "batch_size": 128},
+    **{"optimizer": "momentum", "learning_rate": 0.1, "schedule": "warmup-cosine"},
+    **{"weight_decay": 0.0, "label_smoothing": 0.0, "augment_shift": 0, "augment_flip": "none"},
+    **{"precision": "float32", "seed": 1, "limit_train": None, "patience": None},
+}
+QUICK = {"epochs": 8, "weight_decay": 0.002, "label_smoothing": 0.05}
+OTHER = {
+    **{"model": "alexnet", "dataset": "cifar10", "recipe": "notebook", "epochs": 100},
+    **{"batch_size": 32, "optimizer": "adam", "learning_rate": 0.001, "schedule": "constant"},
+    **{"augment_shift": 4, "augment_flip": "horizontal", "precision": "mixed_bfloat16"},
+    **{"seed": 7, "limit_train": 600, "patience": 10},
+}
+DIGESTS = [
+    ({}, "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
+    (QUICK, "3339f70b4ae955d19f0c24e182fbaf6e173c21cb0c7b29d12f47c2a6b0d21b32"),
+    (OTHER, "83a7b0bb2596b8fbe603d89249e2a2caf33f437eefba159c252914248d6bbe7f"),
+]
+
+
+@pytest.mark.parametrize(("settings", "digest"), DIGESTS)
+def test_the_digest_is_that_of_commit_ca20467(settings, digest):
+    assert TrainConfig.kept({**THEN, **settings}).digest == digest
+
+
+def test_a_setting_that_is_added_means_as_before_in_runs_that_do_not_have_it():
+    """Whatever its default is. Which setting decides the result is said once, for new ones too."""
+    assert AS_BEFORE.keys() == {name for name in FIELDS if is_fixed(name)}
+    assert TrainConfig.kept({}).fixed_dict() == AS_BEFORE
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(TrainConfig):
+        batch_size: int = option(256, FIELDS["batch_size"].metadata["parse"], "")
+        deterministic: bool = option(False, FIELDS["deterministic"].metadata["parse"], "")
+
+    assert Later.kept(THEN).digest == TrainConfig.kept(THEN).digest
+    assert Later().digest != TrainConfig().digest
+
+
 def test_digest_tells_jobs_apart_and_ignores_where_they_run():
     config = resolve({})
-    assert resolve({"storage": "elsewhere", "name": "x"}).digest == config.digest
-    assert resolve({"seed": 2}).digest != config.digest
+    elsewhere = {"storage": "elsewhere", "name": "x", "device": "cpu", "gpus_per_worker": 0.5}
+    assert resolve(elsewhere).digest == config.digest
+    for other in ({"seed": 2}, {"deterministic": False}, {"xla": True}):
+        assert resolve(other).digest != config.digest
+    # Before it is decided as well as after.
+    assert {resolve({"xla": xla}).digest for xla in (None, False)} == {config.digest}
+
+
+# Beyond today's limits; other versions may have had others.
+BEYOND = {
+    "gpus_per_worker": (2, "at most 1: a worker computes on one GPU, and --workers N uses N"),
+    "hang_timeout": (0.5, "at least 1"),
+    "augment_shift": (9, "between 0 and 8"),
+    "batch_size": (70_000, "between 1 and 60000"),
+    "learning_rate": (1e9, "at most 100"),
+}
+
+
+@pytest.mark.parametrize("field", BEYOND)
+def test_limits_hold_for_what_is_given_and_not_for_what_was_kept(field):
+    value, why = BEYOND[field]
+    kept = {**resolve({"name": "a"}).to_dict(), field: value}
+    assert getattr(TrainConfig.kept(kept), field) == value
+    with pytest.raises(InputError, match=f"--{field.replace('_', '-')} '{value}': must be {why}"):
+        resolve({field: str(value)})
+    with pytest.raises(InputError, match=why):
+        resume(resolve({"name": "a"}).to_dict(), {field: value})
+
+
+def test_a_run_goes_on_within_todays_limits_of_where_it_is_trained():
+    """What decides the result was within the limits when the run began, and can't be changed."""
+    kept = {**resolve({"name": "a"}).to_dict(), "batch_size": 70_000}
+    assert resume(kept, {"name": "a"}).batch_size == 70_000
+    kept["gpus_per_worker"] = 2
+    with pytest.raises(InputError, match=r"--gpus-per-worker '2\.0': must be at most 1"):
+        resume(kept, {"name": "a"})
+    assert resume(kept, {"gpus_per_worker": "1"}).gpus_per_worker == 1
+
+
+def test_switches_are_typed_as_they_are_read():
+    assert typed("xla", True) == ("--xla",)
+    assert typed("weight_decay", 0.1) == ("--weight-decay", "0.1")
+    command = command_of(launched(resolve({"deterministic": False, "xla": True}), "gpu"))
+    assert command == "lenet train --model lenet5 --recipe quick --no-deterministic --xla"
+    begun = launched(resolve({"name": "a"}), "cpu").to_dict()
+    with pytest.raises(InputError, match=r"^--xla: run 'a' was started with --no-xla; leave"):
+        resume(begun, {"xla": True})
+    with pytest.raises(InputError, match=r"^--no-deterministic: run 'a' was started with --determ"):
+        resume(begun, {"deterministic": False})
+
+
+def test_xla_is_decided_when_a_run_starts(monkeypatch):
+    monkeypatch.setitem(XLA_BY_DEFAULT, "gpu", True)
+    for kind, used in XLA_BY_DEFAULT.items():
+        begun = launched(resolve({}), kind)
+        assert begun.xla is used
+        # And stays as it was, elsewhere too.
+        assert {launched(begun, other).xla for other in XLA_BY_DEFAULT} == {used}
+        assert launched(resolve({"xla": not used}), kind).xla is not used
+        # One default for all would not have to be said.
+        assert typed("xla", used)[0] in command_of(begun)
+
+
+XLA_FAILS = {
+    "max pooling": ({"model": "alexnet"}, None, "max pooling on GPUs, which alexnet needs; take"),
+    "too new": ({}, (10, 0), "does not know GPUs of compute capability 10.0; take --no-xla"),
+}
+
+
+@pytest.mark.parametrize("case", XLA_FAILS)
+def test_xla_is_refused_where_it_can_not_work_and_not_taken_by_default(case, monkeypatch):
+    monkeypatch.setitem(XLA_BY_DEFAULT, "gpu", True)
+    settings, capability, why = XLA_FAILS[case]
+    asked = resolve({**settings, "xla": True})
+    with pytest.raises(InputError, match=f"^--xla: .*{why}"):
+        launched(asked, "gpu", capability)
+    assert launched(resolve(settings), "gpu", capability).xla is False
+    assert launched(asked, "cpu").xla is True
+    assert launched(resolve({**settings, "deterministic": False}), "gpu", (9, 0)).xla is True

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import Lenet
+from conftest import Lenet, environment
 
 from cluster.storage import open_storage
 from job.runs import open_run
 from tuning.records import FINISHED, UNFINISHED, read_sweep
+from tuning.report.facts import config_of
 
 KEPT = Path(__file__).with_name("kept")
 EXPECTED = json.loads((KEPT / "expected.json").read_text())
@@ -87,14 +91,6 @@ def test_a_finished_run_is_evaluated_and_answers(lenet, folder):
         assert answer["probabilities"] == pytest.approx(probabilities, abs=2e-6)
 
 
-def test_runs_are_exported_and_compared(lenet, folder, continued):
-    rows = {row["runs"][0]: row for row in told(lenet, folder, "compare", *RUNS[:2])["groups"]}
-    for name, row in rows.items():
-        assert row["test_accuracy"] == [EXPECTED["evaluated"][name]["test_accuracy"]]
-    done = lenet("export", "finished", "--format", "savedmodel", cwd=folder)
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_half_done_sweep_goes_on_to_its_winner(lenet, folder):
     place = open_storage(str(folder / "runs")).at("sweep")
     states = [trial.outcome.state for trial in read_sweep(place).trials]
@@ -110,8 +106,65 @@ def test_a_half_done_sweep_goes_on_to_its_winner(lenet, folder):
     assert sweep.winner.command == expected["command"].replace("{folder}", str(folder))
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_they_are_reported(name, lenet, folder, continued):
-    done = lenet("report", name, cwd=folder)
+# In one process, so that TensorFlow is imported once.
+ALL = """
+import sys
+import tuning.cli
+from job.cli import run_command
+for line in sys.stdin.read().splitlines():
+    print(run_command(line.split()), line, file=sys.stderr)
+"""
+
+
+def all_work(folder: Path, *commands: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ALL],
+        cwd=folder,
+        env=environment(),
+        input="\n".join(commands),
+        capture_output=True,
+        text=True,
+    )
+    failed = [c for c in commands if f"0 {c}" not in done.stderr.splitlines()]
+    assert not failed, done.stderr
+
+
+def test_all_commands_read_them(folder, continued):
+    reports = [f"report {name}" for name in RUNS]
+    all_work(folder, *reports, "compare interrupted finished", "export finished --format onnx")
+
+
+def test_a_run_beyond_todays_limits_is_still_read(folder):
+    """As if limits had been wider when it was trained."""
+    kept = open_run(str(folder / "runs/finished"))
+    wider = {"batch_size": 70_000, "augment_shift": 9, "gpus_per_worker": 2, "hang_timeout": 0.5}
+    config = dataclasses.replace(kept.config, **wider, name="beyond")
+    place = folder / "runs/beyond"
+    shutil.copytree(folder / "runs/finished", place, ignore=shutil.ignore_patterns("checkpoints"))
+    document = {"created": kept.created, "config": config.to_dict()}
+    (place / "config.json").write_text(json.dumps(document))
+    state = kept.restore()
+    open_run(str(place)).checkpoints.save(state.step, state.to_files())
+    all_work(
+        folder,
+        *("evaluate beyond", "predict beyond 0.png", "runs beyond", "compare beyond finished"),
+        *("report beyond", "export beyond --format savedmodel"),
+    )
+
+
+def test_a_sweep_beyond_todays_limits_is_still_reported(lenet, folder):
+    place = folder / "runs/beyond-sweep"
+    shutil.copytree(folder / "runs/sweep", place)
+    document = json.loads((place / "sweep.json").read_text())
+    document["config"] |= {"finalists": 5000, "gpus_per_trial": 9999.0}
+    document["base"]["batch_size"] = 70_000
+    document["space"]["learning_rate"][0]["values"] = [1e9]
+    (place / "sweep.json").write_text(json.dumps(document))
+    sweep = read_sweep(open_storage(str(place)))
+    assert config_of(sweep, sweep.trials[0]).batch_size == 70_000
+    done = lenet("report", "beyond-sweep", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert (folder / done.stdout.splitlines()[0]).stat().st_size > 0
+    assert "70000" in (folder / done.stdout.splitlines()[0]).read_text()
+    done = lenet("sweep", "--name", "beyond-sweep", cwd=folder)
+    assert done.returncode == 2
+    assert "a worker computes on one GPU" in done.stderr

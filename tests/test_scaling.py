@@ -20,6 +20,8 @@ import scaling_model
 import scaling_paper
 import scaling_relay
 import scaling_tables
+from gpu_parts import Rate
+from gpu_table import NOT_MEASURED
 from scaling_model import BYTES, EMPTY, MODELS, Setting, predict
 from scaling_paper import Machines
 
@@ -137,6 +139,25 @@ def test_what_is_final_is_told_from_what_is_not(kept):
     assert "1 of" in scaling_tables.provisional({**final, "planned": len(points) + 1})
     loud = {**points[0], "others": 0.2}
     assert "beside 1 others" in scaling_tables.provisional({**final, "points": [loud, *points[1:]]})
+
+
+def test_a_gpu_is_carried_on_as_measured(tmp_path):
+    """Rates of 0.5 ms a step and 2 µs an image; without all of them it is an estimate."""
+    batches = [32, 512, 4096]
+    rates = {
+        Rate("lenet5", batch).key: {"images_per_second": batch / (0.5e-3 + 2e-6 * batch)}
+        for batch in batches
+    }
+    kept = tmp_path / "gpu.json"
+    assert scaling_tables.gpu(kept) == (scaling_tables.ESTIMATED, "estimated")
+    rows = {"device": {"device": "NVIDIA L4"}, **rates}
+    kept.write_text(json.dumps({"batches": batches, "rows": rows}))
+    found, where = scaling_tables.gpu(kept)
+    assert found == pytest.approx({"step": 0.5e-3, "images_per_second": 500_000})
+    assert where == "as measured on one NVIDIA L4"
+    rows[Rate("lenet5", 32).key] = {NOT_MEASURED: "out of time"}
+    kept.write_text(json.dumps({"batches": batches, "rows": rows}))
+    assert scaling_tables.gpu(kept) == (scaling_tables.ESTIMATED, "estimated")
 
 
 def test_nothing_is_measured_beside_other_programs():

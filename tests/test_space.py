@@ -131,12 +131,14 @@ BAD = {
     "no range": ("[batch_size]\nlow = 16", "give `values`, or `low` and `high`"),
     "a range upside down": ("[learning_rate]\nlow = 0.1\nhigh = 0.01", "must be below"),
     "a range of names": ("[optimizer]\nlow = 'adam'\nhigh = 'sgd'", "has no range"),
+    "a range of a switch": ("[xla]\nlow = false\nhigh = true", "has no range"),
     "the logarithm of 0": (
         "[weight_decay]\nlow = 0\nhigh = 0.1\nlog = true",
         "must be above 0 where `log`",
     ),
     "both at once": ("[batch_size]\nvalues = [1]\nlow = 1", "leave one out"),
     "what a sweep sets": ("[seed]\nvalues = [1, 2]", "can't be searched"),
+    "what holds for a process": ("[deterministic]\nvalues = [true]", "can't be searched"),
     "what decides nothing": ("[storage]\nvalues = ['a']", "can't be searched"),
     "a circle": (
         "[batch_size]\nvalues=[1]\nwhen={optimizer='sgd'}\n"

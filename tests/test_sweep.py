@@ -148,6 +148,13 @@ def test_the_command_of_the_winner_trains_its_weights_again(done, tmp_path):
     assert mine["test_accuracy"] == done.sweep.winner.test_accuracy[0]
 
 
+def test_what_is_decided_at_the_start_is_kept(done):
+    """The same for all trials, and for those that a later version begins."""
+    assert done.sweep.base["xla"] is False
+    for trial in done.folder.glob("runs/s/trials/*/config.json"):
+        assert json.loads(trial.read_text())["config"]["xla"] is False
+
+
 def test_what_is_said(done):
     """A line for each trial as it ends, no framework's noise; at the end what to do next."""
     lines = done.stderr.splitlines()
@@ -396,6 +403,10 @@ def test_trials_of_several_workers_are_runs_of_ray_train(lenet, tmp_path, mnist,
 BAD = {
     "no trials": (["--trials", "0"], "must be between 1 and"),
     "more GPUs than there are": (["--gpus-per-trial", "1"], "no trial of that size fits; there is"),
+    "two GPUs for a worker": (
+        ["--gpus-per-trial", "2"],
+        "is more than 1 for each of --workers-per-trial 1: a worker computes on one GPU",
+    ),
     "more processors": (["--cpus-per-trial", "999"], "no trial of that size fits; there is"),
     "an unknown search": (["--search", "tpe"], "choose one of random, optuna, grid"),
     "an unknown scheduler": (["--scheduler", "ash"], "did you mean 'asha'"),

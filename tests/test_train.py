@@ -421,3 +421,16 @@ def test_keras_comes_without_what_it_only_likes_to_have():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_tensorflow_says_later_is_not_lost():
+    """Its logger is made while stderr is held back; what only warns is for whoever asks for it."""
+    script = (
+        "from job.runtime import start_tensorflow\n"
+        "start_tensorflow()\n"
+        "import tensorflow as tf\n"
+        "tf.get_logger().warning('of no use')\n"
+        "tf.get_logger().error('an error')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr == "ERROR:tensorflow:an error\n"

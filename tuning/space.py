@@ -48,7 +48,8 @@ REFERENCE_BATCH = 128
 DEFAULT_POINTS = 3
 
 KEYS = ("values", "low", "high", "log", "points", "with_batch", "when")
-# A sweep sets these itself, or they are the same for all of its trials.
+# A sweep sets these itself, or they are the same for all of its trials: `deterministic` can't be
+# taken back in a process, which trains one trial after another.
 NOT_SEARCHED = ("seed", "dataset", "limit_train", "deterministic", *REPLACED)
 
 DEFAULT: dict[str, Any] = {
