@@ -63,17 +63,18 @@ class Task:
 
 
 class Rate(NamedTuple):
-    """What a rate is measured of; the defaults are those of a user who says nothing."""
+    """What a rate is measured of; the defaults are those of a user who says nothing, with XLA where
+    a run has it then."""
 
     model: str
     batch: int
     precision: str = "float32"
     is_deterministic: bool = True
-    has_xla: bool = False
+    has_xla: bool | None = None
 
     @property
     def key(self) -> str:
-        ways = {"any": not self.is_deterministic, "xla": self.has_xla}
+        ways = {"any": not self.is_deterministic, "no-xla": self.has_xla is False}
         return "-".join(
             ["rate", self.model, str(self.batch), self.precision, *(w for w in ways if ways[w])]
         )
@@ -101,8 +102,8 @@ def rate_cases(batches: Sequence[int]) -> list[Rate]:
         for case in (
             Rate(model, batch),
             Rate(model, batch, is_deterministic=False),
-            # TensorFlow has no deterministic gradient of AlexNet's max pooling in XLA.
-            *([Rate(model, batch, has_xla=True)] if model != "alexnet" else []),
+            # It has no XLA by default: there is no deterministic gradient of max pooling in it.
+            *([Rate(model, batch, has_xla=False)] if model != "alexnet" else []),
             Rate(model, batch, precision="mixed_bfloat16"),
         )
     ]
@@ -147,12 +148,14 @@ def loss(task: Task) -> Found:
 
 def first_epoch(task: Task, kind: str) -> dict[str, Any]:
     """Mean training loss of the first epoch with the notebook's settings."""
+    from job.runtime import compute_capability
+
     from job.device_split import DeviceSplit
     from job.engine import Engine
     from job.randomness import batches, example_order
 
     train = training_rows(task)
-    config = launched(resolve({"recipe": "notebook"}), kind)
+    config = launched(resolve({"recipe": "notebook"}), kind, compute_capability())
     rows = batches(example_order(config.seed, 0, len(train)), config.batch_size)
     net = Engine(config, total_steps=len(rows))
     metrics = net.train_span(DeviceSplit.load(train), rows, 0)
@@ -176,22 +179,23 @@ def any_order(task: Task) -> Found:
 
 
 def measured(cases: Sequence[Rate], task: Task) -> Found:
-    """The rates of cases that are equally deterministic; those with XLA last, so that an XLA that
-    does not work costs no other figure."""
-    from job.runtime import start_tensorflow
+    """The rates of cases that are equally deterministic; those without XLA first, so that an XLA
+    that does not work costs no other figure."""
+    from job.runtime import compute_capability, start_tensorflow
 
-    start_tensorflow(deterministic=cases[0].is_deterministic)
+    kind = start_tensorflow(deterministic=cases[0].is_deterministic)
     from job.device_split import DeviceSplit
     from job.engine import Engine
 
     mnist, noise = training_rows(task), photographs(ALEXNET_ROWS)
-    in_order = sorted(cases, key=lambda c: (c.has_xla, c.model, c.precision))
+    in_order = sorted(cases, key=lambda c: (c.has_xla is None, c.model, c.precision))
     # An engine takes batches of any size.
     for _, group in itertools.groupby(in_order, key=lambda c: c._replace(batch=0)):
         same = list(group)
         split = noise if same[0].model == "alexnet" else mnist
         data = DeviceSplit.load(split)
-        net = Engine(same[0].config, total_steps=1, image_shape=split.images.shape[1:])
+        config = launched(same[0].config, kind, compute_capability())
+        net = Engine(config, total_steps=1, image_shape=split.images.shape[1:])
         for case in same:
             train = functools.partial(trained_steps, net, data, case.batch)
             yield case.key, rate_of(train, case.batch, task.seconds)

@@ -246,7 +246,7 @@ def test_the_whole_short_form(tmp_path):
     rates = [figures for key, figures in rows.items() if key.startswith("rate-")]
     assert len(rates) == len(rate_cases(gpu.SHORT.task.batches)) + 1
     assert all(0 < one["min"] <= one["images_per_second"] <= one["max"] for one in rates)
-    for name in ("notebook", "notebook-xla"):
+    for name in ("notebook", "notebook-no-xla"):
         assert 0.2 < rows[name]["test_accuracy"] < 1
     for name in ("sweep-shared", "sweep-in-turn"):
         assert rows[name]["states"] == ["finished", "finished"]
