@@ -148,11 +148,10 @@ def loss(task: Task) -> Found:
 
 def first_epoch(task: Task, kind: str) -> dict[str, Any]:
     """Mean training loss of the first epoch with the notebook's settings."""
-    from job.runtime import compute_capability
-
     from job.device_split import DeviceSplit
     from job.engine import Engine
     from job.randomness import batches, example_order
+    from job.runtime import compute_capability
 
     train = training_rows(task)
     config = launched(resolve({"recipe": "notebook"}), kind, compute_capability())
