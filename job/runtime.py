@@ -48,6 +48,7 @@ def import_tensorflow(*, verbose: bool = False) -> None:
     with quiet, hidden(*NOT_FOR_KERAS):
         import tensorflow as tf  # noqa: I001  its C++ side before Keras
         import keras  # noqa: F401
+
         # What stands in for stderr now is closed afterwards.
         for handler in tf.get_logger().handlers:
             handler.setStream(own)
