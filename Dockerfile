@@ -2,6 +2,10 @@
 # which need a node's driver and container runtime:
 #   docker build -t lenet-on-ray .
 #   docker build -t lenet-on-ray:gpu --build-arg LOCK=requirements-gpu.lock .
+#   docker run --gpus all lenet-on-ray:gpu lenet doctor
+# Where GPUs are given with `--runtime=nvidia` instead, the container needs NVIDIA_VISIBLE_DEVICES and
+# NVIDIA_DRIVER_CAPABILITIES=compute,utility (Ray finds GPUs through NVML, a utility). They are not set
+# here: pods that asked for no GPU would see all of them.
 
 FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d AS build
 
@@ -10,7 +14,11 @@ ENV PATH=/opt/lenet/venv/bin:$PATH
 WORKDIR /opt/lenet/src
 # Before the code: an edit does not install everything again.
 COPY requirements-cluster.lock requirements-gpu.lock ./
-RUN python3 -m venv /opt/lenet/venv \
+RUN if [ "$LOCK" = requirements-gpu.lock ] && [ "$(uname -m)" != x86_64 ]; then \
+        echo "TensorFlow's wheel for $(uname -m) is built without CUDA: build without LOCK" >&2; \
+        exit 1; \
+    fi \
+    && python3 -m venv /opt/lenet/venv \
     && pip install --no-cache-dir --disable-pip-version-check --require-hashes -r "$LOCK"
 COPY pyproject.toml README.md LICENSE ./
 COPY job job

@@ -1,7 +1,14 @@
-# Everything runs in .venv, made from the hash-pinned lock file; nothing else is needed beforehand.
+# Everything runs in .venv, made from hash-pinned lock files; nothing else is needed beforehand.
 PYTHON ?= python3
 VENV := .venv
-STAMP := $(VENV)/.installed
+# NVIDIA's libraries, 4 GB, come along where a GPU answers; GPU=0 leaves them, GPU=1 takes them.
+ifndef GPU
+GPU := $(shell nvidia-smi --list-gpus > /dev/null 2>&1 && echo 1 || echo 0)
+endif
+GPU_LOCK := $(if $(filter-out 0,$(GPU)),requirements-gpu.lock)
+LOCKS := requirements.lock $(GPU_LOCK)
+# Another one for each, so that a change of GPU= installs anew.
+STAMP := $(VENV)/.installed$(if $(GPU_LOCK),-gpu)
 
 .PHONY: train test venv docs bench results chaos faults e2e lint lock image clean
 
@@ -14,10 +21,11 @@ test: venv  ## the whole test suite
 venv: $(STAMP)
 
 # An interrupted installation leaves no stamp, so the next call starts over.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): $(LOCKS) pyproject.toml
+	@test -z "$(GPU_LOCK)" || test "$$(uname -m)" = x86_64 || { echo "TensorFlow's wheel for $$(uname -m) is built without CUDA; make GPU=0 installs for processors" >&2; exit 1; }
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 13) else "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes $(addprefix -r ,$(LOCKS))
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 

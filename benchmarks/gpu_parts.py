@@ -63,17 +63,18 @@ class Task:
 
 
 class Rate(NamedTuple):
-    """What a rate is measured of; the defaults are those of a user who says nothing."""
+    """What a rate is measured of; the defaults are those of a user who says nothing, with XLA where
+    a run has it then."""
 
     model: str
     batch: int
     precision: str = "float32"
     is_deterministic: bool = True
-    has_xla: bool = False
+    has_xla: bool | None = None
 
     @property
     def key(self) -> str:
-        ways = {"any": not self.is_deterministic, "xla": self.has_xla}
+        ways = {"any": not self.is_deterministic, "no-xla": self.has_xla is False}
         return "-".join(
             ["rate", self.model, str(self.batch), self.precision, *(w for w in ways if ways[w])]
         )
@@ -101,8 +102,8 @@ def rate_cases(batches: Sequence[int]) -> list[Rate]:
         for case in (
             Rate(model, batch),
             Rate(model, batch, is_deterministic=False),
-            # TensorFlow has no deterministic gradient of AlexNet's max pooling in XLA.
-            *([Rate(model, batch, has_xla=True)] if model != "alexnet" else []),
+            # It has no XLA by default: there is no deterministic gradient of max pooling in it.
+            *([Rate(model, batch, has_xla=False)] if model != "alexnet" else []),
             Rate(model, batch, precision="mixed_bfloat16"),
         )
     ]
@@ -147,12 +148,14 @@ def loss(task: Task) -> Found:
 
 def first_epoch(task: Task, kind: str) -> dict[str, Any]:
     """Mean training loss of the first epoch with the notebook's settings."""
+    from job.runtime import compute_capability
+
     from job.device_split import DeviceSplit
     from job.engine import Engine
     from job.randomness import batches, example_order
 
     train = training_rows(task)
-    config = launched(resolve({"recipe": "notebook"}), kind)
+    config = launched(resolve({"recipe": "notebook"}), kind, compute_capability())
     rows = batches(example_order(config.seed, 0, len(train)), config.batch_size)
     net = Engine(config, total_steps=len(rows))
     metrics = net.train_span(DeviceSplit.load(train), rows, 0)
@@ -176,22 +179,23 @@ def any_order(task: Task) -> Found:
 
 
 def measured(cases: Sequence[Rate], task: Task) -> Found:
-    """The rates of cases that are equally deterministic; those with XLA last, so that an XLA that
-    does not work costs no other figure."""
-    from job.runtime import start_tensorflow
+    """The rates of cases that are equally deterministic; those without XLA first, so that an XLA
+    that does not work costs no other figure."""
+    from job.runtime import compute_capability, start_tensorflow
 
-    start_tensorflow(deterministic=cases[0].is_deterministic)
+    kind = start_tensorflow(deterministic=cases[0].is_deterministic)
     from job.device_split import DeviceSplit
     from job.engine import Engine
 
     mnist, noise = training_rows(task), photographs(ALEXNET_ROWS)
-    in_order = sorted(cases, key=lambda c: (c.has_xla, c.model, c.precision))
+    in_order = sorted(cases, key=lambda c: (c.has_xla is None, c.model, c.precision))
     # An engine takes batches of any size.
     for _, group in itertools.groupby(in_order, key=lambda c: c._replace(batch=0)):
         same = list(group)
         split = noise if same[0].model == "alexnet" else mnist
         data = DeviceSplit.load(split)
-        net = Engine(same[0].config, total_steps=1, image_shape=split.images.shape[1:])
+        config = launched(same[0].config, kind, compute_capability())
+        net = Engine(config, total_steps=1, image_shape=split.images.shape[1:])
         for case in same:
             train = functools.partial(trained_steps, net, data, case.batch)
             yield case.key, rate_of(train, case.batch, task.seconds)
@@ -222,15 +226,21 @@ def rate_of(train: Callable[[int], None], batch: int, seconds: float) -> dict[st
     # The first call compiles.
     seconds_of(PROBE_STEPS)
     steps = max(1, round(PROBE_STEPS * seconds / seconds_of(PROBE_STEPS)))
-    spans = [steps * batch / seconds_of(steps) for _ in range(SPANS)]
-    return {"images_per_second": statistics.median(spans), "min": min(spans), "max": max(spans)}
+    return summary([steps * batch / seconds_of(steps) for _ in range(SPANS)])
+
+
+def summary(rates: Sequence[float]) -> dict[str, float]:
+    return {"images_per_second": statistics.median(rates), "min": min(rates), "max": max(rates)}
 
 
 def keras(task: Task) -> Found:
-    """What a user of Keras writes: `compile`, then `fit` on arrays, with Keras' defaults."""
+    """What a user of Keras writes: `compile`, then `fit` on arrays, with Keras' defaults. Of whole
+    epochs after the first, since each `fit` has to get going."""
     from job.runtime import import_tensorflow
 
     import_tensorflow()
+    from keras.callbacks import LambdaCallback
+
     from job.models import build_model
 
     split = training_rows(task)
@@ -238,13 +248,12 @@ def keras(task: Task) -> Found:
     for batch in task.batches:
         net = build_model("lenet5", seed=1)
         net.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-        train = functools.partial(fitted_steps, net, images, split.labels, batch)
-        yield keras_key(batch), rate_of(train, batch, task.seconds)
-
-
-def fitted_steps(net: Any, images: np.ndarray, labels: np.ndarray, batch: int, steps: int) -> None:
-    rows = np.resize(np.arange(len(images)), steps * batch)
-    net.fit(images[rows], labels[rows], batch_size=batch, verbose=0)
+        times: list[float] = []
+        note = LambdaCallback(on_epoch_end=lambda *_, to=times: to.append(time.perf_counter()))
+        whole = {"epochs": 1 + SPANS, "batch_size": batch, "verbose": 0, "callbacks": [note]}
+        net.fit(images, split.labels, **whole)
+        seconds = (end - start for start, end in itertools.pairwise(times))
+        yield keras_key(batch), summary([len(images) / one for one in seconds])
 
 
 def begin(task: Task) -> Found:

@@ -51,6 +51,8 @@ def lines(command: Sequence[object], until: float, **environment: str) -> Iterat
             timer.cancel()
         if late.is_set():
             raise OutOfTime("out of time")
+        if code < 0:
+            raise Failed(f"failed: ended by {signal.Signals(-code).name}")
         if code:
             errors.seek(0)
             said = [line.strip() for line in errors if line.strip()] or [f"exit code {code}"]

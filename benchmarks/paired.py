@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import os
 import statistics
@@ -124,20 +123,13 @@ def circumstances(*packages: str) -> dict[str, Any]:
     """When and on what something was measured, with the versions of these packages, None for one
     that is not installed."""
     from job.runtime import device_name
+    from job.versions import installed
 
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "device": device_name("cpu"),
         "versions": {name: installed(name) for name in packages},
     }
-
-
-def installed(package: str) -> str | None:
-    """Its version."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def compared(values: Sequence[tuple[float, float]]) -> dict[str, Any]:

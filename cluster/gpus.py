@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
-import re
-import subprocess
 from collections.abc import Mapping
 
 from job import accelerator
 from job.errors import NoGpu
-
-CARD = ("name", "driver_version", "compute_cap", "mig.mode.current")
-ASK_SECONDS = 20.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Card:
-    """A GPU as the driver's tool lists it: what is not known is None.
-
-    Attributes:
-        capability: Compute capability.
-        is_divided: MIG is on, so that a process gets a slice.
-    """
-
-    name: str
-    driver: str
-    capability: tuple[int, int] | None
-    is_divided: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +39,7 @@ def gpus(device: str = "auto") -> Gpus:
     """
     from job.runtime import start_tensorflow
 
-    listed, problem = cards(), ""
+    listed, problem = accelerator.cards(), ""
     # More threads would measure the processors, not the network.
     try:
         start_tensorflow(threads=1, device=device)
@@ -89,33 +68,6 @@ def computes_on() -> str:
     from job.runtime import has_gpu
 
     return "gpu" if has_gpu() else "cpu"
-
-
-def cards() -> list[Card] | None:
-    """The GPUs that the driver's tool lists; None where it is missing or does not answer. Of those
-    that a container was not given it does not know."""
-    command = ["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    if told.returncode:
-        return None
-    rows = csv.reader(told.stdout.splitlines(), skipinitialspace=True)
-    return [
-        Card(
-            name=name,
-            driver=driver,
-            capability=_capability(capability),
-            is_divided=divided == "Enabled",
-        )
-        for name, driver, capability, divided in rows
-    ]
-
-
-def _capability(text: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"(\d+)\.(\d+)", text)
-    return found and (int(found[1]), int(found[2]))
 
 
 def allowed(there: int, *, is_divided: bool, environ: Mapping[str, str] = os.environ) -> int:

@@ -11,9 +11,18 @@ project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$HOME/lenet-venv
 settings=$HOME/.lenet-env
 
-# The wheels of CUDA are about 2.5 GB: only where there is a GPU.
+# The wheels of CUDA are about 2.5 GB: only where there is a GPU. GPU=0 before the command leaves
+# them, GPU=1 takes them.
 lock=requirements-cluster.lock
-if nvidia-smi --list-gpus > /dev/null 2>&1; then lock=requirements-gpu.lock; fi
+if [ -z "${GPU:-}" ] && nvidia-smi --list-gpus > /dev/null 2>&1; then GPU=1; fi
+if [ "${GPU:-0}" != 0 ]; then
+  lock=requirements-gpu.lock
+  if [ "$(uname -m)" != x86_64 ]; then
+    echo "cluster/install.sh: TensorFlow's wheel for $(uname -m) is built without CUDA;" \
+      "GPU=0 before this command installs for processors" >&2
+    exit 1
+  fi
+fi
 
 {
   # shellcheck disable=SC2016

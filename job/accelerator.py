@@ -7,7 +7,9 @@ about to train asks `is_expected`.
 
 from __future__ import annotations
 
+import csv
 import ctypes
+import dataclasses
 import importlib.util
 import os
 import platform
@@ -32,6 +34,8 @@ NEEDED = ("cublas", "cuda_runtime", "cudnn", "cufft", *OPENED_BY_PATH, "cusparse
 LEAST_DRIVER, LEAST_DRIVER_FROM_PTX = 525, 555
 FIRST_FROM_PTX = (9, 0)
 COMPLAINT_SECONDS = 60.0
+CARD = ("name", "driver_version", "compute_cap", "mig.mode.current")
+ASK_SECONDS = 20.0
 # Looks for GPUs as `start_tensorflow` does, in a process whose log is shown: the level of
 # TensorFlow's C++ side can't be changed once it is imported.
 LOOK = """
@@ -41,6 +45,21 @@ for path in sys.argv[1:]:
 import tensorflow
 tensorflow.config.list_physical_devices("GPU")
 """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """A GPU as the driver's tool lists it: what is not known is None.
+
+    Attributes:
+        capability: Compute capability.
+        is_divided: MIG is on, so that a process gets a slice.
+    """
+
+    name: str
+    driver: str
+    capability: tuple[int, int] | None
+    is_divided: bool
 
 
 def libraries() -> Path:
@@ -127,6 +146,39 @@ def driver_problem(version: str, capability: tuple[int, int] | None = None) -> s
         return ""
     card = f" for compute capability {capability[0]}.{capability[1]}" if from_ptx else ""
     return f"NVIDIA's driver {version} is older than {least}, which TensorFlow needs{card}"
+
+
+def cards() -> list[Card] | None:
+    """The GPUs that the driver's tool lists; None where it is missing or does not answer. Of those
+    that a container was not given it does not know."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    if told.returncode:
+        return None
+    rows = csv.reader(told.stdout.splitlines(), skipinitialspace=True)
+    return [
+        Card(
+            name=name,
+            driver=driver,
+            capability=_capability(capability),
+            is_divided=divided == "Enabled",
+        )
+        for name, driver, capability, divided in rows
+    ]
+
+
+def _capability(text: str) -> tuple[int, int] | None:
+    found = re.fullmatch(r"(\d+)\.(\d+)", text)
+    return found and (int(found[1]), int(found[2]))
+
+
+def least_capability() -> tuple[int, int] | None:
+    """The least compute capability of this machine's GPUs; None where it is not known."""
+    found = [card.capability for card in cards() or ()]
+    return None if not found or None in found else min(found)
 
 
 def missing(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> NoGpu:

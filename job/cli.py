@@ -51,7 +51,7 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
     A run that was interrupted goes on when it is called again with the same --name.
     """
-    from job.accelerator import is_expected
+    from job.accelerator import is_expected, least_capability
     from job.progress import training_progress, warnings_to
     from job.runs import settle
     from job.signals import stop_on_signal
@@ -66,8 +66,10 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
         stop_on_signal(progress) as stop,
     ):
         if run.config.worker_limits == (1, 1) and run.config.address is None:
-            kind = "gpu" if is_expected(run.config.device, None) else "cpu"
-            run = run.launched(kind)
+            if is_expected(run.config.device, None):
+                run = run.launched("gpu", least_capability())
+            else:
+                run = run.launched("cpu")
             with begun(run, progress):
                 result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
         else:

@@ -34,7 +34,6 @@ from job.settings import (
     typed,
     worker_range,
 )
-from job.xla import XLA_BY_DEFAULT
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 SCHEDULES = ("constant", "warmup-cosine")
@@ -323,8 +322,7 @@ def command_of(config: TrainConfig) -> str:
     """What to type to train a new run with the settings of this one."""
     given = {"model": config.model, "recipe": config.recipe}
     usual = over_recipe(given).to_dict()
-    if len(set(XLA_BY_DEFAULT.values())) == 1:
-        usual["xla"] = XLA_BY_DEFAULT["cpu"]
+    usual["xla"] = False
     for name, value in {
         **config.fixed_dict(),
         "data": config.data,

@@ -26,7 +26,7 @@ from job.augment import augmented, draws
 from job.config import FIELDS, TrainConfig, is_fixed
 from job.device_split import DeviceSplit, images_of, row_length
 from job.errors import InputError
-from job.fast_layers import fast
+from job.fast_layers import fast, fast_in_xla
 from job.models import IMAGE_SHAPE, build_model
 from job.optimizers import FusedRMSprop, WarmupCosine, build_optimizer, learning_rate
 from job.randomness import (
@@ -108,10 +108,7 @@ class Engine:
             if shared_sum:
                 shared_sum.connect([v.shape for v in self.model.trainable_variables])
                 self.optimizer.sum_gradients = in_graph(shared_sum)
-            # Made for oneDNN; a GPU's library has other favourites.
-            here = functools.partial(fast, wide_vectors=has_avx512())
-            faster = () if has_gpu() else (here,)
-            self._twin = training_twin(self.model, self._noise, *faster)
+            self._twin = training_twin(self.model, self._noise, form_of(config))
         self._fresh_optimizer = self.optimizer_arrays()
         self._gradients = compiled(self._loss_and_gradients, config.xla and world > 1)
         # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
@@ -340,6 +337,13 @@ class Engine:
 def compiled(function: Callable, xla: bool | None) -> Callable:
     """A TensorFlow function, compiled with XLA if wanted."""
     return tf.function(function, jit_compile=True if xla else None)
+
+
+def form_of(config: TrainConfig) -> Callable[[keras.layers.Layer], keras.layers.Layer]:
+    """The form in which the device that trains is best at a layer."""
+    if has_gpu():
+        return fast_in_xla if config.xla else lambda layer: layer
+    return functools.partial(fast, wide_vectors=has_avx512())
 
 
 def in_graph(shared_sum: SharedSum) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:

@@ -1,7 +1,8 @@
-"""Keras layers computed otherwise while a CPU trains them: the same function and gradient, in a
-form that oneDNN is better at. Models stay plain Keras: `training_twin` swaps these in.
+"""Keras layers computed otherwise while they are trained: the same function and gradient, in a form
+that oneDNN is better at on processors, and XLA on GPUs. Models stay plain Keras: `training_twin`
+swaps these in.
 
-What it brings is in docs/performance.md (`python benchmarks/ablation.py`).
+What it brings is in docs/performance.md (`python benchmarks/ablation.py`) and docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ MOST_PLACES = 36
 FEWEST_FILTERS = 64
 # oneDNN computes channels by so many.
 BLOCK = 8
+# LeNet5's. With more, cuDNN's kernels fill a GPU as they are, and patches take much memory.
+MOST_CHANNELS = 16
 
 Form = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -25,9 +28,7 @@ def fast(layer: keras.layers.Layer, *, wide_vectors: bool = False) -> keras.laye
 
     With `wide_vectors` (AVX-512) convolutions are: oneDNN has better kernels for such processors.
     """
-    if type(layer) is keras.layers.AveragePooling2D and (
-        layer.strides == (1, 1) and layer.padding == "valid"
-    ):
+    if _is_sliding_mean(layer):
         return SlidingMean(layer)
     if type(layer) is keras.layers.Conv2D and _is_plain(layer) and not wide_vectors:
         _, height, width, filters = layer.output.shape
@@ -37,6 +38,22 @@ def fast(layer: keras.layers.Layer, *, wide_vectors: bool = False) -> keras.laye
         if 0 < -channels % BLOCK <= channels // 2:
             return ConvolutionInOtherForm(layer, _with_whole_blocks)
     return layer
+
+
+def fast_in_xla(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """As `fast`, for a step that XLA compiles for a GPU. Convolutions of few channels are products
+    there: cuDNN turns their images around before and after each of its kernels, and XLA can't fuse
+    what follows into them (LeNet5 at batch 32 on an H200: 350 µs a step against 220)."""
+    if _is_sliding_mean(layer):
+        return SlidingMean(layer)
+    few = type(layer) is keras.layers.Conv2D and layer.input.shape[-1] <= MOST_CHANNELS
+    return ConvolutionInOtherForm(layer, _as_small_products) if few and _is_plain(layer) else layer
+
+
+def _is_sliding_mean(layer: keras.layers.Layer) -> bool:
+    return type(layer) is keras.layers.AveragePooling2D and (
+        layer.strides == (1, 1) and layer.padding == "valid"
+    )
 
 
 def _is_plain(layer: keras.layers.Conv2D) -> bool:
@@ -132,6 +149,27 @@ def _as_product(images: tf.Tensor, kernel: tf.Tensor):
         return by_image, tf.reshape(by_kernel, kernel.shape)
 
     return tf.reshape(outputs, [-1, rows, columns, filters]), gradient
+
+
+def _as_small_products(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """One product of patches and kernel; for the kernel's gradient, one for each image."""
+    height, width, _, filters = kernel.shape
+    rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
+    matrix = tf.reshape(kernel, [-1, filters])
+    patches = tf.reshape(_patches(images, height, width), [-1, rows * columns, matrix.shape[0]])
+    return tf.reshape(_product(patches, matrix), [-1, rows, columns, filters])
+
+
+@tf.custom_gradient
+def _product(patches: tf.Tensor, matrix: tf.Tensor):
+    """(batch, places, size) by (size, filters). As one product for all images, the matrix' gradient
+    would be a sum over 18,000 places for 150 numbers, which leaves most of a GPU idle."""
+
+    def gradient(upstream: tf.Tensor):
+        by_image = tf.matmul(patches, upstream, transpose_a=True)
+        return tf.tensordot(upstream, tf.transpose(matrix), 1), tf.reduce_sum(by_image, 0)
+
+    return tf.tensordot(patches, matrix, 1), gradient
 
 
 def _patches(images: tf.Tensor, height: int, width: int) -> tf.Tensor:

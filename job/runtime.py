@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Where operations are deterministic, XLA does not try which form of a Triton product is fastest and
+# takes one that can be 20 times slower than cuBLAS' choice: LeNet5 at batch 32 on an H200, 1,189 µs
+# a step against 248. Trying them takes 8 s more at the start.
+TRITON = "--xla_gpu_enable_triton_gemm"
+
 # Keras imports these if it finds them, for wrappers and pictures that nothing here uses: a third of
 # the time of importing TensorFlow and Keras.
 NOT_FOR_KERAS = ("matplotlib", "pandas", "sklearn")
@@ -41,6 +46,9 @@ def import_tensorflow(*, verbose: bool = False) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if TRITON not in {flag.partition("=")[0] for flag in flags}:
+        os.environ["XLA_FLAGS"] = " ".join([f"{TRITON}=false", *flags])
     # Before its logger is set up, TensorFlow's C++ side writes to stderr whatever the level.
     quiet = contextlib.nullcontext() if verbose else stderr_held_back()
     accelerator.open_libraries()

@@ -33,8 +33,9 @@ class Device:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers."""
-    packages = {name: importlib.metadata.version(name) for name in RECORDED}
+    """Versions of Python and of the packages that decide a run's numbers; one process can train
+    without Ray."""
+    packages = {name: version for name in RECORDED if (version := installed(name))}
     return {"python": platform.python_version(), **packages}
 
 

@@ -12,9 +12,6 @@ from job.errors import InputError
 if TYPE_CHECKING:
     from job.config import TrainConfig
 
-# By the kind of device. On processors compiled convolutions are slower: LeNet5 at 2,300 against
-# 2,800 images/s at batch 32, 3,000 against 4,200 at 128. On GPUs it has not been measured.
-XLA_BY_DEFAULT = {"cpu": False, "gpu": False}
 MAX_POOLING = ("alexnet",)
 # From here on TensorFlow 2.21 ends the process: the PTX that its XLA makes does not know such GPUs.
 UNKNOWN = (10, 0)
@@ -38,7 +35,11 @@ def launched(
         raise InputError("--xla", None, problem)
     if config.xla is not None:
         return config
-    return dataclasses.replace(config, xla=XLA_BY_DEFAULT[kind] and not problem)
+    # A processor is slower with it: LeNet5 at 2,300 against 2,800 images/s at batch 32. A GPU that
+    # trains alone is several times faster (docs/gpu.md); several have not been measured, and of a
+    # card that is not known here nobody can tell whether it works.
+    is_faster = kind == "gpu" and capability is not None and config.worker_limits == (1, 1)
+    return dataclasses.replace(config, xla=is_faster and not problem)
 
 
 def _problem(config: TrainConfig, capability: tuple[int, int] | None) -> str:

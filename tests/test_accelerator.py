@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from gpu_libraries import framework, runpath
 
 from job import accelerator, runtime
 from job.accelerator import driver_problem, is_expected, likely_causes, said_of_gpus
 from job.errors import NoGpu
-from tests.gpu_libraries import framework, runpath
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = [sys.executable, "tests/gpu_libraries.py"]

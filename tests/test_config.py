@@ -23,7 +23,7 @@ from job.config import (
 from job.errors import InputError
 from job.models import MODELS
 from job.settings import option, typed
-from job.xla import XLA_BY_DEFAULT, launched
+from job.xla import launched
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -191,27 +191,35 @@ def test_switches_are_typed_as_they_are_read():
         resume(begun, {"deterministic": False})
 
 
-def test_xla_is_decided_when_a_run_starts(monkeypatch):
-    monkeypatch.setitem(XLA_BY_DEFAULT, "gpu", True)
-    for kind, used in XLA_BY_DEFAULT.items():
-        begun = launched(resolve({}), kind)
-        assert begun.xla is used
-        # And stays as it was, elsewhere too.
-        assert {launched(begun, other).xla for other in XLA_BY_DEFAULT} == {used}
-        assert launched(resolve({"xla": not used}), kind).xla is not used
-        # One default for all would not have to be said.
-        assert typed("xla", used)[0] in command_of(begun)
+@pytest.mark.parametrize(
+    ("kind", "capability", "workers", "used"),
+    [
+        ("cpu", None, "1", False),
+        ("gpu", (9, 0), "1", True),
+        # Nobody can tell whether it works, and whether it pays.
+        ("gpu", None, "1", False),
+        ("gpu", (9, 0), "2", False),
+        ("gpu", (9, 0), "1:2", False),
+    ],
+)
+def test_xla_is_decided_when_a_run_starts(kind, capability, workers, used):
+    begun = launched(resolve({"workers": workers}), kind, capability)
+    assert begun.xla is used
+    # And stays as it was, elsewhere too.
+    assert launched(begun, "cpu").xla is launched(begun, "gpu", (8, 0)).xla is used
+    asked = resolve({"workers": workers, "xla": not used})
+    assert launched(asked, kind, capability).xla is not used
+    assert ("--xla" in command_of(begun)) is used
 
 
 XLA_FAILS = {
-    "max pooling": ({"model": "alexnet"}, None, "max pooling on GPUs, which alexnet needs; take"),
+    "max pooling": ({"model": "alexnet"}, (9, 0), "max pooling on GPUs, which alexnet needs; take"),
     "too new": ({}, (10, 0), "does not know GPUs of compute capability 10.0; take --no-xla"),
 }
 
 
 @pytest.mark.parametrize("case", XLA_FAILS)
-def test_xla_is_refused_where_it_can_not_work_and_not_taken_by_default(case, monkeypatch):
-    monkeypatch.setitem(XLA_BY_DEFAULT, "gpu", True)
+def test_xla_is_refused_where_it_can_not_work_and_not_taken_by_default(case):
     settings, capability, why = XLA_FAILS[case]
     asked = resolve({**settings, "xla": True})
     with pytest.raises(InputError, match=f"^--xla: .*{why}"):

@@ -10,9 +10,9 @@ from doctor_lines import only
 
 from cluster import checks
 from cluster.findings import FAIL, OK, WARN
-from cluster.gpus import Gpus, allowed, cards, computes_on, gpus
+from cluster.gpus import Gpus, allowed, computes_on, gpus
 from cluster.machines import Here
-from job.accelerator import driver_version, has_device
+from job.accelerator import cards, driver_version, has_device, least_capability
 
 
 def machine_with(count: int, capability: tuple[int, int] = (8, 0), **others: Any) -> Gpus:
@@ -75,12 +75,14 @@ def test_what_the_drivers_tool_lists(nvidia_smi):
         "NVIDIA H100 80GB HBM3, 570.86.15, 9.0, Enabled\nTesla V100, 570.86.15, 7.0, [N/A]\n"
     )
     hopper, volta = cards()
+    assert least_capability() == (7, 0)
     assert (hopper.name, hopper.driver, hopper.capability) == (
         *("NVIDIA H100 80GB HBM3", "570.86.15", (9, 0)),
     )
     assert hopper.is_divided and not volta.is_divided
     nvidia_smi("NVIDIA A100, 535.86.10, [N/A], Disabled\n")
     assert cards()[0].capability is None
+    assert least_capability() is None
     nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9)
     assert cards() is None
 

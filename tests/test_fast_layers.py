@@ -12,7 +12,12 @@ start_tensorflow()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from job.fast_layers import ConvolutionInOtherForm, SlidingMean, fast  # noqa: E402
+from job.fast_layers import (  # noqa: E402
+    ConvolutionInOtherForm,
+    SlidingMean,
+    fast,
+    fast_in_xla,
+)
 from job.models import build_model  # noqa: E402
 
 LAYERS = {
@@ -34,15 +39,16 @@ def outputs_and_gradients(layer, images, variables):
     return [outputs, *tape.gradient(total, [images, *variables])]
 
 
+@pytest.mark.parametrize("form", [fast, fast_in_xla])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_fast_layer_computes_what_keras_does(name):
+def test_a_fast_layer_computes_what_keras_does(name, form):
     layer, shape = LAYERS[name]
     keras.Sequential([keras.Input(shape), layer])
     if layer.weights:
         layer.set_weights([np.random.default_rng(2).normal(size=w.shape) for w in layer.weights])
     images = tf.constant(np.random.default_rng(0).standard_normal((4, *shape)), tf.float32)
     variables = [weight.value for weight in layer.weights]
-    replaced = fast(layer)
+    replaced = form(layer)
     assert type(replaced) in (ConvolutionInOtherForm, SlidingMean)
     found = outputs_and_gradients(replaced, images, variables)
     wanted = outputs_and_gradients(layer, images, variables)
@@ -69,6 +75,29 @@ def test_a_fast_layer_computes_what_keras_does(name):
 def test_other_layers_stay_as_they_are(layer):
     keras.Sequential([keras.Input((8, 8, 4)), layer])
     assert fast(layer) is layer
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.AveragePooling2D(2),
+        keras.layers.MaxPooling2D(2, strides=1),
+        keras.layers.Conv2D(16, 5, padding="same"),
+        keras.layers.Conv2D(16, 5, strides=2),
+        keras.layers.Dense(16),
+    ],
+)
+def test_xla_leaves_other_layers_as_they_are(layer):
+    keras.Sequential([keras.Input((8, 8, 4)), layer])
+    assert fast_in_xla(layer) is layer
+
+
+def test_xla_computes_few_channels_as_products_only():
+    of_channels = {16: ConvolutionInOtherForm, 17: keras.layers.Conv2D}
+    for channels, form in of_channels.items():
+        layer = keras.layers.Conv2D(4, 3)
+        keras.Sequential([keras.Input((8, 8, channels)), layer])
+        assert type(fast_in_xla(layer)) is form
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ import gpu  # noqa: E402
 import gpu_table  # noqa: E402
 from gpu_parts import Rate, rate_cases  # noqa: E402
 from in_time import Failed, OutOfTime, lines  # noqa: E402
+from paired import circumstances  # noqa: E402
+
+from job import versions  # noqa: E402
 
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 
@@ -149,6 +152,15 @@ def test_on_what_it_was_measured(device, said):
     assert ("TF32" in note) == device.get("tf32", False)
 
 
+def test_what_is_not_installed_has_no_version(monkeypatch):
+    """One process trains, and is measured, without Ray."""
+    absent = "no-such-package"
+    found = circumstances("keras", absent)["versions"]
+    assert found["keras"].startswith("3.") and found[absent] is None
+    monkeypatch.setattr(versions, "RECORDED", ("keras", absent))
+    assert versions.versions().keys() == {"python", "keras"}
+
+
 def test_each_choice_of_a_user_is_measured_alone():
     cases = rate_cases([32])
     assert len(set(cases)) == len(cases)
@@ -168,6 +180,9 @@ def test_what_a_program_printed_before_its_time_was_over_is_kept():
     assert found == ["first\n"]
     with pytest.raises(Failed, match="failed: ValueError: why"):
         list(lines(["-c", "raise ValueError('why')"], began + 60))
+    crash = "import os, sys; print('last', file=sys.stderr, flush=True); os.abort()"
+    with pytest.raises(Failed, match="failed: ended by SIGABRT"):
+        list(lines(["-c", crash], began + 60))
 
 
 def test_what_did_not_fit_says_so():
@@ -225,13 +240,13 @@ def test_the_short_form(tmp_path):
 
 @pytest.mark.long
 def test_the_whole_short_form(tmp_path):
-    rows = short_form(tmp_path / "gpu.json")
+    rows = short_form(tmp_path / "gpu.json", "--seconds", "550")
     check_engine_and_resume(rows)
     assert rows["loss-cpu"] == rows["loss"]
     rates = [figures for key, figures in rows.items() if key.startswith("rate-")]
     assert len(rates) == len(rate_cases(gpu.SHORT.task.batches)) + 1
     assert all(0 < one["min"] <= one["images_per_second"] <= one["max"] for one in rates)
-    for name in ("notebook", "notebook-xla"):
+    for name in ("notebook", "notebook-no-xla"):
         assert 0.2 < rows[name]["test_accuracy"] < 1
     for name in ("sweep-shared", "sweep-in-turn"):
         assert rows[name]["states"] == ["finished", "finished"]

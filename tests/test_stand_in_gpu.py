@@ -42,7 +42,10 @@ def whole(lenet: Lenet, stand_in_gpu: StandIn, tmp_path_factory, mnist) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     done = lenet("train", *SETTINGS, "--name", "r", cwd=folder, **stand_in_gpu.env())
     assert done.returncode == 0, done.stderr
-    assert result_of(folder / "runs/r")["device"] == ON_IT
+    result = result_of(folder / "runs/r")
+    assert result["device"] == ON_IT
+    assert result["accelerator"].keys() == {"driver", "cuda", "cudnn", "nccl", "compute_capability"}
+    assert [one["device"] for one in result["devices"]] == [ON_IT]
     return folder
 
 

@@ -301,7 +301,16 @@ def test_evaluate_refuses_a_result_that_is_none(finished_run, lenet, tmp_path, c
     assert "result.json can't be trusted" in done.stderr
 
 
-@pytest.mark.parametrize("content", ["[]", "null", '{"step": null}', '{"step": 1e999}', ""])
+COUNTS = '"step": 1, "restarts": 0, "lost_steps": 0'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("[]", "null", '{"step": null}', '{"step": 1e999}', ""),
+        *(f'{{{COUNTS}, "devices": {devices}}}' for devices in ("1", "[1]", '[{"x": 1}]')),
+    ],
+)
 def test_unreadable_notes_do_not_stop_a_run(tmp_path, content, caplog):
     run = settle({"storage": str(tmp_path), "name": "r"})
     run.storage.write("reached.json", content.encode())

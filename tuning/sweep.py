@@ -322,9 +322,14 @@ def _launched(opened: Opened, kind: str) -> dict[str, Any]:
     or their times would not compare."""
     base = opened.sweep.base
     models = [p.values for p in opened.space.parameters if p.field == "model"] or [(None,)]
+    workers = str(opened.config.workers_per_trial)
+    capability = accelerator.least_capability() if kind == "gpu" else None
     runs = [
-        launched(over_recipe({**base, **({"model": model} if model else {})}), kind)
-        for model in itertools.chain(*models)
+        launched(over_recipe({**base, **settings}), kind, capability)
+        for settings in (
+            {"workers": workers, **({"model": model} if model else {})}
+            for model in itertools.chain(*models)
+        )
     ]
     return {**base, "xla": all(run.xla for run in runs)}
 
