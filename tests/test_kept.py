@@ -154,8 +154,8 @@ def test_a_run_beyond_todays_limits_is_still_read(folder):
 
 def test_a_sweep_beyond_todays_limits_is_still_reported(lenet, folder):
     place = folder / "runs/beyond-sweep"
-    shutil.copytree(folder / "runs/sweep", place)
-    document = json.loads((place / "sweep.json").read_text())
+    shutil.copytree(KEPT / "sweep", place)
+    document = json.loads((place / "sweep.json").read_text()) | {"name": "beyond-sweep"}
     document["config"] |= {"finalists": 5000, "gpus_per_trial": 9999.0}
     document["base"]["batch_size"] = 70_000
     document["space"]["learning_rate"][0]["values"] = [1e9]

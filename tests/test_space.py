@@ -227,3 +227,11 @@ def test_the_searches_are_those_of_the_settings():
         assert SweepConfig(search=name).search == name
     with pytest.raises(InputError, match=r"--search 'randm': .*did you mean 'random'"):
         SweepConfig(search="randm")
+
+
+def test_the_space_of_a_sweep_that_was_begun_is_read_beyond_todays_limits():
+    document = {"learning_rate": {"values": [1e9], "when": {"batch_size": [70_000]}}}
+    with pytest.raises(InputError, match="must be"):
+        parse_space(document, "new")
+    (way,) = parse_space(document, "kept", is_kept=True).parameters
+    assert (way.values, way.when) == ((1e9,), {"batch_size": (70_000,)})
