@@ -92,10 +92,10 @@ def quantity(name: str, value: float) -> str:
 
 def gpu(path: Path = GPU_RESULT) -> tuple[dict[str, float], str]:
     """A GPU's step and rate, and where they come from: LeNet5's measured rates at the smallest and
-    the largest batch lie on a line, or an estimate."""
+    the largest batch lie on a line, or an estimate. Without XLA, as several workers train."""
     kept = json.loads(path.read_text()) if path.exists() else {"rows": {}, "batches": []}
     rates = {
-        batch: kept["rows"][Rate(MODEL, batch).key].get("images_per_second")
+        batch: kept["rows"][Rate(MODEL, batch, has_xla=False).key].get("images_per_second")
         for batch in kept["batches"]
     }
     if not rates or None in rates.values():
@@ -103,7 +103,7 @@ def gpu(path: Path = GPU_RESULT) -> tuple[dict[str, float], str]:
     (few, slow), (many, fast) = (pick(rates.items()) for pick in (min, max))
     image = (many / fast - few / slow) / (many - few)
     step = few / slow - few * image
-    where = f"as measured on one {kept['rows']['device']['device']}"
+    where = f"as measured on one {kept['rows']['device']['device']}, without XLA"
     return {"images_per_second": 1 / image, "step": step}, where
 
 

@@ -153,8 +153,8 @@ def _as_product(images: tf.Tensor, kernel: tf.Tensor):
 
 
 def _as_plain_product(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """One product of patches and kernel, whose gradients are left to TensorFlow. (A product for each
-    image in the kernel's gradient, instead of one long sum, made a step slower: 410 µs.)"""
+    """One product of patches and kernel, whose gradients are left to TensorFlow. (A product for
+    each image in the kernel's gradient, instead of one long sum, was slower: 410 µs a step.)"""
     height, width, _, filters = kernel.shape
     rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
     outputs = _patches(images, height, width) @ tf.reshape(kernel, [-1, filters])

@@ -38,7 +38,7 @@ OTHERS = {
     r"lenet baselines": "tests/test_baselines.py",
     r"lenet train --workers": "tests/test_workers.py",
     r"lenet train --recipe quick": "tests/test_stand_in_gpu.py",
-    r"lenet train --recipe notebook --(xla|no-deterministic)": "tests/test_engine.py",
+    r"lenet train --recipe notebook --(no-xla|no-deterministic)": "tests/test_engine.py",
     r"lenet (train|runs|evaluate|predict) .*s3://BUCKET": "tests/test_s3_runs.py",
     r"lenet (data|train --data) .*": "tests/test_parquet.py",
     r"lenet (train|evaluate|predict) .*strokes": "tests/test_parquet.py",

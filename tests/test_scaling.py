@@ -145,7 +145,9 @@ def test_a_gpu_is_carried_on_as_measured(tmp_path):
     """Rates of 0.5 ms a step and 2 µs an image; without all of them it is an estimate."""
     batches = [32, 512, 4096]
     rates = {
-        Rate("lenet5", batch).key: {"images_per_second": batch / (0.5e-3 + 2e-6 * batch)}
+        Rate("lenet5", batch, has_xla=False).key: {
+            "images_per_second": batch / (0.5e-3 + 2e-6 * batch)
+        }
         for batch in batches
     }
     kept = tmp_path / "gpu.json"
@@ -154,8 +156,8 @@ def test_a_gpu_is_carried_on_as_measured(tmp_path):
     kept.write_text(json.dumps({"batches": batches, "rows": rows}))
     found, where = scaling_tables.gpu(kept)
     assert found == pytest.approx({"step": 0.5e-3, "images_per_second": 500_000})
-    assert where == "as measured on one NVIDIA L4"
-    rows[Rate("lenet5", 32).key] = {NOT_MEASURED: "out of time"}
+    assert where == "as measured on one NVIDIA L4, without XLA"
+    rows[Rate("lenet5", 32, has_xla=False).key] = {NOT_MEASURED: "out of time"}
     kept.write_text(json.dumps({"batches": batches, "rows": rows}))
     assert scaling_tables.gpu(kept) == (scaling_tables.ESTIMATED, "estimated")
 
