@@ -21,7 +21,7 @@ from job.config import FIELDS, TrainConfig, resolve, resume
 from job.errors import InputError, JobError
 from job.state import RunState, sha256_of
 from job.versions import Device
-from job.xla import launched
+from job.xla import decided, launched
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
@@ -129,7 +129,7 @@ class Run:
         # checkpoints too, from the start; with the new settings it is the new run.
         for name in (RESULT_FILE, CHECKPOINTS, REACHED_FILE, DATA_FILE):
             self.storage.delete(name)
-        document = {"created": self.created, "config": self.config.to_dict()}
+        document = {"created": self.created, "config": decided(self.config).to_dict()}
         self.storage.write(CONFIG_FILE, to_json(document))
         for name in set(content) - {CONFIG_FILE}:
             self.storage.delete(name)

@@ -19,6 +19,7 @@ from job.keeper import Keeper
 from job.progress import Progress
 from job.runs import Notes, Run
 from job.state import RunState, sha256_of
+from job.xla import decided, launched
 from job.versions import Device
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def train_and_evaluate(
     )
     if device == "gpu" and place.gpus is None and (idle := idle_gpus()):
         progress.note(f"1 of {1 + idle} GPUs trains; --workers {1 + idle} uses all of them")
-    config = run.launched(device, compute_capability()).config
+    config = launched(decided(run.config), device, compute_capability())
     # GPUs have NCCL, which goes through memory by itself.
     shared = shared_sum() if place.world > 1 and device == "cpu" else None
     strategy = distribution(place.world, place.gpus)

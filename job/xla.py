@@ -42,6 +42,12 @@ def launched(
     return dataclasses.replace(config, xla=is_faster and not problem)
 
 
+def decided(config: TrainConfig) -> TrainConfig:
+    """The settings as they are kept and trained: without XLA where nobody called `launched`, as a
+    program may that uses the parts of this one."""
+    return dataclasses.replace(config, xla=bool(config.xla))
+
+
 def _problem(config: TrainConfig, capability: tuple[int, int] | None) -> str:
     """Why XLA can't work on a GPU; empty where it can."""
     if config.model in MAX_POOLING and config.deterministic:

@@ -318,6 +318,14 @@ def test_unreadable_notes_do_not_stop_a_run(tmp_path, content, caplog):
     assert "reached.json can't be read" in caplog.text
 
 
+def test_a_run_that_a_program_begins_keeps_how_it_is_computed(tmp_path):
+    """Nobody asked for XLA, or what it will train on: another attempt must not find out otherwise."""
+    run = settle({**SETTINGS, "storage": str(tmp_path), "name": "r"})
+    assert run.config.xla is None
+    with run.begun():
+        assert open_run("r", str(tmp_path)).config.xla is False
+
+
 def test_evaluate_refuses_weights_that_are_not_the_results(finished_run, lenet, tmp_path):
     copy = Path(shutil.copytree(finished_run, tmp_path / "runs/smoke"))
     result = {**result_of(copy), "best_weights_sha256": "0" * 64}
