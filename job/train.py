@@ -19,8 +19,8 @@ from job.keeper import Keeper
 from job.progress import Progress
 from job.runs import Notes, Run
 from job.state import RunState, sha256_of
-from job.xla import decided, launched
 from job.versions import Device
+from job.xla import decided, launched
 
 if TYPE_CHECKING:
     from job.engine import Engine

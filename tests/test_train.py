@@ -319,7 +319,7 @@ def test_unreadable_notes_do_not_stop_a_run(tmp_path, content, caplog):
 
 
 def test_a_run_that_a_program_begins_keeps_how_it_is_computed(tmp_path):
-    """Nobody asked for XLA, or what it will train on: another attempt must not find out otherwise."""
+    """Nobody asked for XLA, or what it trains on: another attempt must not find out otherwise."""
     run = settle({**SETTINGS, "storage": str(tmp_path), "name": "r"})
     assert run.config.xla is None
     with run.begun():
