@@ -19,8 +19,8 @@ from typing import Any
 
 from paired import Side, circumstances, compared, in_turn, keep, kept_rounds, ratio
 
-from job.datasets import CATALOGUE, training_splits
-from job.download import obtain
+from job.data.catalogue import CATALOGUE, training_splits
+from job.data.sources import obtain
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "ablation.json"
 CASES = [("lenet5", 32), ("lenet5", 128), ("ffnn", 32), ("ffnn", 128)]
@@ -41,15 +41,15 @@ def side(model: str, batch: int, without: str) -> None:
     """Trains an epoch for each line from stdin."""
     if without == "kernels":
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    from job.runtime import start_tensorflow
+    from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
     import keras
     import tensorflow as tf
 
-    from job import engine as module
-    from job.config import resolve
-    from job.randomness import batches, example_order
+    from job.config.config import resolve
+    from job.engine import engine as module
+    from job.engine.randomness import batches, example_order
 
     if without == "threads":
         tf.config.threading.set_intra_op_parallelism_threads(len(os.sched_getaffinity(0)))

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from job import stats
-from job.classical.table import COLUMNS, note_of
-from job.compare import p_text
+from job.baselines.table import COLUMNS, note_of
+from job.compare.compare import p_text
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "baselines.json"
 STUDY = "quick"

@@ -38,15 +38,15 @@ class Training:
     """An engine that trains, and the time it loses to checkpoints."""
 
     def __init__(self) -> None:
-        from job.runtime import start_tensorflow
+        from job.engine.runtime import start_tensorflow
 
         start_tensorflow()
-        from job.config import resolve
-        from job.datasets import CATALOGUE, training_splits
-        from job.device_split import DeviceSplit
-        from job.download import obtain
-        from job.engine import Engine
-        from job.randomness import batches, example_order
+        from job.config.config import resolve
+        from job.data.catalogue import CATALOGUE, training_splits
+        from job.data.sources import obtain
+        from job.engine.device_split import DeviceSplit
+        from job.engine.engine import Engine
+        from job.engine.randomness import batches, example_order
 
         train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], 12_800)
         self.rows = batches(example_order(1, 0, len(train)), BATCH)[:20]
@@ -60,7 +60,7 @@ class Training:
         self.step += len(self.rows)
 
     def state(self) -> Any:
-        from job.state import RunState
+        from job.runs.state import RunState
 
         weights = self.engine.weights()
         return RunState(
@@ -115,9 +115,9 @@ def measure() -> dict[str, Any]:
 
 def background(training: Training, place: str) -> tuple[Callable[[], None], Callable[[], None]]:
     """What `lenet train` does."""
-    from cluster.checkpoints import CheckpointStore
-    from cluster.storage import open_storage
-    from cluster.uploads import Uploads
+    from job.storage.background import Uploads
+    from job.storage.base import open_storage
+    from job.storage.checkpoints import CheckpointStore
 
     checkpoints = CheckpointStore(open_storage(place, patience=600), "benchmark")
     checkpoints.claim()
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of the kept figures")
     if not parser.parse_args().table:
         figures = measure()
-        from job.runtime import device_name
+        from job.engine.runtime import device_name
 
         versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("tensorflow", "ray"))
         where = f"{datetime.date.today()}, {device_name('cpu')}, {versions}"

@@ -70,18 +70,18 @@ def work(variant: str) -> None:
     """One of the workers; prints its rate."""
     import time
 
-    from job.runtime import start_tensorflow
-    from job.shared_sum import shared_sum
+    from job.engine.runtime import start_tensorflow
+    from job.engine.shared_sum import shared_sum
 
     start_tensorflow(threads=os.cpu_count() if variant == ONE else 1)
     shared = shared_sum() if variant == SHARED else None
     strategy = summing(**SUMMING[variant]) if variant in SUMMING else None
-    from job.config import resolve
-    from job.datasets import CATALOGUE, training_splits
-    from job.device_split import DeviceSplit
-    from job.download import obtain
-    from job.engine import Engine
-    from job.randomness import batches, example_order
+    from job.config.config import resolve
+    from job.data.catalogue import CATALOGUE, training_splits
+    from job.data.sources import obtain
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.randomness import batches, example_order
 
     train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"])
     batch = BATCH // 2 if variant == APART else BATCH

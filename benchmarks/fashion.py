@@ -17,7 +17,7 @@ from typing import Any
 import studies
 
 from job import stats
-from job.compare import p_text
+from job.compare.compare import p_text
 
 STUDY = "fashion"
 COMPARED = studies.RESULTS / "fashion-compared.json"

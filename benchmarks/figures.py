@@ -14,8 +14,8 @@ import scaling_tables
 import studies
 from matplotlib.figure import Figure
 
-from job import figures
-from job.state import EpochRow
+from job.results import figures
+from job.runs.state import EpochRow
 
 THEIRS, OURS, RIGHT = "black", "tab:red", "tab:blue"
 

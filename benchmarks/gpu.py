@@ -30,8 +30,8 @@ from gpu_table import BATCHES, EPOCHS, NOT_MEASURED, RESULT, table
 from in_time import Failed, OutOfTime, lines
 from paired import circumstances
 
-from cluster.storage import open_storage
-from job import accelerator
+from job.engine import accelerator
+from job.storage.base import open_storage
 from tuning.records import read_sweep
 
 PARTS_FILE = Path(__file__).with_name("gpu_parts.py")

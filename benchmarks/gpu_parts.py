@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from job.config import TrainConfig, resolve
-from job.xla import launched
+from job.config.config import TrainConfig, resolve
+from job.config.xla import launched
 
 if TYPE_CHECKING:
-    from job.datasets import Split
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
+    from job.data.catalogue import Split
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
 
 # A figure under its name.
 Found = Iterator[tuple[str, dict[str, Any]]]
@@ -115,8 +115,8 @@ def keras_key(batch: int) -> str:
 
 def engine(task: Task) -> Found:
     """The device, the first epoch's loss on it, and what that takes of the GPU's memory."""
-    from job.accelerator import driver_version
-    from job.runtime import device_name, start_tensorflow
+    from job.engine.accelerator import driver_version
+    from job.engine.runtime import device_name, start_tensorflow
 
     kind = start_tensorflow()
     import tensorflow as tf
@@ -141,17 +141,17 @@ def engine(task: Task) -> Found:
 
 def loss(task: Task) -> Found:
     """The first epoch's loss on the processors."""
-    from job.runtime import start_tensorflow
+    from job.engine.runtime import start_tensorflow
 
     yield "loss-cpu", first_epoch(task, start_tensorflow(device="cpu"))
 
 
 def first_epoch(task: Task, kind: str) -> dict[str, Any]:
     """Mean training loss of the first epoch with the notebook's settings."""
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
-    from job.randomness import batches, example_order
-    from job.runtime import compute_capability
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.randomness import batches, example_order
+    from job.engine.runtime import compute_capability
 
     train = training_rows(task)
     config = launched(resolve({"recipe": "notebook"}), kind, compute_capability())
@@ -162,7 +162,7 @@ def first_epoch(task: Task, kind: str) -> dict[str, Any]:
 
 
 def training_rows(task: Task) -> Split:
-    from job.examples import open_examples
+    from job.data.examples import open_examples
 
     return open_examples("mnist", task.data).training(task.rows)[0]
 
@@ -180,11 +180,11 @@ def any_order(task: Task) -> Found:
 def measured(cases: Sequence[Rate], task: Task) -> Found:
     """The rates of cases that are equally deterministic; those without XLA first, so that an XLA
     that does not work costs no other figure."""
-    from job.runtime import compute_capability, start_tensorflow
+    from job.engine.runtime import compute_capability, start_tensorflow
 
     kind = start_tensorflow(deterministic=cases[0].is_deterministic)
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
 
     mnist, noise = training_rows(task), photographs(ALEXNET_ROWS)
     in_order = sorted(cases, key=lambda c: (c.has_xla is None, c.model, c.precision))
@@ -207,7 +207,7 @@ def trained_steps(net: Engine, data: DeviceSplit, batch: int, steps: int) -> Non
 
 def photographs(count: int) -> Split:
     """Noise of CIFAR-10's size: how fast a net trains does not depend on what it sees."""
-    from job.datasets import Split
+    from job.data.catalogue import Split
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
@@ -235,7 +235,7 @@ def summary(rates: Sequence[float]) -> dict[str, float]:
 def keras(task: Task) -> Found:
     """What a user of Keras writes: `compile`, then `fit` on arrays, with Keras' defaults. Of whole
     epochs after the first, since each `fit` has to get going."""
-    from job.runtime import import_tensorflow
+    from job.engine.runtime import import_tensorflow
 
     import_tensorflow()
     from keras.callbacks import LambdaCallback
@@ -276,10 +276,10 @@ def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
     """Trains a run, or goes on with it; returns its last step and the SHA-256 of its weights, which
     is the `weights_sha256` of a finished run."""
     from job.errors import Interrupted
-    from job.progress import Silent
-    from job.runs import settle
-    from job.state import sha256_of
+    from job.runs.run import settle
+    from job.runs.state import sha256_of
     from job.train import begun, train_and_evaluate
+    from job.training.progress import Silent
 
     given = {"recipe": "notebook", "model": task.model, "epochs": 1}
     given |= {"limit_train": task.resume_rows, "data": task.data}

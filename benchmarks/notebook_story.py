@@ -21,8 +21,8 @@ from typing import Any
 import studies
 from paired import circumstances
 
-from job.datasets import CATALOGUE, Split, test_split, training_splits
-from job.download import obtain
+from job.data.catalogue import CATALOGUE, Split, test_split, training_splits
+from job.data.sources import obtain
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "docs" / "results" / "notebook_story.json"
@@ -160,10 +160,10 @@ def trained(
     settings: dict[str, Any], train: Split, validation: Split, seed: int, weights=None
 ) -> tuple[Any, dict[str, list[float]]]:
     """LeNet5 after some epochs, and its history."""
-    from job.config import resolve
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
-    from job.randomness import batches, example_order
+    from job.config.config import resolve
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.randomness import batches, example_order
 
     config = resolve({"model": "lenet5", "label_smoothing": 0.0, "seed": seed, **settings})
     steps = -(-len(train) // config.batch_size)
@@ -186,7 +186,7 @@ def trained(
 
 
 def tested(engine: Any, test: Split) -> dict[str, float]:
-    from job.scoring import score
+    from job.engine.scoring import score
 
     scores = score(engine.model, test)
     return {"loss": scores.loss, "accuracy": scores.accuracy}
@@ -208,7 +208,7 @@ RUNS = {
 
 def train(names: Sequence[str]) -> None:
     """Makes the runs that are not kept yet."""
-    from job.runtime import start_tensorflow
+    from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
     for name in names:

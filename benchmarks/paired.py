@@ -122,7 +122,7 @@ def ratio(row: dict[str, Any]) -> str:
 def circumstances(*packages: str) -> dict[str, Any]:
     """When and on what something was measured, with the versions of these packages, None for one
     that is not installed."""
-    from job.runtime import device_name
+    from job.engine.runtime import device_name
     from job.versions import installed
 
     return {

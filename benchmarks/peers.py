@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from job.download import cache_folder
+from job.data.sources import cache_folder
 
 
 def peer_packages(pinned: Path) -> Path:

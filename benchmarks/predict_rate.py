@@ -27,8 +27,8 @@ from paired import Side, circumstances, compared, in_turn, keep, kept_rounds, ra
 from peers import peer_packages
 from train_rate import TORCH, torch_at_hand, torch_model, training_rows
 
-from job.datasets import CATALOGUE, Split, test_split
-from job.download import obtain
+from job.data.catalogue import CATALOGUE, Split, test_split
+from job.data.sources import obtain
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "predict_rate.json"
 MODELS = ("lenet5", "ffnn")
@@ -52,13 +52,13 @@ Works = dict[str, Callable[[], float]]
 
 
 def ours(model: str, weights: Weights, test: Split) -> Works:
-    from job.runtime import start_tensorflow
+    from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
-    from job.config import resolve
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
-    from job.scoring import Scorer
+    from job.config.config import resolve
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.scoring import Scorer
 
     engine = Engine(resolve({"model": model}), total_steps=1)
     engine.model.set_weights(weights)
@@ -143,13 +143,13 @@ def serve(works: Works, passes: int, count: int) -> None:
 
 def train(model: str, path: str) -> None:
     """Writes the weights of an engine after an epoch."""
-    from job.runtime import start_tensorflow
+    from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
-    from job.config import resolve
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
-    from job.randomness import batches, example_order
+    from job.config.config import resolve
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.randomness import batches, example_order
 
     rows = training_rows(model)
     config = resolve({"model": model, "recipe": "quick"})

@@ -21,7 +21,7 @@ EXAMPLES = 24_000
 
 def work(model: str, world: int, rank: int) -> None:
     """One of the workers; answers each request with the seconds that it took."""
-    from job.runtime import distribution, start_tensorflow
+    from job.engine.runtime import distribution, start_tensorflow
 
     start_tensorflow(threads=1)
     strategy = distribution(world)
@@ -35,12 +35,12 @@ def work(model: str, world: int, rank: int) -> None:
 
 def training(model: str, strategy: Any, rank: int, world: int) -> Callable[[dict[str, int]], Any]:
     """Trains a span of as many steps as a request says, from its first, at its batch."""
-    from job.config import resolve
-    from job.datasets import CATALOGUE, training_splits
-    from job.device_split import DeviceSplit
-    from job.download import obtain
-    from job.engine import Engine
-    from job.randomness import batches, example_order
+    from job.config.config import resolve
+    from job.data.catalogue import CATALOGUE, training_splits
+    from job.data.sources import obtain
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.randomness import batches, example_order
 
     split, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], EXAMPLES)
     config = resolve({"recipe": "notebook", "model": model})

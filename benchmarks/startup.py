@@ -39,9 +39,9 @@ from paired import circumstances, compared, keep, kept_rounds, ratio
 from peers import peer_packages
 from workers import PEERS, example_command
 
-from job.cache import cache_folder
-from job.download import obtain
-from job.runs import REACHED_FILE
+from job.data.cache import cache_folder
+from job.data.sources import obtain
+from job.runs.run import REACHED_FILE
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "startup.json"
 POLL_SECONDS = 0.005

@@ -33,7 +33,7 @@ from peers import peer_packages
 from workers import PEERS as PINNED
 from workers import training_rows
 
-from cluster.storage import open_storage
+from job.storage.base import open_storage
 from tuning.records import FAILED, SEARCH, STOPPED, Sweep, read_sweep
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -102,9 +102,9 @@ def nested(size: Size, folder: str) -> None:
     """The trials as Ray Tune trials of which each starts a Ray Train run."""
     from ray import tune
 
-    from cluster.session import connected
-    from job.runs import settle
-    from tuning.nested import train_nested
+    from cluster.connection import connected
+    from job.runs.run import settle
+    from tuning.trials.nested import train_nested
 
     def trial(point: dict[str, Any]) -> None:
         given = {"limit_train": size.rows, "epochs": size.epochs, "batch_size": BATCH}
@@ -126,14 +126,14 @@ def nested(size: Size, folder: str) -> None:
 
 def keras_tuner(size: Size, folder: str) -> None:
     """The trials as a user of KerasTuner would write them."""
-    from job.runtime import start_tensorflow
+    from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
     import keras
     import keras_tuner
 
-    from job.datasets import CATALOGUE, training_splits
-    from job.download import obtain
+    from job.data.catalogue import CATALOGUE, training_splits
+    from job.data.sources import obtain
     from job.models import build_model
 
     train = training_rows(size.rows)

@@ -31,9 +31,9 @@ from typing import Any, NamedTuple
 
 from paired import circumstances, compared, keep, kept_rounds, ratio
 
-from job.datasets import CATALOGUE, test_split, training_splits
-from job.download import obtain
-from job.recipes import RECIPES
+from job.config.recipes import RECIPES
+from job.data.catalogue import CATALOGUE, test_split, training_splits
+from job.data.sources import obtain
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "to_accuracy.json"
 RECIPE = RECIPES["quick"]["lenet5"]

@@ -37,8 +37,8 @@ from typing import Any
 from paired import Side, circumstances, compared, in_turn, keep, kept_rounds, peak_mb, ratio
 from peers import peer_packages
 
-from job.datasets import CATALOGUE, Split, training_splits
-from job.download import obtain
+from job.data.catalogue import CATALOGUE, Split, training_splits
+from job.data.sources import obtain
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "train_rate.json"
 TORCH = Path(__file__).with_name("torch.txt")
@@ -61,13 +61,13 @@ ROUNDS = 5
 
 def ours(model: str, batch: int) -> None:
     """Our side, as `lenet train` sets it up."""
-    from job.runtime import start_tensorflow
+    from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
-    from job.config import resolve
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
-    from job.randomness import batches, example_order
+    from job.config.config import resolve
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.randomness import batches, example_order
 
     train = training_rows(model)
     config = resolve({"model": model, "batch_size": batch, "recipe": "notebook"})
@@ -100,7 +100,7 @@ def tf_keras(model: str, batch: int) -> None:
 
 def fitted(net: Any, model: str, batch: int, **tuning: Any) -> None:
     """Serves epochs of `fit`, of either Keras."""
-    from job.config import resolve
+    from job.config.config import resolve
 
     train = training_rows(model)
     images = train.images.astype("float32") / 255

@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from job.config import FIELDS, RECIPES, resolve
+from job.commands.export import export
+from job.config.config import FIELDS, RECIPES, resolve
+from job.config.flags import json_option, options_of, storage_option, verbose_option
 from job.errors import InputError, Interrupted, JobError
-from job.export_command import export
-from job.options import json_option, options_of, storage_option, verbose_option
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -51,11 +51,11 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
     A run that was interrupted goes on when it is called again with the same --name.
     """
-    from job.accelerator import is_expected, least_capability
-    from job.progress import training_progress, warnings_to
-    from job.runs import settle
-    from job.signals import stop_on_signal
+    from job.engine.accelerator import is_expected, least_capability
+    from job.runs.run import settle
     from job.train import Alone, begun, train_and_evaluate
+    from job.training.progress import training_progress, warnings_to
+    from job.training.signals import stop_on_signal
 
     given = {name: value for name, value in options.items() if value is not None}
     run = settle(given, overwrite=overwrite)
@@ -73,7 +73,7 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
             with begun(run, progress):
                 result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
         else:
-            from cluster.launch import launch
+            from cluster.workers.launch import launch
 
             result = launch(run, progress, stop_requested=stop, verbose=verbose)
     if as_json:
@@ -84,7 +84,7 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
 def summary(result: dict[str, Any], folder: str) -> str:
     """The last lines of a finished run."""
-    from job.progress import duration
+    from job.training.progress import duration
 
     return "\n".join(
         [
@@ -119,12 +119,12 @@ def evaluate(
     run: str, storage: str, split: str, data: str | None, verbose: bool, as_json: bool
 ) -> None:
     """Evaluate the best weights of RUN (a name, or the path of a run folder)."""
-    from job.runs import open_run, verified_best
+    from job.runs.run import open_run, verified_best
 
     opened = open_run(run, storage)
     state = verified_best(opened)
     _start(verbose)
-    from job.evaluate import evaluate as evaluate_run
+    from job.results.evaluate import evaluate as evaluate_run
 
     result = evaluate_run(opened, state, split, data)
     print(
@@ -147,17 +147,17 @@ def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_jso
 
     Pictures may have any size, dark on light or light on dark.
     """
-    from job.examples import dataset_of
-    from job.predict import describe, read_examples
-    from job.runs import open_run, verified_best
+    from job.data.examples import dataset_of
+    from job.results.predict import describe, read_examples
+    from job.runs.run import open_run, verified_best
 
     opened = open_run(run, storage)
     state = verified_best(opened)
     dataset = dataset_of(opened)
     examples = read_examples(list(images), dataset.image_shape, is_digit=dataset.is_digits)
     _start(verbose)
-    from job.evaluate import model_with
-    from job.scoring import predict as predict_images
+    from job.engine.scoring import predict as predict_images
+    from job.results.evaluate import model_with
 
     model = model_with(opened, state.best_weights, dataset)
     probabilities = predict_images(model, examples)
@@ -184,8 +184,8 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
     download fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX,
     from which `lenet train --data DEST/DATASET` reads.
     """
-    from job.datasets import CATALOGUE, SMALL, test_split, training_splits
-    from job.download import cached, obtain
+    from job.data.catalogue import CATALOGUE, SMALL, test_split, training_splits
+    from job.data.sources import cached, obtain
     from job.errors import nearest
 
     if action == "stage":
@@ -197,7 +197,7 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
             choices = ", ".join(CATALOGUE)
             raise InputError("DATASET", name, f"choose one of {choices}{nearest(name, CATALOGUE)}")
     if action == "stage":
-        from job.examples import stage
+        from job.data.examples import stage
 
         for name, place in stage(destination, names or SMALL, data):
             print(f"{name}: {place}")
@@ -243,7 +243,8 @@ def runs(
     as_json: bool,
 ) -> None:
     """List the runs kept in a place, or show RUN with its checkpoints."""
-    from job import listing, show
+    from job.runs import listing
+    from job.runs import table as show
 
     if run is None and (pin is not None or unpin is not None):
         raise InputError("RUN", None, "name the run whose checkpoint is meant")
@@ -262,8 +263,8 @@ def runs(
 
 
 def _clean(found: Sequence[Any], yes: bool) -> None:
-    from cluster.storage import Held
-    from job import listing
+    from job.runs import listing
+    from job.storage.base import Held
 
     left = listing.orphans(found)
     for run, folders in left:
@@ -300,7 +301,7 @@ def doctor(cluster_file: str | None, as_json: bool, **options: str | None) -> No
     open ports, data and storage, and how fast the nodes add numbers up with each other. Without
     it, this machine; Ray is not started.
     """
-    from cluster.doctor import examine, examine_file, to_document
+    from cluster.doctor.examine import examine, examine_file, to_document
 
     given = {name: value for name, value in options.items() if value is not None}
     # While a cluster is connected, what is printed to stdout is Ray's and dropped.
@@ -326,7 +327,7 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from job.runtime import start_tensorflow
+    from job.engine.runtime import start_tensorflow
 
     # Nothing is computed.
     start_tensorflow(device="cpu")
@@ -355,7 +356,7 @@ cli.add_command(export)
 
 
 def _start(verbose: bool) -> None:
-    from job.runtime import start_anywhere
+    from job.engine.runtime import start_anywhere
 
     start_anywhere(verbose=verbose)
 

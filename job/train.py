@@ -13,17 +13,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from job.config.xla import decided, launched
+from job.data.examples import examples_of, keep_dataset
 from job.errors import Displaced, Interrupted
-from job.examples import examples_of, keep_dataset
-from job.keeper import Keeper
-from job.progress import Progress
-from job.runs import Notes, Run
-from job.state import RunState, sha256_of
+from job.runs.run import Notes, Run
+from job.runs.state import RunState, sha256_of
+from job.training.progress import Progress
+from job.training.writer import Keeper
 from job.versions import Device
-from job.xla import decided, launched
 
 if TYPE_CHECKING:
-    from job.engine import Engine
+    from job.engine.engine import Engine
 
 # Importing TensorFlow and building a model on a busy machine.
 STARTING_SECONDS = 120.0
@@ -148,7 +148,7 @@ def train_and_evaluate(
         run.checkpoints.claim()
     saved = run.restore()
 
-    from job.runtime import (
+    from job.engine.runtime import (
         accelerator_record,
         compute_capability,
         distribution,
@@ -156,7 +156,7 @@ def train_and_evaluate(
         idle_gpus,
         start_tensorflow,
     )
-    from job.shared_sum import shared_sum
+    from job.engine.shared_sum import shared_sum
 
     # Only an object store is waited for; a hang must not last longer because one could be.
     waiting = config.storage_timeout if run.storage.is_remote else 0.0
@@ -174,11 +174,11 @@ def train_and_evaluate(
     # GPUs have NCCL, which goes through memory by itself.
     shared = shared_sum() if place.world > 1 and device == "cpu" else None
     strategy = distribution(place.world, place.gpus)
-    from job import artifacts
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
-    from job.loop import End, Hooks, initial_state, run_epochs
-    from job.results import finish
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.results import artifacts
+    from job.results.result import finish
+    from job.training.loop import End, Hooks, initial_state, run_epochs
 
     steps_per_epoch = -(-len(train) // config.batch_size)
     engine = Engine(

@@ -23,8 +23,8 @@ class Device:
 
     Attributes:
         from_step: The first step that it trained after, 0 for all of them.
-        device: Its kind and name, as `job.runtime.hardware` has it.
-        accelerator: As `job.runtime.accelerator_record` has it.
+        device: Its kind and name, as `job.engine.runtime.hardware` has it.
+        accelerator: As `job.engine.runtime.accelerator_record` has it.
     """
 
     from_step: int

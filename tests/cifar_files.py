@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from job.cifar import BATCHES, LABELS, PIXELS, RECORD, Archive
-from job.datasets import DataFile, Dataset
+from job.data.catalogue import DataFile, Dataset
+from job.data.cifar import BATCHES, LABELS, PIXELS, RECORD, Archive
 
 ROWS = 40
 

@@ -15,8 +15,8 @@ import pytest
 from object_store import ObjectStore
 from stand_in import stand_in_gpu  # noqa: F401  a fixture
 
-from job.datasets import CATALOGUE, Split, test_split, training_splits
-from job.download import obtain
+from job.data.catalogue import CATALOGUE, Split, test_split, training_splits
+from job.data.sources import obtain
 
 # Machines are shared: how long an example takes says nothing about the code.
 hypothesis.settings.register_profile(

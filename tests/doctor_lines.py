@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.findings import OK, Finding
+from cluster.doctor.findings import OK, Finding
 
 
 def only(findings: list[Finding], status: str, *said: str) -> Finding:

@@ -55,7 +55,7 @@ def prepare(work: Path) -> None:
             install = [*quiet, "install", "--no-install-recommends", *missing]
             subprocess.run(install, check=True, env=env)
     install_node(work)
-    from job.download import obtain
+    from job.data.sources import obtain
 
     obtain("mnist")
 
@@ -160,7 +160,7 @@ def table(
 
 def about() -> dict[str, str]:
     """When and on what it was measured."""
-    from job.runtime import device_name
+    from job.engine.runtime import device_name
 
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     return {"date": date, "device": device_name("cpu"), "ray": importlib.metadata.version("ray")}

@@ -26,8 +26,8 @@ from typing import Any
 from fault_proxy import Chance, FaultProxy
 from object_store import ObjectStore
 
-from cluster.checkpoints import CheckpointStore
-from cluster.object_storage import Connection, S3Storage
+from job.storage.checkpoints import CheckpointStore
+from job.storage.s3 import Connection, S3Storage
 
 RATE = 0.35
 HOLD_SECONDS = 1.2

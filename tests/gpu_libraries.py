@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from job.runtime import import_tensorflow
+from job.engine.runtime import import_tensorflow
 
 # Of C++: `absl::Status` tsl::internal::DsoLoader::…, and `absl::StatusOr<void*>`, which begins with
 # one. Both are returned through a pointer.

@@ -182,7 +182,7 @@ def main() -> None:
         image.mount_system()
         image.build(stage, built)
 
-    from job.download import obtain
+    from job.data.sources import obtain
 
     data = image.root / "data"
     data.mkdir()

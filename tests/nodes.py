@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from conftest import command, environment
 
-from cluster.session import FAULT_DETECTION, TRAIN_SETTINGS
+from cluster.connection import FAULT_DETECTION, TRAIN_SETTINGS
 
 POLL_SECONDS = 0.02
 # Longer than any attempt takes to start or to be given up, on a machine that is busy with others.

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cluster.checkpoints import CheckpointStore
-from cluster.storage import Storage
-from job.config import resolve
-from job.datasets import CATALOGUE
-from job.runs import CHECKPOINTS, CONFIG_FILE, RESULT_FILE, to_json
-from job.state import EpochRow, RunState, sha256_of
+from job.config.config import resolve
+from job.data.catalogue import CATALOGUE
+from job.runs.run import CHECKPOINTS, CONFIG_FILE, RESULT_FILE, to_json
+from job.runs.state import EpochRow, RunState, sha256_of
+from job.storage.base import Storage
+from job.storage.checkpoints import CheckpointStore
 from tuning.records import (
     FAILED,
     FINISHED,

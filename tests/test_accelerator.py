@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from gpu_libraries import framework, runpath
 
-from job import accelerator, runtime
-from job.accelerator import driver_problem, is_expected, likely_causes, said_of_gpus
+from job.engine import accelerator, runtime
+from job.engine.accelerator import driver_problem, is_expected, likely_causes, said_of_gpus
 from job.errors import NoGpu
 
 ROOT = Path(__file__).parents[1]

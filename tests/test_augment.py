@@ -9,20 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train import stop_after, train
 
-from job.runtime import start_tensorflow
+from job.engine.runtime import start_tensorflow
 
 start_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-from job import config, engine  # noqa: E402
-from job.augment import augmented, draws  # noqa: E402
-from job.config import resolve  # noqa: E402
-from job.datasets import CATALOGUE, Split  # noqa: E402
-from job.device_split import DeviceSplit  # noqa: E402
-from job.engine import Engine  # noqa: E402
+from job.config import config  # noqa: E402
+from job.config.config import resolve  # noqa: E402
+from job.data.catalogue import CATALOGUE, Split  # noqa: E402
+from job.engine import engine  # noqa: E402
+from job.engine.augment import augmented, draws  # noqa: E402
+from job.engine.device_split import DeviceSplit  # noqa: E402
+from job.engine.engine import Engine  # noqa: E402
+from job.engine.randomness import AUGMENTATION, batches, example_order, philox, worker_slice  # noqa: E402
 from job.errors import InputError, Interrupted  # noqa: E402
-from job.randomness import AUGMENTATION, batches, example_order, philox, worker_slice  # noqa: E402
 from tuning.sweep import settle_sweep  # noqa: E402
 
 BOTH = {"augment_shift": 2, "augment_flip": "horizontal", "dataset": "fashion-mnist"}

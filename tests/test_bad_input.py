@@ -14,7 +14,7 @@ import pytest
 from conftest import tree
 from PIL import Image, PngImagePlugin
 
-from job.datasets import CATALOGUE
+from job.data.catalogue import CATALOGUE
 
 TRAIN = {
     "unknown model": (["--model", "lenet6"], "--model 'lenet6'", "did you mean 'lenet5'"),

@@ -14,9 +14,9 @@ import ray
 from conftest import result_of, tree
 
 from cluster.tasks import run_tasks
-from job.classical.study import run_baselines, settle
+from job.baselines.study import run_baselines, settle
 from job.errors import InputError, Interrupted, JobError
-from job.progress import Silent
+from job.training.progress import Silent
 
 TWO = "knn-deskewed,knn-gradients"
 

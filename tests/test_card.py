@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from job.card import model_card
-from job.config import TrainConfig, resolve
-from job.datasets import CATALOGUE, test_split, training_splits
-from job.examples import Examples
-from job.runs import open_run
+from job.config.config import TrainConfig, resolve
+from job.data.catalogue import CATALOGUE, test_split, training_splits
+from job.data.examples import Examples
+from job.results.card import model_card
+from job.runs.run import open_run
 from job.stats import share_interval
 
 SHAPE = (28, 28, 1)

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.checkpoints import BadCheckpoint, CheckpointStore, Entry, retained
-from cluster.storage import LocalStorage
-from job.state import EpochProgress, EpochRow, RunState
+from job.runs.state import EpochProgress, EpochRow, RunState
+from job.storage.base import LocalStorage
+from job.storage.checkpoints import BadCheckpoint, CheckpointStore, Entry, retained
 
 FILES = {"arrays.safetensors": b"a" * 1000, "state.json": b"{}"}
 
@@ -97,9 +97,9 @@ def test_a_changed_index_entry_is_noticed(tmp_path, caplog):
 # The process dies at the n-th call of a function that changes the disk.
 DIES = """
 import os, signal, sys
-from cluster.checkpoints import CheckpointStore
-from cluster.storage import LocalStorage
-import cluster.storage, shutil
+from job.storage.checkpoints import CheckpointStore
+from job.storage.base import LocalStorage
+import job.storage.base, shutil
 folder, deadly = sys.argv[1], int(sys.argv[2])
 calls = 0
 def counted(function):

@@ -23,20 +23,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_train import train
 
-from cluster.storage import LocalStorage
-from job import cifar, download
-from job.cache import cache_folder
-from job.datasets import CATALOGUE, Split, check_file, test_split, training_splits
-from job.download import cached, obtain
+from job.data import cifar
+from job.data import sources as download
+from job.data.cache import cache_folder
+from job.data.catalogue import CATALOGUE, Split, check_file, test_split, training_splits
+from job.data.examples import dataset_of, open_examples, stage
+from job.data.parquet import write_dataset
+from job.data.pickled import parse, parse_batch
+from job.data.sources import cached, obtain
+from job.engine.scoring import predict
 from job.errors import InputError, JobError
-from job.evaluate import model_with
-from job.examples import dataset_of, open_examples, stage
-from job.parquet import write_dataset
-from job.pickled import parse, parse_batch
-from job.predict import read_examples
-from job.runs import open_run, settle
-from job.scoring import predict
-from tuning.warm import Warm
+from job.results.evaluate import model_with
+from job.results.predict import read_examples
+from job.runs.run import open_run, settle
+from job.storage.base import LocalStorage
+from tuning.trials.warm import Warm
 
 PUBLISHED = CATALOGUE["cifar10"]
 FIRST = python2_batch(*batch(0))

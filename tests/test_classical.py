@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from job.classical.features import CELLS, DIRECTIONS, KINDS, features_of, slant
-from job.classical.learners import SEARCH_ROWS, Neighbours, Preparation, search_rows
-from job.classical.methods import METHODS
-from job.classical.training import train_and_test
-from job.datasets import CATALOGUE
+from job.baselines.features import CELLS, DIRECTIONS, KINDS, features_of, slant
+from job.baselines.learners import SEARCH_ROWS, Neighbours, Preparation, search_rows
+from job.baselines.methods import METHODS
+from job.baselines.training import train_and_test
+from job.data.catalogue import CATALOGUE
+from job.data.examples import Examples
 from job.errors import InputError
-from job.examples import Examples
 
 
 @pytest.fixture(scope="module")

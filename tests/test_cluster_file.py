@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.cluster_file import PROJECT, problems
-from cluster.session import FAULT_DETECTION
-from cluster.start_commands import parse
+from cluster.connection import FAULT_DETECTION
+from cluster.files.cluster_file import PROJECT, problems
+from cluster.files.start_commands import parse
 
 ROOT = Path(__file__).parents[1]
 AWS, ONPREM = ROOT / "ray_cluster.yaml", ROOT / "cluster" / "onprem.yaml"
@@ -313,7 +313,7 @@ def test_a_node_that_is_set_up_twice_stays_the_same(tmp_path):
 
 
 POLICIES = sorted((ROOT / "cluster" / "iam").glob("*-policy.json"))
-# What cluster/object_storage.py calls: get_object and head_object, put_object, delete_objects,
+# What job/storage/s3.py calls: get_object and head_object, put_object, delete_objects,
 # list_objects_v2.
 S3_ACTIONS = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket"}
 

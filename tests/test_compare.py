@@ -14,10 +14,10 @@ import pyarrow.parquet
 import pytest
 from conftest import result_of
 
-from cluster.storage import LocalStorage
-from job.compare import compare
+from job.compare.compare import compare
 from job.errors import InputError, JobError
-from job.predictions import Predictions, read_predictions, write_predictions
+from job.results.predictions import Predictions, read_predictions, write_predictions
+from job.storage.base import LocalStorage
 
 FILE = "test_predictions.parquet"
 Make = Callable[..., None]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.config import (
+from job.config.config import (
     AS_BEFORE,
     FIELDS,
     RECIPES,
@@ -20,10 +20,10 @@ from job.config import (
     resolve,
     resume,
 )
+from job.config.fields import option, typed
+from job.config.xla import launched
 from job.errors import InputError
 from job.models import MODELS
-from job.settings import option, typed
-from job.xla import launched
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

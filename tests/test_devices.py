@@ -8,10 +8,10 @@ from pathlib import Path
 
 from conftest import result_of
 
-from job.progress import Silent
-from job.runs import Notes, Run, settle
-from job.state import RunState
+from job.runs.run import Notes, Run, settle
+from job.runs.state import RunState
 from job.train import taken_up
+from job.training.progress import Silent
 from job.versions import Device
 
 PROCESSORS = ("cpu (AMD EPYC, 2 threads)", None)

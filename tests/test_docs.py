@@ -18,7 +18,7 @@ from doc_commands import OTHERS, PAGES, ROOT, RUN, Command, becomes, commands
 from PIL import Image
 
 from job.cli import run_command
-from job.config import resolve
+from job.config.config import resolve
 from tuning.cli import cli
 from tuning.config import split
 

@@ -24,14 +24,14 @@ import pytest
 from doctor_lines import only
 from nodes import Nodes
 
-from cluster import checks
-from cluster.all_reduce import Reduced
-from cluster.facts import Disk, Facts, Listener, facts, listeners, storage_problem
-from cluster.facts import data as data_at
-from cluster.findings import FAIL, OK, WARN
-from cluster.machines import Here
-from cluster.machines import Nodes as AskedNodes
-from cluster.session import connected
+from cluster.connection import connected
+from cluster.doctor import checks
+from cluster.doctor.facts import Disk, Facts, Listener, facts, listeners, storage_problem
+from cluster.doctor.facts import data as data_at
+from cluster.doctor.findings import FAIL, OK, WARN
+from cluster.doctor.machines import Here
+from cluster.doctor.machines import Nodes as AskedNodes
+from cluster.doctor.network import Reduced
 from job.cli import run_command
 
 GB = 1e9
@@ -139,7 +139,9 @@ def test_a_machine_without_a_cluster(lenet, tmp_path, mnist, open_port):
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
-    look = "import sys, cluster.doctor; sys.exit(str({'ray', 'tensorflow'} & {*sys.modules}))"
+    look = (
+        "import sys, cluster.doctor.examine; sys.exit(str({'ray', 'tensorflow'} & {*sys.modules}))"
+    )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
     assert done.stderr == "set()\n"
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from doctor_lines import only
 
-from cluster import checks
-from cluster.findings import FAIL, OK, WARN
-from cluster.gpus import Gpus, allowed, computes_on, gpus
-from cluster.machines import Here
-from job.accelerator import cards, driver_version, has_device, least_capability
+from cluster.doctor import checks
+from cluster.doctor.findings import FAIL, OK, WARN
+from cluster.doctor.gpus import Gpus, allowed, computes_on, gpus
+from cluster.doctor.machines import Here
+from job.engine.accelerator import cards, driver_version, has_device, least_capability
 
 
 def machine_with(count: int, capability: tuple[int, int] = (8, 0), **others: Any) -> Gpus:

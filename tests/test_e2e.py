@@ -222,7 +222,7 @@ def documented_ports() -> tuple[set[int], list[range]]:
 def test_edited_code_runs_on_every_node(onprem):
     """The trap: a file that is new on the laptop and the head, and old where the workers are."""
     mark = secrets.token_hex(8)
-    module = "job/progress.py"
+    module = "job/training/progress.py"
     text = (onprem.project / module).read_text()
     leave = f'\nwith open("/tmp/edited", "w") as _stream:\n    _stream.write("{mark}")\n'
     (onprem.project / module).write_text(text + leave)

@@ -7,22 +7,22 @@ import itertools
 import numpy as np
 import pytest
 
-from job.runtime import start_tensorflow
+from job.engine.runtime import start_tensorflow
 
 start_tensorflow()
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from job.config import TrainConfig, resolve  # noqa: E402
-from job.device_split import DeviceSplit  # noqa: E402
-from job.engine import Engine  # noqa: E402
+from job.config.config import TrainConfig, resolve  # noqa: E402
+from job.engine.device_split import DeviceSplit  # noqa: E402
+from job.engine.engine import Engine  # noqa: E402
+from job.engine.optimizers import MOMENTUM, WarmupCosine  # noqa: E402
+from job.engine.randomness import batches, example_order  # noqa: E402
+from job.engine.scoring import cross_entropy_of_logits, predict  # noqa: E402
 from job.errors import InputError  # noqa: E402
 from job.models import MODELS, build_model, output  # noqa: E402
-from job.optimizers import MOMENTUM, WarmupCosine  # noqa: E402
-from job.randomness import batches, example_order  # noqa: E402
-from job.scoring import cross_entropy_of_logits, predict  # noqa: E402
-from job.state import sha256_of  # noqa: E402
+from job.runs.state import sha256_of  # noqa: E402
 
 ROWS = 100
 BATCH = 32

@@ -16,21 +16,21 @@ import pytest
 from conftest import environment, result_of, tree
 
 from job.cli import run_command
+from job.engine.runtime import start_tensorflow
 from job.errors import JobError
-from job.runtime import start_tensorflow
 
 start_tensorflow()
 
 import keras  # noqa: E402
 import onnx  # noqa: E402
 
-from cluster.storage import open_storage  # noqa: E402
-from job.export import TOLERANCE, compare, export_run  # noqa: E402
-from job.formats import FORMATS  # noqa: E402
-from job.progress import PlainProgress  # noqa: E402
-from job.runs import open_run, settle  # noqa: E402
-from job.scoring import predict, scale  # noqa: E402
+from job.engine.scoring import predict, scale  # noqa: E402
+from job.results.export import TOLERANCE, compare, export_run  # noqa: E402
+from job.results.export_formats import FORMATS  # noqa: E402
+from job.runs.run import open_run, settle  # noqa: E402
+from job.storage.base import open_storage  # noqa: E402
 from job.train import Alone, begun, train_and_evaluate  # noqa: E402
+from job.training.progress import PlainProgress  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from job.runtime import start_tensorflow
+from job.engine.runtime import start_tensorflow
 
 start_tensorflow()
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from job.fast_layers import (  # noqa: E402
+from job.engine.fast_layers import (  # noqa: E402
     ConvolutionInOtherForm,
     SlidingMean,
     fast,

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from job.config import resolve
-from job.datasets import CATALOGUE, training_splits
-from job.download import obtain
-from job.runtime import start_tensorflow
+from job.config.config import resolve
+from job.data.catalogue import CATALOGUE, training_splits
+from job.data.sources import obtain
+from job.engine.runtime import start_tensorflow
 
 GOLDEN = Path(__file__).with_name("golden.json")
 STEPS = 20
@@ -27,9 +27,9 @@ MODELS = ("lenet5", "ffnn")
 def losses(model: str) -> list[float]:
     """Mean training loss of each of the first steps."""
     start_tensorflow()
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
-    from job.randomness import batches, example_order
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.randomness import batches, example_order
 
     config = resolve({"model": model, "recipe": "notebook"})
     train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"])

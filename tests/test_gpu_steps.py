@@ -12,7 +12,7 @@ import pytest
 from conftest import environment
 from stand_in import COUNT, NAME, StandIn
 
-from job.config import resolve
+from job.config.config import resolve
 
 AUGMENTED = {"augment_shift": 4, "augment_flip": "horizontal"}
 # Only photographs may be mirrored.

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from cluster import growth
-from job.config import resolve
+from cluster import autoscaling as growth
+from job.config.config import resolve
 from job.errors import Interrupted, JobError
 
 HEAD = {"CPU": 0}

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import Lenet, environment
 
-from cluster.storage import open_storage
-from job.runs import open_run
+from job.runs.run import open_run
+from job.storage.base import open_storage
 from tuning.records import FINISHED, UNFINISHED, read_sweep
-from tuning.report.facts import config_of
+from tuning.report.totals import config_of
 
 KEPT = Path(__file__).with_name("kept")
 EXPECTED = json.loads((KEPT / "expected.json").read_text())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from job.runtime import start_tensorflow
+from job.engine.runtime import start_tensorflow
 
 start_tensorflow()
 
 import keras  # noqa: E402
 
-from job.datasets import check_image_shape  # noqa: E402
+from job.data.catalogue import check_image_shape  # noqa: E402
 from job.models import MODELS, build_model  # noqa: E402
 
 LENET5 = [

@@ -21,16 +21,16 @@ from conftest import environment, tree
 from PIL import Image
 from test_bad_input import refused
 
-from cluster.object_storage import S3Storage
-from cluster.storage import LocalStorage, open_storage
-from job.datasets import CATALOGUE, Dataset, Split
-from job.download import obtain
+from job.data.catalogue import CATALOGUE, Dataset, Split
+from job.data.examples import dataset_of, examples_of, open_examples
+from job.data.parquet import _pixels, read_dataset, write_dataset
+from job.data.sources import obtain
 from job.errors import InputError, JobError
-from job.examples import dataset_of, examples_of, open_examples
-from job.parquet import _pixels, read_dataset, write_dataset
-from job.progress import Silent
-from job.runs import settle
+from job.runs.run import settle
+from job.storage.base import LocalStorage, open_storage
+from job.storage.s3 import S3Storage
 from job.train import begun
+from job.training.progress import Silent
 
 DOCS = Path(__file__).parents[1] / "docs" / "data.md"
 PARTS = ("train.parquet", "test.parquet")

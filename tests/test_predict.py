@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from job.predict import read_image, to_example
+from job.results.predict import read_image, to_example
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.runtime import start_tensorflow
+from job.engine.runtime import start_tensorflow
 
 start_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-from job.models import build_model  # noqa: E402
-from job.randomness import (  # noqa: E402
+from job.engine.randomness import (  # noqa: E402
     PADDING,
     ExampleNoise,
     batches,
@@ -22,6 +21,7 @@ from job.randomness import (  # noqa: E402
     training_twin,
     worker_slice,
 )
+from job.models import build_model  # noqa: E402
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10_000), st.integers(1, 3000))

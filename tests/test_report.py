@@ -28,14 +28,19 @@ from report_data import (
     realistic_sweep,
 )
 
-from cluster.storage import LocalStorage
 from job.errors import InputError
+from job.storage.base import LocalStorage
 from tuning.records import FINISHED, SEARCH, STOPPED, UNFINISHED, Outcome, Plan, Sweep, Trial, merit
-from tuning.report import facts
+from tuning.report import totals as facts
+from tuning.report.charts.importance import (
+    MIN_TRIALS,
+    drawn_parameters,
+    epsilon_squared,
+    importances,
+)
+from tuning.report.charts.parameters import Parameter, binned, plain
 from tuning.report.command import report, write_report
-from tuning.report.importance import MIN_TRIALS, drawn_parameters, epsilon_squared, importances
 from tuning.report.page import embedded
-from tuning.report.parameters import Parameter, binned, plain
 from tuning.report.runs import groups_of
 
 THIN = "\u202f"
@@ -373,7 +378,7 @@ def test_runs_that_differ_by_the_seed_are_one_setting(place):
 
 
 def test_groups_are_sorted_and_keep_unequal_settings_apart(place):
-    from job.runs import open_run
+    from job.runs.run import open_run
     from tuning.report.runs import entry_of_run
 
     keep_run(place, "good", quality=0.9, seed=2)

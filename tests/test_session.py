@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from cluster import session
-from cluster.session import Room, Share, gpu_share, shares
-from job.config import resolve
+from cluster import connection as session
+from cluster.connection import Room, Share, gpu_share, shares
+from job.config.config import resolve
 from job.errors import InputError, NoGpu
 
 WORKSTATION = [{"CPU": 8.0, "GPU": 1.0}]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from job.shared_sum import SharedSum, shared_sum
+from job.engine.shared_sum import SharedSum, shared_sum
 
 HERE = Path(__file__).parent
 CALLS = 150
@@ -19,7 +19,7 @@ CALLS = 150
 MEMBER = """
 import os, sys
 import numpy as np
-from job.shared_sum import SharedSum
+from job.engine.shared_sum import SharedSum
 
 rank, calls = int(sys.argv[1]), int(sys.argv[2])
 total = SharedSum(sys.argv[3:], rank)
@@ -145,19 +145,19 @@ def test_memory_is_shared_where_all_workers_are_on_one_machine(workers, shares, 
 # What each of two workers does; prints a digest of its weights.
 WORKER = """
 import json, os, sys
-from job.runtime import distribution, start_tensorflow
-from job.shared_sum import shared_sum
+from job.engine.runtime import distribution, start_tensorflow
+from job.engine.shared_sum import shared_sum
 
 start_tensorflow(threads=1)
 shared = shared_sum()
 strategy = distribution(2)
-from job.config import resolve
-from job.datasets import CATALOGUE, training_splits
-from job.download import obtain
-from job.device_split import DeviceSplit
-from job.engine import Engine
-from job.randomness import batches, example_order
-from job.state import sha256_of
+from job.config.config import resolve
+from job.data.catalogue import CATALOGUE, training_splits
+from job.data.sources import obtain
+from job.engine.device_split import DeviceSplit
+from job.engine.engine import Engine
+from job.engine.randomness import batches, example_order
+from job.runs.state import sha256_of
 
 train, _ = training_splits(obtain("mnist"), CATALOGUE["mnist"], 200)
 config = resolve({"model": "ffnn"})

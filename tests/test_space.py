@@ -6,12 +6,12 @@ import collections
 
 import pytest
 
-from job.config import resolve
+from job.config.config import resolve
 from job.errors import InputError
 from tuning.config import SweepConfig
 from tuning.records import FAILED, FINISHED, STOPPED, Outcome, Plan
-from tuning.search import GridSearch, OptunaSearch, RandomSearch
-from tuning.space import DEFAULT, POWERS, Space, parse_space, read_space
+from tuning.space.search import GridSearch, OptunaSearch, RandomSearch
+from tuning.space.space import DEFAULT, POWERS, Space, parse_space, read_space
 
 DEFAULT_SPACE = parse_space(DEFAULT, "default")
 NESTED = """
@@ -174,7 +174,7 @@ def test_a_file_that_is_none_is_named(tmp_path):
 
 
 def outcome(accuracy: float, state: str = FINISHED) -> Outcome:
-    from job.state import EpochRow
+    from job.runs.state import EpochRow
 
     row = EpochRow(
         epoch=1,

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from cluster import lease
-from cluster.checkpoints import BadCheckpoint, CheckpointStore, Superseded
-from cluster.lease import LOCK, Claim
-from cluster.object_storage import Connection, S3Storage
-from cluster.storage import Conflict, Held, LocalStorage, Storage, StoreError, open_storage
 from job.errors import InputError, JobError
+from job.storage import lease
+from job.storage.base import Conflict, Held, LocalStorage, Storage, StoreError, open_storage
+from job.storage.checkpoints import BadCheckpoint, CheckpointStore, Superseded
+from job.storage.lease import LOCK, Claim
+from job.storage.s3 import Connection, S3Storage
 
 
 @pytest.fixture(params=["disk", "s3"])

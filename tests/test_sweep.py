@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 from conftest import Lenet, command, environment, result_of, tree
 
-from cluster.storage import open_storage
+from job.storage.base import open_storage
 from tuning.records import (
     FAILED,
     FINISHED,
@@ -439,8 +439,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, lenet, tmp_path, mnist):
 
 def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
     """A process that ran out of memory forgets what it kept, and takes the next task."""
-    from tuning.trial import Task, TrialProcess
-    from tuning.warm import Warm
+    from tuning.trials.trial import Task, TrialProcess
+    from tuning.trials.warm import Warm
 
     forgotten = []
 
@@ -450,7 +450,7 @@ def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
 
     monkeypatch.setattr(Warm, "train", train)
     monkeypatch.setattr(Warm, "forget", lambda self: forgotten.append(True))
-    from job.datasets import CATALOGUE
+    from job.data.catalogue import CATALOGUE
 
     task = Task(
         kind="train",

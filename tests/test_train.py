@@ -20,18 +20,18 @@ import pytest
 from conftest import SMOKE, command, environment, result_of
 from PIL import Image
 
-from job.runtime import start_tensorflow
+from job.engine.runtime import start_tensorflow
 
 start_tensorflow()
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from job.config import resolve  # noqa: E402
+from job.config.config import resolve  # noqa: E402
 from job.errors import InputError, Interrupted, TrainingDiverged  # noqa: E402
-from job.progress import PlainProgress  # noqa: E402
-from job.runs import Notes, Run, open_run, settle  # noqa: E402
+from job.runs.run import Notes, Run, open_run, settle  # noqa: E402
 from job.train import Alone, begun, train_and_evaluate  # noqa: E402
+from job.training.progress import PlainProgress  # noqa: E402
 
 SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
 
@@ -421,9 +421,9 @@ def test_keras_comes_without_what_it_only_likes_to_have():
     """Which is a third of the time of its import; whoever needs it later gets it."""
     script = (
         "import sys\n"
-        "from job.runtime import import_tensorflow\n"
+        "from job.engine.runtime import import_tensorflow\n"
         "import_tensorflow()\n"
-        "import job.engine, job.results\n"
+        "import job.engine.engine, job.results.result\n"
         "assert not {'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)\n"
         "import matplotlib.figure, pandas, sklearn.svm\n"
     )
@@ -434,7 +434,7 @@ def test_keras_comes_without_what_it_only_likes_to_have():
 def test_what_tensorflow_says_later_is_not_lost():
     """Its logger is made while stderr is held back; what only warns is for whoever asks for it."""
     script = (
-        "from job.runtime import start_tensorflow\n"
+        "from job.engine.runtime import start_tensorflow\n"
         "start_tensorflow()\n"
         "import tensorflow as tf\n"
         "tf.get_logger().warning('of no use')\n"

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from job.config import FIELDS, is_fixed
+from job.config.config import FIELDS, is_fixed
+from job.data.examples import open_examples
 from job.errors import InputError
-from job.examples import open_examples
-from job.runs import settle
-from job.state import sha256_of
-from tuning.warm import Warm
+from job.runs.run import settle
+from job.runs.state import sha256_of
+from tuning.trials.warm import Warm
 
 DIGITS = str(Path(__file__).with_name("kept") / "digits")
 THREADS = len(os.sched_getaffinity(0))

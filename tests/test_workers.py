@@ -20,7 +20,7 @@ import pytest
 from conftest import Lenet, command, environment, result_of
 from nodes import Nodes, training_workers
 
-from cluster.storage import open_storage
+from job.storage.base import open_storage
 
 SETTINGS = [
     *("--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"),
@@ -176,9 +176,9 @@ def test_a_stop_before_anyone_trains_is_a_stop(tmp_path, mnist):
 
 ASKED_TO_STOP = """
 import os, signal
-from cluster.session import connected
-from job.progress import Silent
-from job.signals import stop_on_signal
+from cluster.connection import connected
+from job.training.progress import Silent
+from job.training.signals import stop_on_signal
 with stop_on_signal(Silent()) as stop, connected("local"):
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop() == signal.SIGTERM

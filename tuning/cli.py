@@ -10,8 +10,8 @@ import click
 
 from job import cli as job_cli
 from job.cli import cli
-from job.compare_command import baselines, compare
-from job.options import json_option, options_of, storage_option, verbose_option
+from job.commands.compare import baselines, compare
+from job.config.flags import json_option, options_of, storage_option, verbose_option
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
 
 cli.add_command(baselines)
@@ -31,9 +31,9 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     here holds for all trials and is not searched. A sweep that was interrupted goes on when it is
     called again with the same --name.
     """
-    from job.signals import stop_on_signal
+    from job.training.signals import stop_on_signal
+    from tuning.display import sweep_board
     from tuning.sweep import run_sweep, settle_sweep, summary
-    from tuning.table import sweep_board
 
     given = {name: value for name, value in options.items() if value is not None}
     opened = settle_sweep(given, overwrite=overwrite)

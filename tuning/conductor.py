@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cluster.storage import Storage
-from job.config import TrainConfig, command_of, over_recipe
+from job.config.config import TrainConfig, command_of, over_recipe
 from job.stats import mean_sd
+from job.storage.base import Storage
 from tuning.config import SweepConfig, trial_config
 from tuning.records import (
     FAILED,
@@ -30,7 +30,7 @@ from tuning.records import (
     write_plan,
     write_winner,
 )
-from tuning.search import Search
+from tuning.space.search import Search
 
 TRAIN, RECALL, EVALUATE = "train", "recall", "evaluate"
 

@@ -10,10 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.session import Share
-from job.config import FIELDS, TrainConfig, over_recipe, resolve
-from job.errors import InputError
-from job.settings import (
+from cluster.connection import Share
+from job.config.config import FIELDS, TrainConfig, over_recipe, resolve
+from job.config.fields import (
     Settings,
     check_given,
     choice,
@@ -25,6 +24,7 @@ from job.settings import (
     optional,
     text,
 )
+from job.errors import InputError
 
 SEARCHES = ("random", "optuna", "grid")
 SCHEDULERS = ("asha", "fifo")

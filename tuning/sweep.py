@@ -15,23 +15,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.growth import grown
-from cluster.session import Room, check_gpus, connected, gpu_share, room
-from cluster.storage import Held, Storage, open_storage
-from job import accelerator
-from job.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
+from cluster.autoscaling import grown
+from cluster.connection import Room, check_gpus, connected, gpu_share, room
+from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
+from job.config.fields import check_unchanged, flag
+from job.config.xla import launched
+from job.data.examples import open_examples
+from job.engine import accelerator
 from job.errors import InputError, Interrupted, JobError
-from job.examples import open_examples
-from job.runs import absolute, command_to_continue, usable
-from job.settings import check_unchanged, flag
+from job.runs.run import absolute, command_to_continue, usable
+from job.storage.base import Held, Storage, open_storage
 from job.versions import versions
-from job.xla import launched
 from tuning.conductor import Conductor
 from tuning.config import DEFAULT_TRIALS, SweepConfig, check_share, epochs_of, split
+from tuning.display import Board, winner_lines
 from tuning.records import SWEEP_FILE, WINNER_FILE, Sweep, Winner, read_sweep, write_sweep
-from tuning.search import GridSearch, open_search
-from tuning.space import DEFAULT, Space, parse_space, read_space
-from tuning.table import Board, winner_lines
+from tuning.space.search import GridSearch, open_search
+from tuning.space.space import DEFAULT, Space, parse_space, read_space
 
 # Ray Tune's own files, messages and handlers: nothing is restored from the first, and the others
 # would get in the way of the table and of Ctrl-C.
@@ -266,7 +266,7 @@ def _preload(config: SweepConfig) -> str | None:
     for each processor: where not each of them gets a trial, the others would hold memory for
     nothing."""
     each = config.workers_per_trial == 1 and config.cpus_per_trial in (None, 1)
-    return "tuning.preloaded" if each and not accelerator.has_device() else None
+    return "tuning.trials.preloaded" if each and not accelerator.has_device() else None
 
 
 def _one_trial(config: SweepConfig, device: str) -> TrainConfig:
@@ -344,7 +344,7 @@ def _search(
     stop_requested: Callable[[], int],
     verbose: bool,
 ) -> Conductor:
-    from tuning.tuner import tune_with
+    from tuning.trials.ray_tune import tune_with
 
     deadline = time.monotonic() + (config.time_budget or float("inf"))
 

@@ -21,12 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
 from cluster.storage import LocalStorage, open_storage
 from job.datasets import CATALOGUE, Split, test_split, training_splits
 from job.download import obtain
 from job.parquet import write_dataset
+from PIL import Image
+
 from job.runs import open_run
 from tuning.records import FINISHED as FINISHED_TRIAL
 from tuning.records import UNFINISHED, read_sweep

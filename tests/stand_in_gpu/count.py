@@ -2,8 +2,8 @@
 
     python count.py '[[SETTINGS, ROWS], ...]'
 
-SETTINGS are those of `job.config.resolve`, ROWS the size of the data set. Prints a line of JSON for
-each: the device's name; per step the kernels that touch the GPU's memory, and copies and bytes to
+SETTINGS are those of `job.config.config.resolve`, ROWS the size of the data set. Prints a line of
+JSON for each: the device's name; per step the kernels that touch the GPU's memory, and copies and bytes to
 the GPU and from it; and of what is copied the kinds, with their copies and bytes of all steps.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from job.config import TrainConfig, resolve
-from job.runtime import device_name, start_tensorflow
+from job.config.config import TrainConfig, resolve
+from job.engine.runtime import device_name, start_tensorflow
 
 # In one span, among which is divided what a span costs once: spans of a run are longer.
 STEPS = 10
@@ -30,10 +30,10 @@ Tallies = dict[str, tuple[int, int]]
 
 def counted(config: TrainConfig, rows: int) -> dict[str, Tallies]:
     """The counts of a span that follows another one, so that nothing is compiled any more."""
-    from job.datasets import CATALOGUE, Split
-    from job.device_split import DeviceSplit
-    from job.engine import Engine
-    from job.randomness import batches, example_order
+    from job.data.catalogue import CATALOGUE, Split
+    from job.engine.device_split import DeviceSplit
+    from job.engine.engine import Engine
+    from job.engine.randomness import batches, example_order
 
     shape = CATALOGUE[config.dataset].image_shape
     rng = np.random.default_rng(0)

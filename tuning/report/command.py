@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from cluster.storage import Storage, open_storage
+from job.config.fields import number, run_name
 from job.errors import InputError
-from job.runs import CONFIG_FILE, Run, absolute, open_run, usable
-from job.settings import number, run_name
+from job.runs.run import CONFIG_FILE, Run, absolute, open_run, usable
+from job.storage.base import Storage, open_storage
 from tuning.records import SWEEP_FILE, Sweep, read_sweep
-from tuning.report import facts, tables
+from tuning.report import tables
+from tuning.report import totals as facts
 from tuning.report.runs import Entry, check_comparable, entries_of_winner, entry_of_run
 from tuning.report.runs_page import runs_page
 from tuning.report.sweep_page import sweep_page

@@ -20,7 +20,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tuning.report import charts, text
+from tuning.report import text
+from tuning.report.charts import curves as charts
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("table.js", "charts.js")

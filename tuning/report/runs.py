@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from job.config import command_of
+from job.config.config import command_of
 from job.errors import InputError
-from job.runs import Run
-from job.state import EpochRow
+from job.runs.run import Run
+from job.runs.state import EpochRow
 from job.stats import mean_sd
 from tuning.records import Sweep, best_row
-from tuning.report.facts import config_of
+from tuning.report.totals import config_of
 
 FINISHED, UNFINISHED = "finished", "unfinished"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuning.report import charts, text
+from tuning.report import text
+from tuning.report.charts import curves as charts
 from tuning.report.grid import Column, numbers, texts
 from tuning.report.page import Chart, render
 from tuning.report.runs import Entry, Group, differing, groups_of

@@ -6,16 +6,18 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from job.config import FIELDS
+from job.config.config import FIELDS
 from job.errors import InputError
 from tuning.records import FAILED, FINISHED, SEARCH, STOPPED, UNFINISHED, Sweep, Trial, merit
-from tuning.report import facts, pictures, text
+from tuning.report import text
+from tuning.report import totals as facts
+from tuning.report.charts import pictures
+from tuning.report.charts.importance import MIN_TRIALS, drawn_parameters, importances
+from tuning.report.charts.parameters import ABSENT, is_number
 from tuning.report.grid import Column, numbers, texts
-from tuning.report.importance import MIN_TRIALS, drawn_parameters, importances
 from tuning.report.page import render
-from tuning.report.parameters import ABSENT, is_number
-from tuning.space import Parameter as Way
-from tuning.space import parse_space
+from tuning.space.space import Parameter as Way
+from tuning.space.space import parse_space
 
 STATES = (FINISHED, STOPPED, FAILED, UNFINISHED)
 

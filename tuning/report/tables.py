@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from job.state import EpochRow
+from job.runs.state import EpochRow
 from tuning.records import Sweep, Trial
-from tuning.report.facts import price, seconds_of, train_seconds_of
 from tuning.report.runs import Entry
+from tuning.report.totals import price, seconds_of, train_seconds_of
 
 Rows = list[dict[str, Any]]
 EPOCH_FIELDS = tuple(EpochRow.__dataclass_fields__)

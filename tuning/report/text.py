@@ -6,8 +6,8 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from job.progress import duration
-from tuning.report.parameters import plain
+from job.training.progress import duration
+from tuning.report.charts.parameters import plain
 
 NONE = "–"
 THIN = "\u202f"

@@ -1,0 +1,1 @@
+"""`lenet doctor`: looks at machines and storage before money is spent on them."""

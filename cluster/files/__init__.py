@@ -1,0 +1,1 @@
+"""Cluster files, checked before anything is started or paid for."""

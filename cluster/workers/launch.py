@@ -1,0 +1,366 @@
+"""A run on the workers of a Ray cluster.
+
+The driver checks, connects and shows progress; it imports no TensorFlow. Each worker runs
+`job.train.train_and_evaluate` with its place. Ray Train replaces lost workers and starts the group
+again; the run itself goes on from its own last checkpoint, which only this project's storage layer
+writes and reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pickle
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cluster.autoscaling import grown
+from cluster.connection import Share, connected, shares
+from job.config.config import TrainConfig
+from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
+from job.runs.run import Run, absolute
+from job.train import begun
+from job.training.progress import Progress
+
+if TYPE_CHECKING:
+    from cluster.workers.mailbox import Event
+
+POLL_SECONDS = 0.2
+# Training leaves a machine so long before it is taken away: enough for a span of steps and a
+# checkpoint, while the rest of the time that was granted is still used.
+LEAVE_SECONDS = 10.0
+# How a fit ends whose group lost a worker in the moment when training was about to begin.
+BROKEN = "broken at start"
+# As long as there is at most one process for each of so many, all may import Ray Train.
+FEW_PROCESSORS = 8
+# Ray Train needs about a second to see that its workers have ended.
+END_SECONDS = 10.0
+# So long after a request to stop workers that have not begun to train are given up.
+STOP_SECONDS = 15.0
+
+
+def launch(
+    run: Run,
+    progress: Progress,
+    *,
+    stop_requested: Callable[[], int] = lambda: 0,
+    is_trial: bool = False,
+    verbose: bool = False,
+) -> dict[str, Any] | None:
+    """Trains a run on a Ray cluster: the one that this process belongs to already, if it does.
+
+    Args:
+        run: Where and how to train.
+        progress: Follows the run.
+        stop_requested: Asked often; a signal's number ends the run after a checkpoint.
+        is_trial: It belongs to a sweep, whose lock covers it, and which reads the test set for its
+            winner alone.
+        verbose: Let the frameworks log to the terminal.
+
+    Returns:
+        The content of the run's `result.json`, None for a trial.
+
+    Raises:
+        InputError: The cluster can't be reached or does not hold the workers, or as `begun`;
+            nothing was written.
+        Interrupted, TrainingDiverged: As `train_and_evaluate`.
+        NoGpu: A worker that has a share of a GPU finds none; there was no other attempt.
+        JobError: Workers failed more often than `max_failures`.
+    """
+    least, most = run.config.worker_limits
+    if not is_trial:
+        # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
+        run.check_free()
+    with (
+        connected(
+            run.config.address, elastic=least < most, verbose=verbose, preload=_preload()
+        ) as is_own,
+        # The machines of a sweep are the sweep's business.
+        contextlib.nullcontext() if is_trial else grown(run.config, progress, stop_requested),
+    ):
+        share = shares(run.config, is_own=is_own)
+        run = run.launched("gpu" if share.gpus else "cpu")
+        with (
+            begun(run, progress, lock=not is_trial),
+            # Ray Train keeps a little book of its own; nothing is ever restored from it.
+            tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
+        ):
+            progress.note(f"workers log to {_logs()} on their nodes")
+            trainer = functools.partial(_trainer, run, share, book, not is_trial, is_own, verbose)
+            return _supervise(run, trainer, progress, stop_requested)
+
+
+def _preload() -> str | None:
+    """What the processes that a new cluster starts first import at once. There is one for each
+    processor, and the mailbox and the controller take two of them: on a large machine the others
+    would hold memory for nothing."""
+    return "cluster.workers.trainer" if (os.cpu_count() or 1) <= FEW_PROCESSORS else None
+
+
+def _supervise(
+    run: Run,
+    trainer: Callable[[Any], Any],
+    progress: Progress,
+    stop_requested: Callable[[], int],
+) -> dict[str, Any] | None:
+    import ray
+
+    from cluster.workers.mailbox import open_mailbox
+
+    mailbox = open_mailbox()
+    breaks_left = run.config.max_failures
+    while True:
+        kind, value = _fit(run, trainer, mailbox, progress, stop_requested)
+        if kind == BROKEN and breaks_left:
+            breaks_left -= 1
+            continue
+        if kind != Displaced.__name__:
+            return _result(kind, value)
+        # A planned move, which Ray Train can't tell from a failure; so it is not its business.
+        progress.note(value[0])
+        # The other workers' words about the same.
+        ray.get(mailbox.take.remote(0))
+
+
+def _fit(
+    run: Run,
+    trainer: Callable[[Any], Any],
+    mailbox: Any,
+    progress: Progress,
+    stop_requested: Callable[[], int],
+) -> Event:
+    """One run of Ray Train, with as many restarts as it makes; returns how it ended."""
+    import ray
+
+    from cluster.workers.mailbox import tell
+
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer(mailbox).fit()
+        except BaseException as error:
+            # Its frames would keep the controller alive, and with it what it holds.
+            failure.append(error.with_traceback(None))
+
+    # Ray Train's `fit` takes over SIGINT when it runs in the main thread, and aborts without a
+    # checkpoint.
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    moved: Event | None = None
+    controller: Any = None
+    has_trained = False
+    asked: float | None = None
+    while True:
+        thread.join(POLL_SECONDS)
+        is_over = not thread.is_alive()
+        for kind, value in ray.get(mailbox.take.remote(stop_requested())):
+            if kind == "controller":
+                controller = pickle.loads(value)
+            elif kind != "outcome":
+                has_trained |= kind == "span"
+                tell(progress, (kind, value))
+            elif value[0] == Displaced.__name__:
+                # Ray Train may still start workers anew; what they say later counts.
+                moved = value
+            else:
+                # A thread that still asks Ray for something when it is shut down takes the whole
+                # process with it, with exit code 1.
+                thread.join(END_SECONDS)
+                return value
+        if is_over and moved:
+            return moved
+        if is_over:
+            error = failure[0] if failure else None
+            return BROKEN if _broke_at_start(error) else JobError.__name__, (
+                _explanation(error, run),
+            )
+        if stop_requested() and asked is None:
+            asked = time.monotonic()
+        # Who has trained answers after a span, and then may have to wait for its last upload.
+        if asked and not has_trained and time.monotonic() - asked > STOP_SECONDS:
+            if controller:
+                ray.kill(controller)
+                thread.join(END_SECONDS)
+            raise Interrupted(
+                f"stopped while no worker was training; continue with: {run.command}",
+                stop_requested(),
+            )
+
+
+def _trainer(
+    run: Run, share: Share, book: str, evaluate: bool, is_own: bool, verbose: bool, mailbox: Any
+) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+    from cluster.workers.backend import LeftBehind, Reachable, TensorflowBackend
+    from cluster.workers.trainer import Trainer
+
+    least, most = run.config.worker_limits
+    payload = {
+        "config": run.config.to_dict(),
+        "created": run.created,
+        "storage": absolute(run.config.storage),
+        "cpus": share.cpus,
+        "gpus": share.gpus,
+        "evaluate": evaluate,
+        "may_leave": not is_own,
+        "verbose": verbose,
+        "mailbox": mailbox,
+    }
+    backend = TensorflowBackend()
+    return Trainer(
+        _work,
+        is_own=is_own,
+        train_loop_config=payload,
+        backend_config=backend,
+        scaling_config=ScalingConfig(
+            num_workers=most if least == most else (least, most),
+            use_gpu=share.gpus > 0,
+            resources_per_worker={"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})},
+            elastic_resize_monitor_interval_s=5.0,
+        ),
+        run_config=RunConfig(
+            name=run.config.name,
+            storage_path=book,
+            failure_config=FailureConfig(max_failures=run.config.max_failures),
+            callbacks=[LeftBehind(backend), Reachable(mailbox)],
+        ),
+    )
+
+
+def _work(payload: dict[str, Any]) -> None:
+    """What each worker does; Ray Train runs it in a process of its own."""
+    import ray.train
+
+    from cluster.workers.mailbox import WorkerEnd
+    from cluster.workers.watchdog import Watchdog
+    from job.storage.base import open_storage
+    from job.train import Place, train_and_evaluate
+    from job.training.progress import Silent, warnings_to
+
+    context = ray.train.get_context()
+    place = Place(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        threads=max(1, int(payload["cpus"])),
+        gpus=payload["gpus"],
+    )
+    config = TrainConfig(**{**payload["config"], "storage": payload["storage"]})
+    run = Run(
+        config=config,
+        storage=open_storage(config.storage, patience=config.storage_timeout).at(config.name),
+        created=payload["created"],
+    )
+    mail = WorkerEnd(payload["mailbox"])
+    watchdog = Watchdog()
+    outside = WorkerOutside(mail if place.rank == 0 else None, watchdog, payload["may_leave"])
+    progress = mail if place.rank == 0 else Silent()
+    try:
+        # Every worker's: only the first one's progress goes anywhere.
+        with warnings_to(progress):
+            result = train_and_evaluate(
+                run,
+                progress,
+                outside,
+                place=place,
+                evaluate=payload["evaluate"],
+                verbose=payload["verbose"],
+            )
+    except (Interrupted, Displaced, TrainingDiverged) as end:
+        # All workers come to this end at the same step, but the first one has to save before it.
+        if place.rank == 0:
+            mail.outcome(type(end).__name__, (str(end), end.exit_code))
+        return
+    except NoGpu as end:
+        mail.outcome(NoGpu.__name__, (end.reason, end.exit_code))
+        return
+    except JobError as end:
+        # Another attempt would not change it, so it is no failure for Ray Train. One worker may be
+        # the only one that can't read its data.
+        mail.outcome(JobError.__name__, (str(end), end.exit_code))
+        return
+    finally:
+        watchdog.close()
+    if place.rank == 0:
+        mail.outcome("result", result)
+
+
+@dataclasses.dataclass
+class WorkerOutside:
+    """What a worker of a cluster hears: signals through the driver, preemption through Ray
+    (`may_leave`: nobody takes away the machine of a cluster that was started for the run)."""
+
+    mail: Any
+    watchdog: Any
+    may_leave: bool = True
+    _notice: Any = None
+
+    def stop_requested(self) -> int:
+        return self.mail.stop_requested() if self.mail else 0
+
+    def checkpoint_requested(self) -> bool:
+        """Once for each notice. Ray wants every worker to ask equally often."""
+        if not self.may_leave:
+            return False
+        import ray.train
+
+        notice = ray.train.get_preemption_info()
+        is_new = notice is not None and notice != self._notice
+        self._notice = notice
+        return is_new
+
+    def leave_requested(self) -> bool:
+        if self._notice is None:
+            return False
+        deadline = self._notice.deadline_ms
+        return deadline is None or time.time() > deadline / 1000 - LEAVE_SECONDS
+
+    def alive(self, limit: float) -> None:
+        self.watchdog.alive(limit)
+
+
+def _result(kind: str, value: Any) -> dict[str, Any] | None:
+    match kind:
+        case "result":
+            return value
+        case "Interrupted":
+            raise Interrupted(value[0], value[1] - 128)
+        case "TrainingDiverged":
+            raise TrainingDiverged(value[0])
+        case "NoGpu":
+            raise NoGpu(value[0])
+    raise JobError(value[0])
+
+
+def _broke_at_start(failure: BaseException | None) -> bool:
+    """Whether Ray Train gave up for a worker that died between the start of its group and that of
+    training: 2.60 takes it for a defect of its controller, and does not try again."""
+    from ray.exceptions import RayActorError
+    from ray.train import ControllerError
+
+    return isinstance(failure, ControllerError) and isinstance(
+        failure.controller_failure, RayActorError
+    )
+
+
+def _explanation(failure: BaseException | None, run: Run) -> str:
+    """Why the workers ended without an outcome, in one line, and where to read more."""
+    lines = [line for line in str(failure).strip().splitlines() if line.strip()] or ["no reason"]
+    return (
+        f"the workers failed more often than --max-failures {run.config.max_failures} allows: "
+        f"{lines[-1].strip()}; their logs are in {_logs()} (on their nodes); "
+        f"continue from the last checkpoint with: {run.command}"
+    )
+
+
+def _logs() -> str:
+    """The folder in which Ray keeps what workers write, the same on all nodes."""
+    import ray
+
+    return os.path.join(ray._private.worker._global_node.get_session_dir_path(), "logs")

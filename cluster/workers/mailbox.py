@@ -1,0 +1,86 @@
+"""Words between the driver and the workers: progress one way, a request to stop the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import ray
+
+from job.runs.state import EpochRow
+from job.training.progress import Progress, SpanReport
+
+Event = tuple[str, Any]
+
+
+class Mailbox:
+    """A small actor beside the driver. It holds what was said until the other side asks."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._stop = 0
+
+    def post(self, events: list[Event]) -> int:
+        """A worker says something, and hears the number of the signal that asks it to stop."""
+        self._events += events
+        return self._stop
+
+    def take(self, stop: int) -> list[Event]:
+        """The driver hears what was said since it last asked, and passes a signal on."""
+        self._stop = stop
+        events, self._events = self._events, []
+        return events
+
+
+def open_mailbox() -> ray.actor.ActorHandle:
+    """Starts a mailbox on the driver's node, so that it lives as long as the driver does."""
+    here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+    return ray.remote(num_cpus=0, label_selector=here)(Mailbox).remote()
+
+
+class WorkerEnd(Progress):
+    """The first worker's end. It never waits for the driver, but to say the last word."""
+
+    def __init__(self, mailbox: ray.actor.ActorHandle) -> None:
+        self._mailbox = mailbox
+        self._answer: ray.ObjectRef | None = None
+        self._stop = 0
+
+    def span(self, report: SpanReport) -> None:
+        self._post("span", dataclasses.asdict(report))
+
+    def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        self._post("epoch", (dataclasses.asdict(row), epochs, is_best))
+
+    def note(self, message: str) -> None:
+        self._post("note", message)
+
+    def outcome(self, kind: str, value: Any) -> None:
+        """How the run ended; returns when the mailbox has it."""
+        ray.get(self._mailbox.post.remote([("outcome", (kind, value))]))
+
+    def stop_requested(self) -> int:
+        if self._answer is not None:
+            ready, _ = ray.wait([self._answer], timeout=0)
+            if ready:
+                self._stop = ray.get(self._answer)
+                self._answer = None
+        return self._stop
+
+    def _post(self, kind: str, value: Any) -> None:
+        answer = self._mailbox.post.remote([(kind, value)])
+        if self._answer is None:
+            self._answer = answer
+
+
+def tell(progress: Progress, event: Event) -> None:
+    """Passes a worker's event on to the driver's display."""
+    kind, value = event
+    match kind:
+        case "span":
+            progress.span(SpanReport(**value))
+        case "epoch":
+            row, epochs, is_best = value
+            progress.epoch(EpochRow(**row), epochs, is_best)
+        case "note":
+            progress.note(value)

@@ -1,0 +1,236 @@
+"""`lenet baselines`: classical methods on the split of the nets, each kept like a finished run.
+
+    NAME/baselines.json        settings, data set, and when it was begun
+    NAME/METHOD/result.json    what came of a method; written last: it marks a finished one
+    NAME/METHOD/data.json, test_predictions.parquet    as of a run
+
+Finished methods are not trained again, so that a study that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from cluster.connection import connected
+from cluster.tasks import run_tasks
+from job.baselines.methods import BASELINE_FIELDS, METHODS, BaselineConfig
+from job.baselines.training import check_trainable, train_and_test
+from job.compare.record import Finished, of_baseline, open_finished
+from job.config.fields import check_given, check_unchanged
+from job.data.catalogue import Dataset
+from job.data.examples import Examples, check_same, keep_dataset, open_examples
+from job.errors import InputError, Interrupted
+from job.results.predictions import write_predictions
+from job.runs.run import RESULT_FILE, absolute, command_to_continue, read_document, to_json, usable
+from job.storage.base import Held, Storage, open_storage
+from job.training.progress import NoteTaker, duration
+
+BASELINES_FILE = "baselines.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A study of baselines and its place.
+
+    Attributes:
+        config: Its settings, with the name filled in.
+        examples: Its data set.
+        folder: Where it is kept.
+        beside: Finished nets that are shown with it.
+        is_new: Nothing has been written yet.
+        replaces: The folder holds an older study that goes away when this one starts.
+    """
+
+    config: BaselineConfig
+    examples: Examples
+    folder: Storage
+    beside: tuple[Finished, ...]
+    is_new: bool
+    replaces: bool
+
+    @property
+    def command(self) -> str:
+        """What to type to continue."""
+        command = command_to_continue("baselines", self.config.name, self.config.storage)
+        chosen = ",".join(self.config.methods)
+        return command + (f" --methods {chosen}" if chosen != ",".join(METHODS) else "")
+
+    def missing(self) -> list[str]:
+        """Methods that are still to be trained."""
+        methods = self.config.methods
+        if self.is_new:
+            return list(methods)
+        return [name for name in methods if RESULT_FILE not in self.folder.at(name).list()]
+
+
+def settle(
+    given: Mapping[str, Any], beside: Sequence[str] = (), *, overwrite: bool = False
+) -> Opened:
+    """Finds out which study `lenet baselines` is to start or continue. Writes nothing.
+
+    Args:
+        given: The settings that the user gave, by field name.
+        beside: Finished runs to show in the same table, as `open_finished` takes them.
+        overwrite: Start anew where one of that name exists.
+
+    Raises:
+        InputError: A setting is unusable, the name is taken, or a run does not compare.
+        JobError: No source has the data set, or a run's record can't be trusted.
+    """
+    check_given(given, BASELINE_FIELDS)
+    if given.get("data"):
+        given = {**given, "data": absolute(given["data"])}
+    config = BaselineConfig(**given)
+    name = config.name or _usual_name(config)
+    with usable(config.storage):
+        content = open_storage(config.storage).at(name).list()
+    folder = open_storage(config.storage, patience=config.storage_timeout).at(name)
+    if content and BASELINES_FILE not in content:
+        raise InputError(
+            "--name", name, f"{folder.uri} is not empty and holds no baselines; take another name"
+        )
+    is_new, replaces = overwrite or not content, bool(overwrite and content)
+    begun = None
+    if not is_new:
+        config, begun = _continued(folder, name, given)
+    examples = open_examples(config.dataset, config.data, patience=config.storage_timeout)
+    if begun:
+        check_same(examples.dataset, begun, config.data, f"study {name!r}")
+    train, _ = examples.training(config.limit_train)
+    check_trainable(train)
+    shown = tuple(open_finished(run, config.storage) for run in beside)
+    for run in shown:
+        _check_split(run, examples, len(train))
+    return Opened(
+        config=dataclasses.replace(config, name=name),
+        examples=examples,
+        folder=folder,
+        beside=shown,
+        is_new=is_new,
+        replaces=replaces,
+    )
+
+
+def _usual_name(config: BaselineConfig) -> str:
+    rows = f"-{config.limit_train}" if config.limit_train else ""
+    return f"baselines-{config.dataset}{rows}"
+
+
+def _continued(
+    folder: Storage, name: str, given: Mapping[str, Any]
+) -> tuple[BaselineConfig, Dataset]:
+    try:
+        document = read_document(folder, BASELINES_FILE)
+        dataset = Dataset.from_dict(document["dataset"])
+        # Of the methods those of now are meant: all of them, where none are named.
+        stored = {k: v for k, v in document["config"].items() if k != "methods"}
+        config, begun = BaselineConfig(**{**stored, **given}), BaselineConfig(**stored)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError("--name", folder.uri, f"can't be continued: {error}") from error
+    check_unchanged(f"study {name!r}", begun.fixed_dict(), config.fixed_dict(), given)
+    return config, dataset
+
+
+def _check_split(run: Finished, examples: Examples, rows: int) -> None:
+    if run.dataset != examples.dataset:
+        raise InputError(
+            "RUN",
+            run.name,
+            f"was trained on {run.dataset.name}, not on this {examples.dataset.name}; figures of "
+            "different data do not compare",
+        )
+    if run.train_rows != rows:
+        raise InputError(
+            "RUN",
+            run.name,
+            f"was trained on {run.train_rows:,} rows, these on {rows:,}; name another, or give "
+            "--limit-train",
+        )
+
+
+def run_baselines(
+    opened: Opened, progress: NoteTaker, stop_requested: Callable[[], int], *, verbose: bool = False
+) -> list[Finished]:
+    """Trains and tests the methods that are missing, each on a processor of a Ray cluster.
+
+    Args:
+        opened: What to do.
+        progress: Is told what came of each method.
+        stop_requested: Asked often; a signal's number ends the study, which can go on later.
+        verbose: Let Ray log to the terminal.
+
+    Returns:
+        All methods that were asked for.
+
+    Raises:
+        InputError: The cluster can't be reached, or another process trains these methods; nothing
+            was written.
+        Interrupted: A stop was requested.
+        JobError: A method failed.
+    """
+    if opened.missing():
+        with connected(opened.config.address, verbose=verbose), _held(opened) as begun:
+            _train(begun, progress, stop_requested)
+    begun = dataclasses.replace(opened, is_new=False)
+    if missing := begun.missing():
+        raise Interrupted(
+            f"stopped with {', '.join(missing)} to do; continue with: {opened.command}",
+            stop_requested(),
+        )
+    return [of_baseline(opened.folder.at(name), name) for name in opened.config.methods]
+
+
+@contextlib.contextmanager
+def _held(opened: Opened) -> Iterator[Opened]:
+    """Holds the folder for the time of the block; a new study gets its `baselines.json`."""
+    config, folder = opened.config, opened.folder
+    try:
+        with folder.locked():
+            if opened.is_new:
+                _begin(opened)
+            yield dataclasses.replace(opened, is_new=False)
+    except Held as holder:
+        raise InputError(
+            "--name", config.name, f"{holder} trains these methods; take another name"
+        ) from holder
+
+
+def _begin(opened: Opened) -> None:
+    config, folder = opened.config, opened.folder
+    content = folder.list()
+    if content and not opened.replaces:
+        raise InputError(
+            "--name", config.name, "another process used this name just now; try again"
+        )
+    # Cut off here, the older study has some methods less.
+    for name in set(content) - {BASELINES_FILE}:
+        folder.delete(name)
+    document = {
+        "created": time.time(),
+        "config": config.to_dict(),
+        "dataset": opened.examples.dataset.to_dict(),
+    }
+    folder.write(BASELINES_FILE, to_json(document))
+
+
+def _train(begun: Opened, progress: NoteTaker, stop_requested: Callable[[], int]) -> None:
+    began = time.monotonic()
+    task = (begun.examples, begun.config.limit_train)
+    # Machines take longer than neighbours, and stand last.
+    for name, outcome in run_tasks(train_and_test, task, begun.missing()[::-1], stop_requested):
+        folder = begun.folder.at(name)
+        keep_dataset(folder, begun.examples.dataset)
+        write_predictions(folder, outcome.predictions)
+        folder.write(RESULT_FILE, to_json(outcome.result))
+        progress.note(_line(of_baseline(folder, name), time.monotonic() - began))
+
+
+def _line(method: Finished, seconds: float) -> str:
+    return (
+        f"{method.model}: validation {method.val_accuracy:.2%}, test {method.test_accuracy:.2%}; "
+        f"{method.how}  {duration(seconds)}"
+    )

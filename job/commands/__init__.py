@@ -1,0 +1,1 @@
+"""Commands of `lenet` beside those in `job/cli.py`."""

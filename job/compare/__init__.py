@@ -1,0 +1,1 @@
+"""Finished models side by side."""

@@ -1,0 +1,357 @@
+"""One run's settings: the single source of the command line, the run's `config.json`, the sweep
+space and the report.
+
+`job/config/fields.py` says how its fields become options.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from job.config.fields import (
+    Settings,
+    check_given,
+    check_unchanged,
+    choice,
+    fields_of,
+    flag,
+    integer,
+    interval,
+    number,
+    option,
+    optional,
+    run_name,
+    switch,
+    text,
+    typed,
+    worker_range,
+)
+from job.config.recipes import RECIPES
+from job.errors import InputError
+from job.models import MODELS
+
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+SCHEDULES = ("constant", "warmup-cosine")
+PRECISIONS = ("float32", "mixed_bfloat16")
+DATASETS = ("mnist", "fashion-mnist", "cifar10", "own")
+DEVICES = ("auto", "gpu", "cpu")
+DIGITS = ("mnist",)
+# What a run was trained with whose settings were kept before there was such a setting; and what the
+# digest of a run leaves out. It never changes: a setting that is added enters it with the value
+# that means "as before", whatever its default is.
+AS_BEFORE: dict[str, Any] = {
+    "model": "lenet5",
+    "dataset": "mnist",
+    "recipe": "quick",
+    "epochs": 10,
+    "batch_size": 128,
+    "optimizer": "momentum",
+    "learning_rate": 0.1,
+    "schedule": "warmup-cosine",
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "augment_shift": 0,
+    "augment_flip": "none",
+    "precision": "float32",
+    "seed": 1,
+    "limit_train": None,
+    "patience": None,
+    "deterministic": True,
+    "xla": False,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
+    """The settings of one training run. Raises InputError like every `Settings`."""
+
+    model: str = option(
+        "lenet5",
+        choice(*MODELS),
+        f"Model: {', '.join(MODELS)}.",
+        metavar="NAME",
+    )
+    dataset: str = option(
+        "mnist",
+        choice(*DATASETS),
+        f"Data set: {', '.join(DATASETS)} (the one at --data).",
+        metavar="NAME",
+    )
+    data: str | None = option(
+        None,
+        optional(text),
+        "Where the data set is: a folder of IDX files (also .gz), mnist.npz, CIFAR-10 as it is "
+        "published or Parquet, or s3://BUCKET/PREFIX of Parquet; without it, it is found or "
+        "downloaded.",
+        fixed=False,
+        metavar="PLACE",
+    )
+    recipe: str = option(
+        "quick",
+        choice("quick", "notebook"),
+        "Settings to start from: 'quick' (tuned for 2 CPU cores) or 'notebook' "
+        "(those of the original). Any other flag overrides it.",
+        metavar="NAME",
+    )
+    epochs: int = option(10, integer(1, 100_000), "Passes over the training rows.")
+    batch_size: int = option(
+        128, integer(1, 60_000), "Examples per optimizer step, over all workers together."
+    )
+    optimizer: str = option(
+        "momentum",
+        choice(*OPTIMIZERS),
+        "Optimizer: sgd, momentum (Nesterov, 0.9), rmsprop, adam.",
+        metavar="NAME",
+    )
+    learning_rate: float = option(
+        0.1,
+        number(above=0, maximum=100),
+        "Learning rate; the peak of a schedule.",
+        metavar="RATE",
+    )
+    schedule: str = option(
+        "warmup-cosine",
+        choice(*SCHEDULES),
+        "Learning rate over time: 'constant', or 'warmup-cosine' "
+        "(linear rise over the first tenth of the steps, then a cosine to 0).",
+        metavar="NAME",
+    )
+    weight_decay: float = option(
+        0.0,
+        number(minimum=0, maximum=1),
+        "Decoupled weight decay of the optimizer; 0 is off.",
+        metavar="RATE",
+    )
+    label_smoothing: float = option(
+        0.0,
+        number(minimum=0, maximum=0.9),
+        "Train towards labels mixed with this share of a uniform distribution; 0 is off. "
+        "Validation and test losses are always against the plain labels.",
+        metavar="SHARE",
+    )
+    augment_shift: int = option(
+        0,
+        integer(0, 8),
+        "Move each training image by up to so many pixels, anew in each epoch; 0 is off.",
+    )
+    augment_flip: str = option(
+        "none",
+        choice("none", "horizontal"),
+        "Mirror half of the training images, anew in each epoch: none, or horizontal (which digits "
+        "do not survive).",
+        metavar="NAME",
+    )
+    precision: str = option(
+        "float32",
+        choice(*PRECISIONS),
+        f"Arithmetic: {', '.join(PRECISIONS)}.",
+        metavar="NAME",
+    )
+    seed: int = option(1, integer(0), "Seed of weights, example order, dropout and augmentation.")
+    deterministic: bool = option(
+        True,
+        switch,
+        "Let a GPU compute the same bits every time, which takes some of its speed; processors do "
+        "in any case.",
+        metavar=None,
+    )
+    xla: bool | None = option(
+        None,
+        optional(switch),
+        "Compile steps with XLA; by default as measured for the kind of device.",
+        metavar=None,
+    )
+    limit_train: int | None = option(
+        None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."
+    )
+    patience: int | None = option(
+        None,
+        optional(integer(1)),
+        "Stop early after N epochs without a better validation loss.",
+    )
+    workers: str = option(
+        "1",
+        worker_range,
+        "Workers: a number, or an elastic range such as 2:8 that goes on with what is left. "
+        "One runs in this process; more run on Ray.",
+        fixed=False,
+        metavar="N|MIN:MAX",
+    )
+    cpus_per_worker: float | None = option(
+        None,
+        optional(number(above=0, maximum=4096)),
+        "Processors of each worker on Ray; as many as fit by default.",
+        fixed=False,
+    )
+    gpus_per_worker: float | None = option(
+        None,
+        optional(
+            number(minimum=0, maximum=1, why="a worker computes on one GPU, and --workers N uses N")
+        ),
+        "GPUs of each worker on Ray: 0, a share such as 0.5, or 1, which is the default where the "
+        "cluster has any.",
+        fixed=False,
+    )
+    device: str = option(
+        "auto",
+        choice(*DEVICES),
+        "What computes: gpu, cpu, or auto: a GPU where one is expected (Ray gave a share of one, "
+        "or an NVIDIA device is there), else the processors.",
+        fixed=False,
+        metavar="NAME",
+    )
+    address: str | None = option(
+        None,
+        optional(text),
+        "Ray cluster: 'auto' (the running one), HOST:PORT, or 'local' (start one here for this "
+        "run). Without it, 'auto' where one is running and more than one worker is wanted.",
+        fixed=False,
+        metavar="WHERE",
+    )
+    max_failures: int = option(
+        3, integer(0), "How often lost workers are replaced before the run fails.", fixed=False
+    )
+    hang_timeout: float = option(
+        6.0,
+        number(minimum=1, maximum=3600),
+        "Seconds without a sign of life after which workers give up an attempt.",
+        fixed=False,
+        metavar="SECONDS",
+    )
+    checkpoint_every: str = option(
+        "30s",
+        interval,
+        "Checkpoint every N steps (500) or seconds (30s), and at each epoch's end.",
+        fixed=False,
+        metavar="N|Ns",
+    )
+    storage: str = option(
+        "runs",
+        text,
+        "Where runs are kept: a folder, or s3://BUCKET/PREFIX.",
+        fixed=False,
+        metavar="PLACE",
+    )
+    storage_timeout: float = option(
+        600.0,
+        number(minimum=1, maximum=86400),
+        "Seconds for which an object store may stay away before the run fails; training goes on "
+        "meanwhile, checkpoints wait.",
+        fixed=False,
+        metavar="SECONDS",
+    )
+    name: str | None = option(
+        None,
+        optional(run_name),
+        "Name of the run and its folder; a run of that name that was interrupted goes on. "
+        "Without it a readable name is made.",
+        fixed=False,
+        metavar="NAME",
+    )
+
+    @classmethod
+    def kept(cls, stored: Mapping[str, Any]) -> TrainConfig:
+        """The settings of a run as its folder holds them, perhaps written by an earlier version."""
+        return cls(**{**AS_BEFORE, **stored})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the fixed settings: checkpoints of another job are never restored.
+
+        What is as before is left out, so that a setting added later does not lock the runs made
+        before it. What is not decided yet is left out as well.
+        """
+        fixed = self.fixed_dict().items()
+        chosen = {k: v for k, v in fixed if v is not None and v != AS_BEFORE[k]}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def worker_limits(self) -> tuple[int, int]:
+        """Least and greatest number of workers."""
+        least, _, most = self.workers.partition(":")
+        return int(least), int(most or least)
+
+    @property
+    def checkpoint_steps(self) -> int | None:
+        return None if self.checkpoint_every.endswith("s") else int(self.checkpoint_every)
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        every = self.checkpoint_every
+        return float(every[:-1]) if every.endswith("s") else None
+
+
+FIELDS: dict[str, dataclasses.Field] = fields_of(TrainConfig)
+
+
+def resolve(given: Mapping[str, Any]) -> TrainConfig:
+    """Builds the config of a new run: what was given, over the recipe, over the defaults.
+
+    Raises:
+        InputError: An unknown key, an unusable value, or one beyond its limits.
+    """
+    check_given(given, FIELDS)
+    config = over_recipe(given)
+    if config.augment_flip != "none" and config.dataset in DIGITS:
+        raise InputError(
+            flag("augment_flip"),
+            config.augment_flip,
+            f"a mirrored digit of {config.dataset} is another sign; leave it out",
+        )
+    return config
+
+
+def over_recipe(chosen: Mapping[str, Any]) -> TrainConfig:
+    """As `resolve`, of settings that were kept: within the limits of their time.
+
+    Raises:
+        InputError: A value is none of its kind.
+        TypeError: An unknown key.
+    """
+    # The recipe of a model needs both names checked first.
+    named = TrainConfig(**{k: chosen[k] for k in ("model", "recipe") if k in chosen})
+    return TrainConfig(**{**RECIPES[named.recipe][named.model], **chosen})
+
+
+def command_of(config: TrainConfig) -> str:
+    """What to type to train a new run with the settings of this one."""
+    given = {"model": config.model, "recipe": config.recipe}
+    usual = over_recipe(given).to_dict()
+    usual["xla"] = False
+    for name, value in {
+        **config.fixed_dict(),
+        "data": config.data,
+        "workers": config.workers,
+    }.items():
+        if value != usual[name] and value is not None:
+            given[name] = value
+    return shlex.join(["lenet", "train", *(word for k, v in given.items() for word in typed(k, v))])
+
+
+def resume(stored: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
+    """Builds the config with which an interrupted run goes on.
+
+    Flags that were not given keep the run's own value; a given one must agree with it where it
+    decides the result. What only says how it is trained is held to today's limits again.
+
+    Raises:
+        InputError: `given` names a fixed setting with another value than the run was started with,
+            or something is beyond its limits.
+    """
+    given = {k: v for k, v in given.items() if v is not None}
+    check_given(given, FIELDS)
+    begun = TrainConfig.kept(stored)
+    config = dataclasses.replace(begun, **given)
+    check_unchanged(f"run {config.name!r}", begun.fixed_dict(), config.fixed_dict(), given)
+    check_given({k: v for k, v in config.to_dict().items() if not is_fixed(k)}, FIELDS)
+    return config
+
+
+def is_fixed(name: str) -> bool:
+    """Whether a setting decides the result."""
+    return FIELDS[name].metadata["fixed"]

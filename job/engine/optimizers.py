@@ -1,0 +1,190 @@
+"""Optimizers and learning-rate schedules from a config, all Keras' own.
+
+Only the update of a variable is done otherwise: Keras writes it as a chain of operations, each of
+which passes through the whole array; TensorFlow has the same formulas as one operation each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from job.config.config import TrainConfig
+
+WARMUP_FRACTION = 0.1
+MOMENTUM = 0.9
+
+
+class WarmupCosine:
+    """A linear warm-up over the first tenth of a run and a cosine to 0 (Goyal et al. 2017;
+    Loshchilov & Hutter 2017), by the formula of `keras.optimizers.schedules.CosineDecay`.
+
+    Its numbers are variables, so that compiled steps serve another run with other ones. Keras asks
+    for the rate once for each variable, and its own schedule chooses with a condition, for which a
+    GPU waits each time; so it is computed `at` the beginning of a step, without one.
+
+    Args:
+        peak: Learning rate at the end of the warm-up.
+        total_steps: Steps of the whole run.
+    """
+
+    def __init__(self, peak: float, total_steps: int) -> None:
+        # Float32, as Keras casts plain numbers; steps are exact in it up to 16 million.
+        numbers = [tf.Variable(0.0, name=name) for name in ("decay_steps", "warmup_steps", "peak")]
+        self._numbers = numbers
+        self._now: tf.Tensor | None = None
+        self.set(peak, total_steps)
+
+    def __call__(self) -> tf.Tensor:
+        """The rate of the step that is being traced, which Keras asks for."""
+        if self._now is None:
+            raise RuntimeError("a learning rate was asked for outside WarmupCosine.at")
+        return self._now
+
+    @contextlib.contextmanager
+    def at(self, step: tf.Tensor) -> Iterator[None]:
+        """Lets `step` (from 0) be the one whose rate is asked for in the block."""
+        self._now = self.rate(step)
+        try:
+            yield
+        finally:
+            self._now = None
+
+    def rate(self, step: tf.Tensor) -> tf.Tensor:
+        """The learning rate, float32, of a step from 0."""
+        decay_steps, warmup_steps, peak = (tf.convert_to_tensor(n) for n in self._numbers)
+        step = tf.minimum(tf.cast(step, tf.float32), decay_steps + warmup_steps)
+        rising = peak * (step / warmup_steps)
+        falling = peak * (0.5 * (1.0 + tf.cos(math.pi * ((step - warmup_steps) / decay_steps))))
+        return tf.where(step < warmup_steps, rising, falling)
+
+    def set(self, peak: float, total_steps: int) -> None:
+        """Makes it that of another run."""
+        warmup = int(total_steps * WARMUP_FRACTION)
+        for variable, value in zip(
+            self._numbers, (total_steps - warmup, warmup, peak), strict=True
+        ):
+            variable.assign(value)
+
+
+def learning_rate(config: TrainConfig, total_steps: int) -> float | WarmupCosine:
+    """The learning rate of a config: a number, or a schedule over `total_steps`."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return WarmupCosine(config.learning_rate, total_steps)
+
+
+class Summing:
+    """Sums gradients over the workers with `sum_gradients`, where there is one, in place of the
+    strategy's collectives. Keras offers no public way to say how."""
+
+    sum_gradients: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        if self.sum_gradients is None:
+            return super()._all_reduce_sum_gradients(grads_and_vars)
+        gradients, variables = zip(*grads_and_vars, strict=True)
+        return list(zip(self.sum_gradients(list(gradients)), variables, strict=True))
+
+
+class FusedSGD(Summing, keras.optimizers.SGD):
+    """Keras' SGD; the update of a variable is one operation."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = keras.ops.cast(learning_rate, variable.dtype)
+        gradient = tf.cast(gradient, variable.dtype)
+        if not self.momentum:
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=_handle(variable), alpha=rate, delta=gradient
+            )
+            return
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=_handle(variable),
+            accum=_handle(self.momentums[self._get_variable_index(variable)]),
+            lr=rate,
+            grad=gradient,
+            momentum=self.momentum,
+            use_nesterov=self.nesterov,
+        )
+
+
+class FusedRMSprop(Summing, keras.optimizers.RMSprop):
+    """Keras' RMSprop without momentum; the update of a variable is one operation."""
+
+    def build(self, var_list):
+        super().build(var_list)
+        # The operation keeps a momentum, here times 0: a scratch pad, no state of the optimizer,
+        # as long as it is finite.
+        self._scratch = [tf.Variable(tf.zeros(v.shape), trainable=False) for v in var_list]
+
+    def clear(self) -> None:
+        """Forgets what a run that diverged left in the scratch pad: 0 times NaN is NaN."""
+        for variable in self._scratch:
+            variable.assign(tf.zeros_like(variable))
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=_handle(variable),
+            ms=_handle(self._velocities[index]),
+            mom=_handle(self._scratch[index]),
+            lr=keras.ops.cast(learning_rate, variable.dtype),
+            rho=self.rho,
+            momentum=0.0,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, variable.dtype),
+        )
+
+
+class FusedAdam(Summing, keras.optimizers.Adam):
+    """Keras' Adam; the update of a variable is one operation, and the powers of the betas are
+    computed once a step."""
+
+    def apply(self, grads, trainable_variables=None):
+        step = tf.cast(self.iterations + 1, tf.float32)
+        self._powers = self.beta_1**step, self.beta_2**step
+        return super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=self._powers[0],
+            beta2_power=self._powers[1],
+            lr=keras.ops.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, variable.dtype),
+        )
+
+
+def _handle(variable: keras.Variable | tf.Variable) -> tf.Tensor:
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
+
+
+def build_optimizer(config: TrainConfig, rate: float | WarmupCosine) -> keras.optimizers.Optimizer:
+    """The optimizer of a config; slot variables are made when it meets the model."""
+    common = {
+        # Without a name Keras counts the optimizers of the process, and the variables of a restored
+        # one would be called otherwise.
+        "name": config.optimizer,
+        "learning_rate": rate,
+        "weight_decay": config.weight_decay or None,
+    }
+    match config.optimizer:
+        case "sgd":
+            return FusedSGD(**common)
+        case "momentum":
+            return FusedSGD(momentum=MOMENTUM, nesterov=True, **common)
+        case "rmsprop":
+            return FusedRMSprop(**common)
+        case "adam":
+            return FusedAdam(**common)
+    raise AssertionError(config.optimizer)

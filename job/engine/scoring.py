@@ -1,0 +1,111 @@
+"""What training and testing share – scaling, loss, hits – and how a model is tested outside of
+training."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from job.data.catalogue import Split
+from job.engine.runtime import has_gpu, lanes
+
+EVALUATION_BATCH = 1000
+
+
+def scale(images: tf.Tensor) -> tf.Tensor:
+    """uint8 pixels to float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255.0
+
+
+def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Per-example cross-entropy (batch,) against one-hot labels, smoothed if wanted (Szegedy et
+    al., CVPR 2016).
+
+    Keras finds the logits behind the softmax, so that saturated outputs lose nothing.
+    """
+    targets = None
+    if smoothing or has_gpu():
+        classes = probabilities.shape[-1]
+        targets = tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    if has_gpu():
+        return cross_entropy_of_logits(_logits(probabilities), targets)
+    if smoothing:
+        return keras.losses.categorical_crossentropy(targets, probabilities)
+    return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+
+
+@tf.custom_gradient
+def cross_entropy_of_logits(logits: tf.Tensor, targets: tf.Tensor):
+    """What Keras computes, in the form that suits GPUs. TensorFlow's own gradient sorts where
+    operations have to be deterministic, and waits for the GPU at every step."""
+    log_probabilities = tf.nn.log_softmax(logits)
+
+    def gradient(upstream: tf.Tensor):
+        return (tf.exp(log_probabilities) - targets) * upstream[:, None], None
+
+    return -tf.reduce_sum(targets * log_probabilities, axis=-1), gradient
+
+
+def _logits(probabilities: tf.Tensor) -> tf.Tensor:
+    """What the softmax at the end of a model was given."""
+    if probabilities.op.type != "Softmax":
+        raise ValueError(f"a model has to end in a softmax, not in {probabilities.op.type}")
+    return probabilities.op.inputs[0]
+
+
+def count_correct(labels: tf.Tensor, probabilities: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=labels.dtype), labels)
+    return tf.reduce_sum(tf.cast(tf.logical_and(hits, real), tf.float32))
+
+
+class Scores(NamedTuple):
+    """Mean cross-entropy and accuracy over examples, their probabilities (n, classes), and how long
+    it took to get them."""
+
+    loss: float
+    accuracy: float
+    probabilities: np.ndarray
+    seconds: float
+
+
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Class probabilities float32 (n, classes) of uint8 images (n, height, width, channels)."""
+    unknown = np.zeros(len(images), np.int32)
+    return score(model, Split(images, unknown)).probabilities
+
+
+def score(model: keras.Model, examples: Split) -> Scores:
+    """Evaluates a model outside of training, by the formula of `Engine.evaluate`."""
+    return Scorer(model)(examples)
+
+
+class Scorer:
+    """Evaluates a model outside of training. It is compiled by the first call and may get other
+    weights between calls."""
+
+    def __init__(self, model: keras.Model) -> None:
+        def forward(images, labels):
+            probabilities = model(scale(images), training=False)
+            return probabilities, cross_entropy(labels, probabilities)
+
+        self._forward = tf.function(forward, reduce_retracing=True)
+
+    def __call__(self, examples: Split) -> Scores:
+        began = time.perf_counter()
+
+        def batch_from(start: int):
+            images, labels = (part[start : start + EVALUATION_BATCH] for part in examples)
+            return self._forward(tf.constant(images), tf.constant(labels))
+
+        with ThreadPoolExecutor(lanes()) as pool:
+            parts = list(pool.map(batch_from, range(0, len(examples), EVALUATION_BATCH)))
+        probabilities, losses = (np.concatenate(part) for part in zip(*parts, strict=True))
+        seconds = time.perf_counter() - began
+        hits = probabilities.argmax(axis=1) == examples.labels
+        loss = float(losses.mean(dtype=np.float64))
+        return Scores(loss, float(hits.mean()), probabilities, seconds)

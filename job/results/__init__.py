@@ -1,0 +1,1 @@
+"""What a run leaves: figures, card, predictions, exported models."""

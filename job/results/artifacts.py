@@ -1,0 +1,110 @@
+"""What a run leaves in its folder, beside its checkpoints:
+
+    config.json        the settings, and when the run was created
+    history.csv        one row an epoch; history.parquet has the same
+    tensorboard/       the same as TensorBoard event files
+    figures/           PNG pictures
+    model.keras        the best weights, for plain `keras.models.load_model`
+    test_predictions.parquet   what it answered for each test example (job/results/predictions.py)
+    README.md          the model card
+    result.json        written last: its presence marks a finished run
+
+History files are rewritten from the whole history at each epoch's end, so they are never torn and
+a run that was interrupted leaves no double rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import tensorflow as tf
+
+from job.data.catalogue import Dataset, Split
+from job.results import figures
+from job.runs.state import EpochRow, RunState
+from job.storage.base import Storage
+
+
+def write_history(run: Storage, rows: Sequence[EpochRow], created: float) -> None:
+    """Writes the history as CSV, Parquet and TensorBoard events."""
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows])
+    for name, writer in (
+        ("history.csv", pyarrow.csv.write_csv),
+        ("history.parquet", pyarrow.parquet.write_table),
+    ):
+        stream = io.BytesIO()
+        writer(table, stream)
+        run.write(name, stream.getvalue())
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        content = _event_file(
+            created,
+            [
+                (
+                    row,
+                    {f"epoch_{m}": getattr(row, f"{prefix}{m}") for m in ("loss", "accuracy")},
+                )
+                for row in rows
+            ],
+        )
+        run.write(f"tensorboard/{part}/events.out.tfevents.{int(created)}.lenet", content)
+
+
+def _event_file(created: float, scalars: Iterable[tuple[EpochRow, dict[str, float]]]) -> bytes:
+    Event, Summary = tf.compat.v1.Event, tf.compat.v1.Summary
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "events"
+        clock = created
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(Event(wall_time=clock, file_version="brain.Event:2").SerializeToString())
+            for row, values in scalars:
+                clock += row.seconds
+                summary = Summary(
+                    value=[Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
+                )
+                writer.write(
+                    Event(wall_time=clock, step=row.epoch, summary=summary).SerializeToString()
+                )
+        return path.read_bytes()
+
+
+def write_data_figures(run: Storage, train: Split, dataset: Dataset, seed: int) -> None:
+    """The first ten training images, and one chosen by the seed with its pixel values."""
+    names = [dataset.labels[label] for label in train.labels[:10]]
+    run.write("figures/first_ten.png", figures.first_ten(train.images, names))
+    index = int(np.random.default_rng(seed).integers(len(train)))
+    detail = figures.in_detail(train.images[index], dataset.labels[train.labels[index]])
+    run.write("figures/in_detail.png", detail)
+
+
+def write_result_figures(
+    run: Storage, state: RunState, test: Split, probabilities: np.ndarray, dataset: Dataset
+) -> None:
+    """History, confusion matrix and worst mistakes of a finished run."""
+    run.write("figures/history.png", figures.history(state.history, state.best_epoch))
+    matrix = confusion_matrix(test.labels, probabilities.argmax(axis=1), len(dataset.labels))
+    run.write("figures/confusion.png", figures.confusion(matrix, dataset.labels))
+    worst = figures.worst_mistakes(test.images, test.labels, probabilities, dataset.labels)
+    if worst:
+        run.write("figures/worst_mistakes.png", worst)
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts int64 (classes, classes), true label by predicted label."""
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def keras_file(model: keras.Model) -> bytes:
+    """A model as the bytes of a `.keras` file."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.keras"
+        model.save(path)
+        return path.read_bytes()

@@ -1,0 +1,62 @@
+"""Metrics of a run's best weights on a split of its data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from job.data.catalogue import Dataset
+from job.data.examples import examples_of
+from job.engine.engine import assign
+from job.engine.scoring import score
+from job.models import build_model
+from job.runs.run import Run
+from job.runs.state import Arrays, RunState
+
+
+def model_with(run: Run, weights: Arrays, dataset: Dataset) -> keras.Model:
+    """The run's model for the labels and images of a data set, built in code, with the given
+    arrays."""
+    model = build_model(
+        run.config.model,
+        classes=len(dataset.labels),
+        image_shape=dataset.image_shape,
+        precision=run.config.precision,
+    )
+    assign(model.weights, weights)
+    return model
+
+
+def evaluate(
+    run: Run, state: RunState, split: str = "test", data: str | None = None
+) -> dict[str, Any]:
+    """Evaluates a run's best weights.
+
+    Args:
+        run: The run.
+        state: Its state, as `verified_best` gives it.
+        split: `test`, `validation` or `train`.
+        data: Place of the data set, as for training.
+
+    Raises:
+        InputError, JobError: As `examples_of`.
+    """
+    examples = examples_of(run, data)
+    if split == "test":
+        chosen = examples.test()
+    else:
+        train, validation = examples.training(run.config.limit_train)
+        chosen = train if split == "train" else validation
+    model = model_with(run, state.best_weights, examples.dataset)
+    scores = score(model, chosen)
+    return {
+        "run": run.config.name,
+        "model": run.config.model,
+        "dataset": examples.dataset.name,
+        "split": split,
+        "examples": len(chosen),
+        "best_epoch": state.best_epoch,
+        "loss": scores.loss,
+        "accuracy": scores.accuracy,
+    }

@@ -1,0 +1,76 @@
+"""What a model answered for each test example, kept with its result.
+
+    test_predictions.parquet    columns `label` and `predicted`, uint8, in the order of the test set
+
+So models can be compared example by example (`lenet compare`) without another look at the test set.
+pyarrow is imported where the file is met.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+
+from job.data.dataset_json import MAX_ROWS
+from job.storage.base import Storage
+
+PREDICTIONS_FILE = "test_predictions.parquet"
+COLUMNS = ("label", "predicted")
+MAX_BYTES = 2 * MAX_ROWS + (1 << 16)
+
+
+class Predictions(NamedTuple):
+    """True and predicted labels, whole numbers (n,) below 256."""
+
+    labels: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each is right, bool (n,)."""
+        return self.labels == self.predicted
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean())
+
+
+def write_predictions(folder: Storage, predictions: Predictions) -> None:
+    """Keeps predictions in a run's folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [pa.array(column.astype(np.uint8)) for column in predictions]
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns, COLUMNS), stream, compression="zstd")
+    folder.write(PREDICTIONS_FILE, stream.getvalue())
+
+
+def read_predictions(folder: Storage) -> Predictions:
+    """Reads what `write_predictions` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = folder.read(PREDICTIONS_FILE, limit=MAX_BYTES)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        found = [(field.name, field.type) for field in file.schema_arrow]
+        rows = file.metadata.num_rows
+        # Before anything is unpacked: these bound what it unpacks to.
+        if found != [(name, pa.uint8()) for name in COLUMNS] or not 0 < rows <= MAX_ROWS:
+            raise ValueError(f"has {rows:,} rows of {', '.join(f'{n} {t}' for n, t in found)}")
+        table = file.read()
+        table.validate(full=True)
+        columns = [column.to_numpy() for column in table.columns]
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"is not a whole Parquet file ({error})") from None
+    if any(column.dtype != np.uint8 for column in columns):
+        raise ValueError("has empty cells")
+    return Predictions(*columns)

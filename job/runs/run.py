@@ -1,0 +1,327 @@
+"""Run folders: which one a command means, and whether it is new, to be continued, or finished."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import math
+import os
+import secrets
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from job.config.config import FIELDS, TrainConfig, resolve, resume
+from job.config.xla import decided, launched
+from job.errors import InputError, JobError
+from job.runs.state import RunState, sha256_of
+from job.storage.base import Held, Storage, StoreError, open_storage
+from job.storage.checkpoints import BadCheckpoint, CheckpointStore
+from job.versions import Device
+
+CONFIG_FILE = "config.json"
+RESULT_FILE = "result.json"
+REACHED_FILE = "reached.json"
+DATA_FILE = "data.json"
+CHECKPOINTS = "checkpoints"
+MAX_DOCUMENT_BYTES = 1 << 24
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Notes:
+    """How far a run got, and what its interruptions cost, kept beside its checkpoints.
+
+    Attributes:
+        step: The furthest step of the current attempt.
+        restarts: How often training was taken up again.
+        lost_steps: Steps that had to be trained again, because no checkpoint held them.
+        devices: What trained it, an entry for each change.
+    """
+
+    step: int = 0
+    restarts: int = 0
+    lost_steps: int = 0
+    devices: tuple[Device, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run and its place.
+
+    Attributes:
+        config: Its settings, with the name filled in.
+        storage: Its folder.
+        created: When it was first started, seconds since the epoch.
+        is_new: Nothing has been written yet.
+        replaces: The folder holds an older run that goes away when this one starts.
+    """
+
+    config: TrainConfig
+    storage: Storage
+    created: float
+    is_new: bool = False
+    replaces: bool = False
+
+    @functools.cached_property
+    def checkpoints(self) -> CheckpointStore:
+        return CheckpointStore(self.storage.at(CHECKPOINTS), self.config.digest)
+
+    @property
+    def command(self) -> str:
+        """What to type to continue this run."""
+        return command_to_continue("train", self.config.name, self.config.storage)
+
+    def launched(self, kind: str, capability: tuple[int, int] | None = None) -> Run:
+        """The run as it starts on a kind of device, `gpu` or `cpu`, and of a GPU with a compute
+        capability, where it is known: with what is decided then."""
+        return dataclasses.replace(self, config=launched(self.config, kind, capability))
+
+    def check_free(self) -> None:
+        """Raises InputError, naming it, where another process on this disk trains this run. In an
+        object store only time tells whether a holder still lives."""
+        holder = None if self.storage.is_remote else self.storage.holder()
+        if holder is not None:
+            raise self._taken(holder)
+
+    def _taken(self, holder: object) -> InputError:
+        return InputError(
+            "--name", self.config.name, f"{holder} is training this run; take another name"
+        )
+
+    @contextlib.contextmanager
+    def begun(self, *, lock: bool = True) -> Iterator[None]:
+        """Holds the run for this process, the only one that may write to it, for the time of the
+        block; a new run gets its `config.json`.
+
+        Args:
+            lock: Keep all others out. Without it another lock has to, that of a sweep; what a
+                process of an earlier attempt still does to the run is fenced off by its
+                checkpoints in any case.
+
+        Raises:
+            InputError: Another process trains this run, or took the name since `settle`.
+        """
+        try:
+            with self.storage.locked() if lock else contextlib.nullcontext():
+                self._begin()
+                yield
+        except Held as holder:
+            raise self._taken(holder) from holder
+
+    def _begin(self) -> None:
+        content = self.storage.list()
+        if not self.replaces and (RESULT_FILE if not self.is_new else CONFIG_FILE) in content:
+            raise InputError(
+                "--name", self.config.name, "another process used this name just now; try again"
+            )
+        if not self.is_new:
+            # First, so that what an earlier attempt has under way is an orphan and stays one.
+            self.checkpoints.claim()
+            self.checkpoints.remove_orphans()
+            return
+        # Crash windows when a run is replaced: without its result it can be continued, without its
+        # checkpoints too, from the start; with the new settings it is the new run.
+        for name in (RESULT_FILE, CHECKPOINTS, REACHED_FILE, DATA_FILE):
+            self.storage.delete(name)
+        document = {"created": self.created, "config": decided(self.config).to_dict()}
+        self.storage.write(CONFIG_FILE, to_json(document))
+        for name in set(content) - {CONFIG_FILE}:
+            self.storage.delete(name)
+
+    def note(self, notes: Notes) -> None:
+        """Keeps the run's notes."""
+        self.storage.write(REACHED_FILE, json.dumps(dataclasses.asdict(notes)).encode())
+
+    def notes(self) -> Notes | None:
+        """The run's notes, None before its first span of steps."""
+        try:
+            document = read_document(self.storage, REACHED_FILE)
+            counts = {k: _whole(document[k]) for k in ("step", "restarts", "lost_steps")}
+            # Runs of before devices were noted have none.
+            devices = tuple(Device(**one) for one in document.get("devices", ()))
+            return Notes(**counts, devices=devices)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            # Only the count of lost steps hangs on it, which is no reason to refuse the run.
+            log.warning("%s/%s can't be read: %s", self.storage.uri, REACHED_FILE, error)
+            return Notes()
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run achieved, or None for an unfinished one.
+
+        Raises:
+            JobError: The file is not what a run writes.
+        """
+        try:
+            document = read_document(self.storage, RESULT_FILE)
+            if not isinstance(document.get("best_weights_sha256"), str):
+                raise ValueError("best_weights_sha256 is missing")
+            return document
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise JobError(f"{self.storage.uri}/{RESULT_FILE} can't be trusted: {error}") from error
+
+    def restore(self) -> RunState | None:
+        """The newest checkpoint that verifies, None before the first.
+
+        Raises:
+            JobError: There are checkpoints, but none that can be trusted.
+        """
+        try:
+            restored = self.checkpoints.restore()
+            return None if restored is None else RunState.from_files(restored.files)
+        except (BadCheckpoint, ValueError) as error:
+            raise JobError(f"run {self.config.name!r}: {error}") from error
+
+
+def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
+    """Finds out which run `lenet train` is to start or continue. Writes nothing.
+
+    Args:
+        given: The settings that the user gave, by field name.
+        overwrite: Start anew where a run of that name exists.
+
+    Raises:
+        InputError: A setting is unusable, or the name is taken.
+    """
+    if given.get("data"):
+        # Workers, and a later continuation, may stand elsewhere.
+        given = {**given, "data": absolute(given["data"])}
+    config = resolve(given)
+    now = time.time()
+    if config.name is None:
+        config = dataclasses.replace(config, name=_new_name(config, now))
+    with usable(config.storage):
+        content = open_storage(config.storage).at(config.name).list()
+    # From here on a store that stays away for a while is waited for.
+    folder = open_storage(config.storage, patience=config.storage_timeout).at(config.name)
+    new = Run(config=config, storage=folder, created=now, is_new=True, replaces=overwrite)
+    if not content:
+        return dataclasses.replace(new, replaces=False)
+    if CONFIG_FILE not in content:
+        raise InputError(
+            "--name", config.name, f"{folder.uri} is not empty and holds no run; take another name"
+        )
+    if overwrite:
+        return new
+    if RESULT_FILE in content:
+        raise InputError(
+            "--name",
+            config.name,
+            "this run has finished; take another name or start anew with --overwrite",
+        )
+    stored, created = _read_config(folder)
+    # Where the run was found is where it goes on, whatever it was called from when it began.
+    found = {"name": config.name, "storage": config.storage}
+    return Run(config=resume(stored, {**given, **found}), storage=folder, created=created)
+
+
+def command_to_continue(verb: str, name: str, storage: str) -> str:
+    """What to type to continue a run (`train`) or a `sweep`."""
+    command = f"lenet {verb} --name {name}"
+    if storage != FIELDS["storage"].default:
+        command += f" --storage {shlex.quote(storage)}"
+    return command
+
+
+def absolute(place: str) -> str:
+    """A place as it is called from anywhere; URIs are that already."""
+    return place if "://" in place else os.path.abspath(place)
+
+
+def open_run(name: str, storage: str = "runs") -> Run:
+    """Opens an existing run, by its name below `storage` or by a path, which has a `/`.
+
+    Raises:
+        InputError: There is no such run.
+    """
+    if "/" in name:
+        folder = open_storage(name)
+    else:
+        folder = open_storage(storage).at(TrainConfig(name=name).name)
+    with usable(folder.uri):
+        if CONFIG_FILE not in folder.list():
+            raise InputError("RUN", name, f"no run in {folder.uri}; `lenet train` makes one")
+        stored, created = _read_config(folder)
+    return Run(config=TrainConfig.kept(stored), storage=folder, created=created)
+
+
+@contextlib.contextmanager
+def usable(place: str) -> Iterator[None]:
+    """Turns what a store says when it can't be used into an error that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError("--storage", place, f"can't be read: {error.strerror}") from error
+    except StoreError as error:
+        raise InputError("--storage", place, str(error)) from error
+
+
+def verified_best(run: Run) -> RunState:
+    """A run's state with its best weights, checked against its result.
+
+    Raises:
+        InputError: No epoch has been finished yet.
+        JobError: The weights are not those that the result names.
+    """
+    state = run.restore()
+    if state is None or state.best is None:
+        raise InputError("RUN", run.config.name, "has no finished epoch yet; let it train on")
+    result = run.result()
+    found = sha256_of(state.best_weights.values())
+    if result is not None and found != result["best_weights_sha256"]:
+        raise JobError(
+            f"run {run.config.name!r}: the best weights in its checkpoint are not those of "
+            f"{RESULT_FILE} (SHA-256 differs)"
+        )
+    return state
+
+
+def to_json(document: dict[str, Any]) -> bytes:
+    """A document as it is kept. NaN is not JSON: better to fail here than in whoever reads it."""
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
+    try:
+        document = read_document(folder, CONFIG_FILE)
+        stored, created = document["config"], float(document["created"])
+        if not isinstance(stored, dict) or not {"model", "seed"} <= stored.keys() <= FIELDS.keys():
+            raise ValueError("its settings are not those of a run")
+        if not math.isfinite(created):
+            raise ValueError("created is not a time")
+        TrainConfig.kept(stored)
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        raise InputError("RUN", folder.uri, f"{CONFIG_FILE} can't be read ({error})") from error
+    return stored, created
+
+
+def read_document(storage: Storage, name: str) -> dict[str, Any]:
+    """A JSON object from a file. Raises ValueError, naming what is wrong, for anything else."""
+    try:
+        document = json.loads(storage.read(name, limit=MAX_DOCUMENT_BYTES))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")
+    return document
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _new_name(config: TrainConfig, now: float) -> str:
+    # Several runs may be started in one second; the four last letters tell them apart.
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    return f"{config.model}-{config.dataset}-{stamp}-{secrets.token_hex(2)}"

@@ -1,0 +1,76 @@
+"""Runs as a table, or as documents for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from job.runs.listing import Listed
+from job.training.progress import duration
+
+
+def as_documents(runs: Sequence[Listed], *, detail: bool) -> list[dict[str, Any]]:
+    """The runs as JSON documents; with `detail` also files, settings and checkpoints."""
+    documents = []
+    for listed in runs:
+        document = {f.name: getattr(listed, f.name) for f in dataclasses.fields(listed)}
+        run, files = document.pop("run"), document.pop("files")
+        if detail and listed.state != "unreadable":
+            document["files"] = files
+            document["config"] = run.config.to_dict()
+            document["checkpoints"] = [dataclasses.asdict(e) for e in run.checkpoints.entries()]
+        documents.append(document)
+    return documents
+
+
+def print_runs(place: str, runs: Sequence[Listed], *, detail: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not runs:
+        console.print(f"no runs in {place}; `lenet train` makes one", markup=False)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "model", "data", "state"):
+        table.add_column(column, no_wrap=True)
+    for column in ("epochs", "best val", "test", "age", "size"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for run in runs:
+        table.add_row(
+            *(run.name, run.model, run.dataset, run.state, str(run.epochs)),
+            *(percent(run.val_accuracy), percent(run.test_accuracy)),
+            *(age(run.age), size(run.size)),
+        )
+    console.print(table)
+    if detail:
+        for run in runs:
+            print_detail(console, run)
+
+
+def print_detail(console: Any, listed: Listed) -> None:
+    if listed.state == "unreadable":
+        return
+    run = listed.run
+    console.print(f"\n{run.storage.uri}", markup=False)
+    for entry in run.checkpoints.entries():
+        loss = "" if entry.val_loss is None else f"  val_loss {entry.val_loss:.4f}"
+        pinned = "  pinned" if entry.pinned else ""
+        console.print(f"   checkpoint step {entry.step:>8,}{loss}{pinned}", markup=False)
+    for path, count in sorted(listed.files.items()):
+        if not path.startswith("checkpoints/"):
+            console.print(f"   {size(count):>9}  {path}", markup=False)
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def age(seconds: float) -> str:
+    days = int(seconds // 86_400)
+    return f"{days} d" if days else duration(seconds)
+
+
+def size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,172 @@
+"""What a person sees while something runs: one live line on a terminal, plain lines elsewhere.
+
+Everything goes to stderr; stdout is kept for results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from job.runs.state import EpochRow
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpanReport:
+    """Where training stands after a span of steps. `epoch` counts from 1; `eta_seconds` is the
+    expected rest of the run."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps_per_epoch: int
+    loss: float
+    images_per_second: float
+    eta_seconds: float
+    val_accuracy: float | None
+
+
+class NoteTaker(Protocol):
+    """Shows messages beside whatever else it shows."""
+
+    def note(self, message: str) -> None: ...
+
+
+class Progress(NoteTaker, Protocol):
+    """Follows a run."""
+
+    def span(self, report: SpanReport) -> None: ...
+
+    def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None: ...
+
+
+class Silent:
+    """For workers other than the first: all of them would say the same."""
+
+    def span(self, report: SpanReport) -> None:
+        pass
+
+    def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
+
+
+class PlainProgress:
+    """A line for each epoch, for logs and pipes."""
+
+    def span(self, report: SpanReport) -> None:
+        pass
+
+    def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        self.note(epoch_line(row, epochs, is_best))
+
+    def note(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+
+class LiveProgress:
+    """One line that is redrawn, with the finished epochs scrolling above it."""
+
+    def __init__(self, live, console) -> None:
+        self._live, self._console = live, console
+
+    def span(self, report: SpanReport) -> None:
+        self._live.update(span_line(report), refresh=True)
+
+    def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        self.note(epoch_line(row, epochs, is_best))
+
+    def note(self, message: str) -> None:
+        self._console.print(message, highlight=False, markup=False)
+
+
+@contextlib.contextmanager
+def training_progress() -> Iterator[Progress]:
+    if not sys.stderr.isatty():
+        yield PlainProgress()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    with Live("starting …", console=console, transient=True, auto_refresh=False) as live:
+        yield LiveProgress(live, console)
+
+
+@contextlib.contextmanager
+def warnings_to(progress: NoteTaker) -> Iterator[None]:
+    """Shows what is logged as a warning as a note of the run, wherever its display is."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    root.handlers[:] = [_NoteHandler(progress)]
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+
+
+class _NoteHandler(logging.Handler):
+    def __init__(self, progress: NoteTaker) -> None:
+        super().__init__(logging.WARNING)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.note(record.getMessage())
+
+
+def epoch_line(row: EpochRow, epochs: int, is_best: bool) -> str:
+    return (
+        f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  "
+        f"loss {row.loss:.4f}  accuracy {row.accuracy:.2%}  "
+        f"val_loss {row.val_loss:.4f}  val_accuracy {row.val_accuracy:.2%}  "
+        f"{row.images_per_second:,.0f} images/s{'  best' if is_best else ''}"
+    )
+
+
+def span_line(report: SpanReport) -> str:
+    width = 20
+    done = round(width * report.step / report.steps_per_epoch)
+    validation = "" if report.val_accuracy is None else f"  val_accuracy {report.val_accuracy:.2%}"
+    return (
+        f"epoch {report.epoch}/{report.epochs} {'━' * done}{'╌' * (width - done)} "
+        f"step {report.step}/{report.steps_per_epoch}  {report.images_per_second:,.0f} images/s  "
+        f"ETA {duration(report.eta_seconds)}  loss {report.loss:.4f}{validation}"
+    )
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextlib.contextmanager
+def download_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a download; yields a function to call with the bytes of each chunk."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+        from rich.progress import TransferSpeedColumn as Speed
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Speed())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=total or None)
+            yield lambda count: bar.advance(task, count)
+        return
+    began = time.monotonic()
+    received = 0
+
+    def advance(count: int) -> None:
+        nonlocal received
+        received += count
+
+    yield advance
+    seconds = time.monotonic() - began
+    print(f"{title}: {received / 1e6:.1f} MB in {seconds:.1f} s", file=sys.stderr)

@@ -1,0 +1,108 @@
+"""What a run keeps while it trains: checkpoints, its history, and how far it got."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+
+from job.errors import JobError, TrainingDiverged
+from job.runs.run import Notes, Run
+from job.runs.state import RunState
+from job.storage.background import Job, Uploads
+from job.storage.base import StoreError
+from job.storage.checkpoints import Superseded
+
+# How far the run got is noted so often where each note is a request that costs money.
+NOTE_SECONDS = 1.0
+
+
+class Keeper:
+    """Keeps what is reached: at once on disk, in the background in an object store.
+
+    Args:
+        run: The run.
+        notes: Where this attempt began.
+        is_active: Keep anything at all: all workers hold the same state, the first one keeps it.
+    """
+
+    def __init__(self, run: Run, notes: Notes, *, is_active: bool) -> None:
+        self._run, self._notes, self._is_active = run, notes, is_active
+        self._uploads = Uploads(background=is_active and run.storage.is_remote)
+        self._notes_due = _Every(NOTE_SECONDS if run.storage.is_remote else 0.0)
+
+    def checkpoint(self, state: RunState) -> None:
+        at_epoch_end = state.current.steps == 0 and state.history
+        val_loss = state.history[-1].val_loss if at_epoch_end else None
+        self._submit(
+            "checkpoint",
+            lambda: self._run.checkpoints.save(state.step, state.to_files(), val_loss=val_loss),
+        )
+
+    def history(self, state: RunState) -> None:
+        # It imports TensorFlow, which the command line does without.
+        from job.results.artifacts import write_history
+
+        self._submit(
+            "history",
+            lambda: write_history(self._run.storage, state.history, self._run.created),
+        )
+
+    def reached(self, state: RunState) -> None:
+        if self._notes_due():
+            here = dataclasses.replace(self._notes, step=state.step)
+            self._submit("notes", lambda: self._run.note(here))
+
+    def wait(self) -> None:
+        """Returns when everything is kept. Raises what a write failed with."""
+        self._uploads.wait()
+
+    def close(self) -> None:
+        """Ends keeping; what still waits is not kept."""
+        self._uploads.close()
+
+    def _submit(self, name: str, job: Job) -> None:
+        if self._is_active:
+            self._uploads.submit(name, job)
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Adds to errors of training and of the store what is safe and how to go on."""
+        try:
+            yield
+        except TrainingDiverged as error:
+            try:
+                self.wait()
+            except (StoreError, Superseded) as lost:
+                raise TrainingDiverged(f"{error}; {self._last_saved()}; {lost}") from lost
+            raise TrainingDiverged(f"{error}; {self._last_saved()}") from None
+        except StoreError as error:
+            again = f"when the store is back, continue with: {self._run.command}"
+            raise JobError(f"{error}; {self._last_saved()}; {again}") from error
+        except Superseded as error:
+            raise JobError(f"{error}; this one ends") from error
+
+    def _last_saved(self) -> str:
+        """What is safe, in words; known without asking the store."""
+        step = self._run.checkpoints.last_committed
+        where = self._run.storage.uri
+        if step is None:
+            return f"this attempt saved no checkpoint in {where}"
+        return f"the last saved checkpoint is step {step:,} in {where}"
+
+
+class _Every:
+    """True at most once in so many seconds, and the first time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = -math.inf
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        is_due = now - self._last >= self._seconds
+        if is_due:
+            self._last = now
+        return is_due

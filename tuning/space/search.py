@@ -1,0 +1,124 @@
+"""How a sweep picks the next settings to try: at random, on a grid, or with Optuna.
+
+Every searcher gives the point with a given number. Random and grid points depend on seed and number
+alone, so that a sweep which goes on tries what it would have tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from tuning.config import SweepConfig
+from tuning.records import FAILED, FINISHED, Outcome, Plan, merit
+from tuning.space.space import Parameter, Point, Space
+
+
+class Search(Protocol):
+    """Picks points of a space."""
+
+    def point(self, number: int) -> Point | None:
+        """What the trial with this number is to try; None where there is no more to try."""
+
+    def again(self, plan: Plan) -> None:
+        """Told of a trial that was picked before this command began."""
+
+    def ended(self, plan: Plan, outcome: Outcome) -> None:
+        """Told what came of a trial."""
+
+
+class RandomSearch:
+    """Independent draws."""
+
+    def __init__(self, space: Space, base: Mapping[str, Any], seed: int) -> None:
+        self._space, self._base, self._seed = space, base, seed
+
+    def point(self, number: int) -> Point:
+        # Raw Philox output stays the same between NumPy versions (NEP 19).
+        bits = np.random.Philox(key=[self._seed, number])
+
+        def draw(parameter: Parameter) -> Any:
+            return parameter.at(int(bits.random_raw() >> 11) * 2.0**-53)
+
+        return self._space.choose(draw, self._base)
+
+    def again(self, plan: Plan) -> None:
+        pass
+
+    def ended(self, plan: Plan, outcome: Outcome) -> None:
+        pass
+
+
+class GridSearch(RandomSearch):
+    """Every combination once."""
+
+    def __init__(self, space: Space, base: Mapping[str, Any]) -> None:
+        self._points = list(space.grid(base))
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def point(self, number: int) -> Point | None:
+        return self._points[number] if number < len(self._points) else None
+
+
+class OptunaSearch:
+    """Optuna's tree-structured Parzen estimator, which learns from the trials that ended."""
+
+    def __init__(self, space: Space, base: Mapping[str, Any], seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna, self._space, self._base = optuna, space, base
+        # Others are in training while one is picked; they count as bad, so that not all of them
+        # gather at one place.
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._open: dict[int, Any] = {}
+
+    def point(self, number: int) -> Point:
+        trial = self._open[number] = self._study.ask()
+        return self._space.choose(lambda parameter: self._suggest(trial, parameter), self._base)
+
+    def again(self, plan: Plan) -> None:
+        self._study.enqueue_trial(plan.drawn)
+        self.point(plan.number)
+
+    def ended(self, plan: Plan, outcome: Outcome) -> None:
+        trial = self._open.pop(plan.number)
+        states = self._optuna.trial.TrialState
+        if outcome.state == FAILED or outcome.best is None:
+            self._study.tell(trial, state=states.FAIL)
+            return
+        for row in outcome.history:
+            trial.report(row.val_accuracy, row.epoch)
+        is_whole = outcome.state == FINISHED
+        self._study.tell(
+            trial,
+            merit(outcome)[0] if is_whole else None,
+            state=states.COMPLETE if is_whole else states.PRUNED,
+        )
+
+    def trials(self) -> list[Any]:
+        """The trials as Optuna has them."""
+        return self._study.trials
+
+    def _suggest(self, trial: Any, parameter: Parameter) -> Any:
+        if parameter.values:
+            return trial.suggest_categorical(parameter.key, parameter.values)
+        suggest = trial.suggest_int if parameter.is_integer else trial.suggest_float
+        return suggest(parameter.key, parameter.low, parameter.high, log=parameter.log)
+
+
+def open_search(config: SweepConfig, space: Space, base: Mapping[str, Any], seed: int) -> Search:
+    """The search that a sweep's settings name."""
+    match config.search:
+        case "random":
+            return RandomSearch(space, base, seed)
+        case "grid":
+            return GridSearch(space, base)
+        case "optuna":
+            return OptunaSearch(space, base, seed)
+    raise AssertionError(config.search)

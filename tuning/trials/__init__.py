@@ -1,0 +1,1 @@
+"""One trial after another in processes that are kept warm, as Ray Tune runs them."""

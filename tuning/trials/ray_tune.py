@@ -1,0 +1,261 @@
+"""Ray Tune's part: processes that are reused, the scheduler, and what it is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+from unittest import mock
+
+import ray
+from ray import tune
+from ray.air.execution import FixedResourceManager, PlacementGroupResourceManager
+from ray.exceptions import RayTaskError
+from ray.tune.execution import tune_controller
+from ray.tune.execution.class_cache import _ActorClassCache
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from job.errors import JobError
+from job.runs.state import rows_of
+from tuning.conductor import EVALUATE, TRAIN, Conductor
+from tuning.config import SweepConfig
+from tuning.display import Board
+from tuning.records import FAILED, STOPPED, UNFINISHED, Outcome
+from tuning.trials.trial import TrialProcess, outcome_of
+
+# Of the trials that reach an epoch of 1, 3, 9, ... the better third goes on (Li et al., "A system
+# for massively parallel hyperparameter tuning", MLSys 2020).
+FIRST_RUNG_EPOCHS = 1
+REDUCTION_FACTOR = 3
+
+
+class Asked(Searcher):
+    """The conductor, as Ray Tune asks it."""
+
+    def __init__(self, conductor: Conductor, is_stopped: Callable[[], bool]) -> None:
+        super().__init__(metric="merit", mode="max")
+        self._conductor, self._is_stopped = conductor, is_stopped
+
+    def suggest(self, trial_id: str) -> Mapping[str, Any] | str | None:
+        if self._is_stopped():
+            return Searcher.FINISHED
+        try:
+            task = self._conductor.next_task()
+        except StopIteration:
+            return Searcher.FINISHED
+        return None if task is None else {"task": dataclasses.asdict(task)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """What came of it is kept by `Recorder`, which knows of errors too."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The sweep's own files say how it goes on."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep goes on from its own files")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray Tune pickles what it was given, for a way to resume that is not used.
+        return {}
+
+
+class SearchScheduler(ASHAScheduler):
+    """ASHA for the trials of the search; the finalists' repeats are not compared with them."""
+
+    def on_trial_result(self, tune_controller, trial, result) -> str:
+        if not result["is_search"]:
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller, trial, result) -> None:
+        if result["is_search"]:
+            super().on_trial_complete(tune_controller, trial, result)
+
+
+class End(Stopper):
+    """Stops trials of the search when the time is over, and everything when the sweep stops."""
+
+    def __init__(self, is_over: Callable[[], bool], is_stopped: Callable[[], bool]) -> None:
+        self._is_over, self._is_stopped = is_over, is_stopped
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return result["is_search"] and self._is_over()
+
+    def stop_all(self) -> bool:
+        return self._is_stopped()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Recorder(tune.Callback):
+    """Keeps what came of each trial, and shows it."""
+
+    def __init__(self, conductor: Conductor, board: Board, is_over: Callable[[], bool]) -> None:
+        self._conductor, self._board, self._is_over = conductor, board, is_over
+        # Why the sweep can't go on.
+        self.failure = ""
+
+    def on_step_end(self, iteration, trials, **info) -> None:
+        self._board.refresh()
+
+    def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
+        if result["kind"] == TRAIN:
+            self._board.report(result)
+
+    def on_trial_complete(self, iteration, trials, trial, **info) -> None:
+        report = trial.last_result
+        kind = report.get("kind")
+        if report.get("ends_sweep"):
+            # Not kept: when the sweep goes on elsewhere, this trial is trained.
+            self.failure = report["error"]
+        elif kind == TRAIN:
+            outcome = outcome_of(report)
+            if outcome.state == UNFINISHED:
+                why = "the time was over" if self._is_over() else ""
+                outcome = dataclasses.replace(outcome, state=STOPPED, error=why)
+            self._ended(trial, outcome)
+        elif kind == EVALUATE:
+            self._conductor.evaluated(report["number"], report["result"])
+
+    def on_trial_error(self, iteration, trials, trial, **info) -> None:
+        task = trial.config["task"]
+        error = _one_line(trial)
+        if task["kind"] == TRAIN:
+            report = trial.last_result
+            outcome = Outcome(
+                state=FAILED,
+                error=error,
+                history=rows_of(report.get("history", ())),
+                restarts=trial.num_failures - 1,
+            )
+            self._ended(trial, outcome)
+        elif task["kind"] == EVALUATE:
+            self.failure = f"the winner could not be evaluated: {error}"
+
+    def _ended(self, trial, outcome: Outcome) -> None:
+        number = trial.config["task"]["number"]
+        self._conductor.trained(number, outcome)
+        self._board.ended(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def tune_with(
+    conductor: Conductor,
+    config: SweepConfig,
+    *,
+    board: Board,
+    slots: int,
+    may_grow: bool,
+    epochs: int,
+    max_failures: int,
+    book: str,
+    stop_requested: Callable[[], int],
+    is_over: Callable[[], bool],
+) -> None:
+    """Lets Ray Tune do the tasks of a conductor, until none is left or a stop is requested.
+
+    Args:
+        conductor: Says what is to be done, and keeps what came of it.
+        config: The sweep's settings, with the resources of a trial.
+        board: Shows it.
+        slots: How many trials run at once.
+        may_grow: Machines may join the cluster while the tasks are done.
+        epochs: Of a whole trial.
+        max_failures: How often the process of one trial may be lost.
+        book: A folder for Ray Tune's own files, from which nothing is restored.
+        stop_requested: Asked often.
+        is_over: Whether the time for searching has run out.
+
+    Raises:
+        JobError: A trial finds no GPU, or the winner could not be evaluated.
+    """
+    recorder = Recorder(conductor, board, is_over)
+
+    def is_stopped() -> bool:
+        return bool(stop_requested() or recorder.failure)
+
+    scheduler = FIFOScheduler()
+    if config.scheduler == "asha":
+        scheduler = SearchScheduler(
+            time_attr="epoch",
+            max_t=epochs,
+            grace_period=FIRST_RUNG_EPOCHS,
+            reduction_factor=REDUCTION_FACTOR,
+        )
+    if config.workers_per_trial == 1:
+        resources = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
+    else:
+        # The workers ask for theirs themselves; Ray wants a trial to hold something.
+        resources = {"memory": 1}
+    tuner = tune.Tuner(
+        tune.with_resources(TrialProcess, {k: v for k, v in resources.items() if v}),
+        tune_config=tune.TuneConfig(
+            metric="merit",
+            mode="max",
+            search_alg=Asked(conductor, is_stopped),
+            scheduler=scheduler,
+            num_samples=-1,
+            # Without a number, Ray Tune starts one process after the other. One trial more than
+            # there is room for waits, so that no process does.
+            max_concurrent_trials=slots + (config.workers_per_trial == 1),
+            reuse_actors=True,
+            # By default the whole task would be the name of a folder.
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=book,
+            stop=End(is_over, is_stopped),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            # Runs have checkpoints of their own.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[recorder, *trackers(config, conductor.name)],
+            verbose=0,
+        ),
+    )
+    # Placement groups, which an autoscaler looks at, are reserved by tasks, and no process that has
+    # seen one is taken for a trial.
+    reserving = PlacementGroupResourceManager if may_grow else FixedResourceManager
+    with (
+        mock.patch.object(_ActorClassCache, "get", _as_it_is),
+        mock.patch.object(tune_controller, "PlacementGroupResourceManager", reserving),
+    ):
+        tuner.fit()
+    if recorder.failure:
+        raise JobError(recorder.failure)
+
+
+def _as_it_is(cache: _ActorClassCache, trainable: type) -> Any:
+    """The actor class of a trainable, without Ray Tune's environment variables for it: it hands on
+    AWS secrets, which Ray then writes to its logs, and for variables of its own a process has to be
+    started, while idle ones are there, with everything imported."""
+    return cache._cache.setdefault(trainable, ray.remote(trainable))
+
+
+def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:
+    """The experiment tracker that was asked for."""
+    if config.tracker is None:
+        return []
+    if config.tracker == "mlflow":
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        return [MLflowLoggerCallback(experiment_name=name)]
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    return [WandbLoggerCallback(project="lenet-on-ray", group=name)]
+
+
+def _one_line(trial: Any) -> str:
+    """Why a trial's process was lost or broke."""
+    error = trial.get_pickled_error() or trial.get_error()
+    if isinstance(error, RayTaskError):
+        error = error.cause
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason'}"

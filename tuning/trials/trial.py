@@ -1,0 +1,150 @@
+"""A trial as Ray Tune runs it: a process that is given one task after another."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ray import tune
+
+from job.data.catalogue import Dataset
+from job.errors import JobError, NoGpu
+from job.runs.run import open_run, settle
+from job.runs.state import EpochRow, rows_of
+from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
+from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome, best_row
+from tuning.trials.warm import Epoch, Warm
+
+log = logging.getLogger(__name__)
+
+
+def report_of(
+    task: Task,
+    history: tuple[EpochRow, ...],
+    *,
+    state: str = UNFINISHED,
+    error: str = "",
+    **others: Any,
+) -> dict[str, Any]:
+    """What Ray Tune is told after a step. `merit` is what its scheduler compares: the validation
+    accuracy of the weights that are kept, 0 before the first epoch and after a failure."""
+    best = best_row(history)
+    return {
+        "number": task.number,
+        "kind": task.kind,
+        "is_search": task.is_search,
+        "epoch": len(history),
+        "merit": best.val_accuracy if best and state != FAILED else 0.0,
+        "val_loss": best.val_loss if best else None,
+        "history": [dataclasses.asdict(row) for row in history],
+        "state": state,
+        "error": error,
+        "done": state != UNFINISHED,
+        **others,
+    }
+
+
+class TrialProcess(tune.Trainable):
+    """Does tasks, one after the other, and keeps what they share."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._warm: Warm | None = None
+        self._begin(Task(**config["task"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._end()
+        self._begin(Task(**new_config["task"]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        return next(self._reports)
+
+    def cleanup(self) -> None:
+        self._end()
+
+    def _begin(self, task: Task) -> None:
+        doing = {TRAIN: self._train, RECALL: _recall, EVALUATE: self._evaluate}
+        self._reports = doing[task.kind](task)
+
+    def _end(self) -> None:
+        # Leaves a run in training where it stands; its checkpoints are complete.
+        self._reports.close()
+
+    def _train(self, task: Task) -> Iterator[dict[str, Any]]:
+        began, seconds = time.time(), time.perf_counter()
+        history: tuple[EpochRow, ...] = ()
+        restarts = 0
+
+        def report(**others: Any) -> dict[str, Any]:
+            return report_of(
+                task,
+                history,
+                started=began,
+                seconds=time.perf_counter() - seconds,
+                device=self._device(task),
+                restarts=restarts,
+                **others,
+            )
+
+        try:
+            for epoch in self._epochs(task):
+                history, restarts = epoch.history, epoch.restarts
+                yield report(state=FINISHED if epoch.is_last else UNFINISHED)
+        except JobError as error:
+            # The other trials would do no better on these machines.
+            yield report(state=FAILED, error=str(error), ends_sweep=isinstance(error, NoGpu))
+        except Exception as error:
+            # It is this trial's failure, not that of the sweep: recorded, and the next one begins
+            # with nothing that it may have spoilt, such as a GPU's memory.
+            log.exception("trial %d failed", task.number)
+            self._warm_for(task).forget()
+            yield report(state=FAILED, error=f"{type(error).__name__}: {_first_line(error)}")
+
+    def _epochs(self, task: Task) -> Iterator[Epoch]:
+        run = settle(task.run)
+        if run.config.worker_limits == (1, 1):
+            return self._warm_for(task).train(run)
+        from tuning.trials.nested import train_nested
+
+        return train_nested(run)
+
+    def _evaluate(self, task: Task) -> Iterator[dict[str, Any]]:
+        run = open_run(task.run["name"], task.run["storage"])
+        result = self._warm_for(task).evaluate(run, task.outcome["device"])
+        yield report_of(task, (), state=FINISHED, result=result)
+
+    def _warm_for(self, task: Task) -> Warm:
+        self._warm = self._warm or Warm(task.threads, task.gpus, Dataset.from_dict(task.dataset))
+        return self._warm
+
+    def _device(self, task: Task) -> str:
+        workers = int(task.run["workers"])
+        return f"{workers} workers" if workers > 1 else self._warm_for(task).hardware
+
+
+def _recall(task: Task) -> Iterator[dict[str, Any]]:
+    """Tells the scheduler again what came of a trial, so that it judges others as it would have."""
+    rows = rows_of(task.outcome["history"])
+    for i in range(len(rows)):
+        is_last = i + 1 == len(rows)
+        yield report_of(task, rows[: i + 1], state=FINISHED if is_last else UNFINISHED)
+
+
+def outcome_of(report: dict[str, Any]) -> Outcome:
+    """What came of a trial, from its last report."""
+    return Outcome(
+        state=report["state"],
+        error=report["error"],
+        history=rows_of(report["history"]),
+        started=report["started"],
+        seconds=report["seconds"],
+        restarts=report["restarts"],
+        device=report["device"],
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "")
