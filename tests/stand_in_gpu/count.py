@@ -3,8 +3,9 @@
     python count.py '[[SETTINGS, ROWS], ...]'
 
 SETTINGS are those of `job.config.config.resolve`, ROWS the size of the data set. Prints a line of
-JSON for each: the device's name; per step the kernels that touch the GPU's memory, and copies and bytes to
-the GPU and from it; and of what is copied the kinds, with their copies and bytes of all steps.
+JSON for each: the device's name; per step the kernels that touch the GPU's memory, and copies and
+bytes to the GPU and from it; and of what is copied the kinds, with their copies and bytes of all
+steps.
 """
 
 from __future__ import annotations
