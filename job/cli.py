@@ -84,7 +84,7 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
 def summary(result: dict[str, Any], folder: str) -> str:
     """The last lines of a finished run."""
-    from job.training.progress import duration
+    from job.text import duration
 
     return "\n".join(
         [
@@ -147,8 +147,8 @@ def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_jso
 
     Pictures may have any size, dark on light or light on dark.
     """
-    from job.data.examples import dataset_of
     from job.results.predict import describe, read_examples
+    from job.runs.data import dataset_of
     from job.runs.run import open_run, verified_best
 
     opened = open_run(run, storage)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from job.config.xla import decided, launched
-from job.data.examples import examples_of, keep_dataset
 from job.errors import Displaced, Interrupted
+from job.runs.data import examples_of, keep_dataset
 from job.runs.run import Notes, Run
 from job.runs.state import RunState, sha256_of
 from job.training.progress import Progress

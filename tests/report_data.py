@@ -10,10 +10,11 @@ import numpy as np
 
 from job.config.config import resolve
 from job.data.catalogue import CATALOGUE
-from job.runs.run import CHECKPOINTS, CONFIG_FILE, RESULT_FILE, to_json
+from job.runs.run import CHECKPOINTS, CONFIG_FILE, RESULT_FILE
 from job.runs.state import EpochRow, RunState, sha256_of
 from job.storage.base import Storage
 from job.storage.checkpoints import CheckpointStore
+from job.storage.documents import to_json
 from tuning.records import (
     FAILED,
     FINISHED,

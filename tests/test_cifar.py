@@ -27,7 +27,7 @@ from job.data import cifar
 from job.data import sources as download
 from job.data.cache import cache_folder
 from job.data.catalogue import CATALOGUE, Split, check_file, test_split, training_splits
-from job.data.examples import dataset_of, open_examples, stage
+from job.data.examples import open_examples, stage
 from job.data.parquet import write_dataset
 from job.data.pickled import parse, parse_batch
 from job.data.sources import cached, obtain
@@ -35,6 +35,7 @@ from job.engine.scoring import predict
 from job.errors import InputError, JobError
 from job.results.evaluate import model_with
 from job.results.predict import read_examples
+from job.runs.data import dataset_of
 from job.runs.run import open_run, settle
 from job.storage.base import LocalStorage
 from tuning.trials.warm import Warm

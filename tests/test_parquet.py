@@ -22,10 +22,11 @@ from PIL import Image
 from test_bad_input import refused
 
 from job.data.catalogue import CATALOGUE, Dataset, Split
-from job.data.examples import dataset_of, examples_of, open_examples
+from job.data.examples import open_examples
 from job.data.parquet import _pixels, read_dataset, write_dataset
 from job.data.sources import obtain
 from job.errors import InputError, JobError
+from job.runs.data import dataset_of, examples_of
 from job.runs.run import settle
 from job.storage.base import LocalStorage, open_storage
 from job.storage.s3 import S3Storage

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from job.stats import mean_sd
-from job.training.progress import duration
+from job.text import duration
 from tuning.conductor import Conductor
 from tuning.records import (
     FAILED,

@@ -17,9 +17,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from job.runs.run import read_document, to_json
 from job.runs.state import EpochRow, rows_of
 from job.storage.base import Storage
+from job.storage.documents import read_document, to_json
 
 SWEEP_FILE = "sweep.json"
 WINNER_FILE = "winner.json"

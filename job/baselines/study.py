@@ -22,12 +22,15 @@ from job.baselines.training import check_trainable, train_and_test
 from job.compare.record import Finished, of_baseline, open_finished
 from job.config.fields import check_given, check_unchanged
 from job.data.catalogue import Dataset
-from job.data.examples import Examples, check_same, keep_dataset, open_examples
+from job.data.examples import Examples, check_same, open_examples
 from job.errors import InputError, Interrupted
 from job.results.predictions import write_predictions
-from job.runs.run import RESULT_FILE, absolute, command_to_continue, read_document, to_json, usable
+from job.runs.data import keep_dataset
+from job.runs.run import RESULT_FILE, absolute, command_to_continue, usable
 from job.storage.base import Held, Storage, open_storage
-from job.training.progress import NoteTaker, duration
+from job.storage.documents import read_document, to_json
+from job.text import duration
+from job.training.progress import NoteTaker
 
 BASELINES_FILE = "baselines.json"
 

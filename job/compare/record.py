@@ -12,11 +12,12 @@ from typing import Any
 from job.config.config import TrainConfig
 from job.config.fields import number, optional, text
 from job.data.catalogue import Dataset
-from job.data.examples import dataset_of, kept_dataset
 from job.errors import InputError, JobError
 from job.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
-from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, open_run, read_document, usable
+from job.runs.data import dataset_of, kept_dataset
+from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, open_run, usable
 from job.storage.base import Storage, open_storage
+from job.storage.documents import read_document
 
 # Where settings come from, and what chance is taken: neither makes another model.
 IRRELEVANT = ("recipe", "seed")

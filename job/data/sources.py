@@ -7,6 +7,7 @@ a temporary name and a rename, so an interrupted or corrupted download is never 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import http.client
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +31,6 @@ from job.data.idx import gunzip, read_folder
 from job.data.parquet import read_dataset
 from job.errors import InputError, JobError
 from job.storage.base import QUICK_SECONDS
-from job.training.progress import download_bar
 
 MIRRORS = {
     "mnist": (
@@ -287,3 +288,28 @@ def _run(*command: str, cwd: str) -> None:
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise SourceFailed(f"{' '.join(command)} exited {done.returncode}: {lines[-1]}")
+
+
+@contextlib.contextmanager
+def download_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a download; yields a function to call with the bytes of each chunk."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+        from rich.progress import TransferSpeedColumn as Speed
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Speed())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=total or None)
+            yield lambda count: bar.advance(task, count)
+        return
+    began = time.monotonic()
+    received = 0
+
+    def advance(count: int) -> None:
+        nonlocal received
+        received += count
+
+    yield advance
+    seconds = time.monotonic() - began
+    print(f"{title}: {received / 1e6:.1f} MB in {seconds:.1f} s", file=sys.stderr)

@@ -23,7 +23,7 @@ from job.data.catalogue import CATALOGUE, Dataset
 from job.data.examples import Examples
 from job.models import MODELS
 from job.stats import share_interval
-from job.training.progress import duration
+from job.text import duration
 
 CARD_FILE = "README.md"
 TEMPLATE = "model_card.md.j2"

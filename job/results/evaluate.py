@@ -7,10 +7,10 @@ from typing import Any
 import keras
 
 from job.data.catalogue import Dataset
-from job.data.examples import examples_of
 from job.engine.engine import assign
 from job.engine.scoring import score
 from job.models import build_model
+from job.runs.data import examples_of
 from job.runs.run import Run
 from job.runs.state import Arrays, RunState
 

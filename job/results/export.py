@@ -18,12 +18,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.data.examples import examples_of
 from job.errors import InputError, JobError
 from job.results.card import CARD_FILE, model_card
 from job.results.export_formats import FORMATS, Format
-from job.runs.run import RESULT_FILE, Run, to_json, verified_best
+from job.runs.data import examples_of
+from job.runs.run import RESULT_FILE, Run, verified_best
 from job.storage.base import WRITING
+from job.storage.documents import to_json
 from job.versions import versions
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from job.results import artifacts
 from job.results.card import CARD_FILE, model_card
 from job.results.evaluate import model_with
 from job.results.predictions import Predictions, write_predictions
-from job.runs.run import REACHED_FILE, RESULT_FILE, Notes, Run, to_json
+from job.runs.run import REACHED_FILE, RESULT_FILE, Notes, Run
 from job.runs.state import RunState, sha256_of
+from job.storage.documents import to_json
 from job.versions import versions
 
 MODEL_FILE = "model.keras"

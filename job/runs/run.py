@@ -21,6 +21,7 @@ from job.errors import InputError, JobError
 from job.runs.state import RunState, sha256_of
 from job.storage.base import Held, Storage, StoreError, open_storage
 from job.storage.checkpoints import BadCheckpoint, CheckpointStore
+from job.storage.documents import read_document, to_json
 from job.versions import Device
 
 CONFIG_FILE = "config.json"
@@ -28,7 +29,6 @@ RESULT_FILE = "result.json"
 REACHED_FILE = "reached.json"
 DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
-MAX_DOCUMENT_BYTES = 1 << 24
 
 log = logging.getLogger(__name__)
 
@@ -285,11 +285,6 @@ def verified_best(run: Run) -> RunState:
     return state
 
 
-def to_json(document: dict[str, Any]) -> bytes:
-    """A document as it is kept. NaN is not JSON: better to fail here than in whoever reads it."""
-    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
-
-
 def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
     try:
         document = read_document(folder, CONFIG_FILE)
@@ -302,17 +297,6 @@ def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
         raise InputError("RUN", folder.uri, f"{CONFIG_FILE} can't be read ({error})") from error
     return stored, created
-
-
-def read_document(storage: Storage, name: str) -> dict[str, Any]:
-    """A JSON object from a file. Raises ValueError, naming what is wrong, for anything else."""
-    try:
-        document = json.loads(storage.read(name, limit=MAX_DOCUMENT_BYTES))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(document, dict):
-        raise ValueError("it is not a JSON object")
-    return document
 
 
 def _whole(value: Any) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from job.runs.listing import Listed
-from job.training.progress import duration
+from job.text import duration
 
 
 def as_documents(runs: Sequence[Listed], *, detail: bool) -> list[dict[str, Any]]:

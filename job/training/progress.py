@@ -9,11 +9,11 @@ import contextlib
 import dataclasses
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from job.runs.state import EpochRow
+from job.text import duration
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,34 +139,3 @@ def span_line(report: SpanReport) -> str:
         f"step {report.step}/{report.steps_per_epoch}  {report.images_per_second:,.0f} images/s  "
         f"ETA {duration(report.eta_seconds)}  loss {report.loss:.4f}{validation}"
     )
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-@contextlib.contextmanager
-def download_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a download; yields a function to call with the bytes of each chunk."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-        from rich.progress import TransferSpeedColumn as Speed
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Speed())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=total or None)
-            yield lambda count: bar.advance(task, count)
-        return
-    began = time.monotonic()
-    received = 0
-
-    def advance(count: int) -> None:
-        nonlocal received
-        received += count
-
-    yield advance
-    seconds = time.monotonic() - began
-    print(f"{title}: {received / 1e6:.1f} MB in {seconds:.1f} s", file=sys.stderr)

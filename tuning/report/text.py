@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from job.training.progress import duration
+from job.text import duration
 from tuning.report.charts.parameters import plain
 
 NONE = "–"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from job.config.config import TrainConfig
 from job.data.catalogue import Dataset
-from job.data.examples import Examples, check_same, keep_dataset, open_examples
+from job.data.examples import Examples, check_same, open_examples
+from job.runs.data import keep_dataset
 from job.runs.run import Run
 from job.runs.state import EpochRow
 from job.train import taken_up
