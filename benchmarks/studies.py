@@ -94,7 +94,7 @@ def run(study: str, storage: str) -> None:
             name = f"{study}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
             result = Path(storage) / name / "result.json"
             if not result.exists():
-                command = [sys.executable, "-m", "job.cli", "train", *flags]
+                command = [sys.executable, "-m", "tuning.cli", "train", *flags]
                 where = ["--seed", str(seed), "--storage", storage, "--name", name]
                 subprocess.run([*command, *where], check=True)
             times.append(result.stat().st_mtime)

@@ -79,7 +79,7 @@ def lenet(workers: int, cpus: float, batch: int, size: Size) -> Measured:
         "--name": "measured",
         **({"--limit-train": size.limit} if size.limit else {}),
     }
-    command = [sys.executable, "-m", "job.cli", "train"]
+    command = [sys.executable, "-m", "tuning.cli", "train"]
     for name, value in flags.items():
         command += [name, str(value)]
     with tempfile.TemporaryDirectory() as folder:

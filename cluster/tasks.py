@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from cluster.connection import connected
 from job.errors import JobError
 
 POLL_SECONDS = 0.2
+
+
+@contextlib.contextmanager
+def on_cluster(address: str | None, *, verbose: bool = False) -> Iterator[Callable[..., Any]]:
+    """Connects as `connected` for the time of the block, and gives `run_tasks`."""
+    with connected(address, verbose=verbose):
+        yield run_tasks
 
 
 def run_tasks(

@@ -6,6 +6,18 @@ run, can check everything and fail in a fraction of a second without it.
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import entry_points
+
+if __name__ == "__main__":
+    # `ray submit` runs a file: this one is a door to the command, wherever it is installed.
+    installed = entry_points(group="console_scripts", name="lenet")
+    if not installed:
+        print("error: lenet is not installed here; `make venv` installs it", file=sys.stderr)
+        sys.exit(2)
+    [command] = installed
+    command.load()(["train", *sys.argv[1:]])
+
 import contextlib
 import dataclasses
 import signal
@@ -280,9 +292,3 @@ def check_agreement(engine: Engine, state: RunState) -> None:
         raise Disagreement(
             f"the workers restored different checkpoints; this one step {state.step:,}"
         )
-
-
-if __name__ == "__main__":
-    from job.cli import main
-
-    main(["train", *sys.argv[1:]])

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import ray
 from conftest import result_of, tree
 
-from cluster.tasks import run_tasks
-from job.baselines.study import run_baselines, settle
+from cluster.tasks import on_cluster, run_tasks
+from job.baselines.study import Opened, run_baselines, settle
+from job.compare.record import Finished
 from job.errors import InputError, Interrupted, JobError
-from job.training.progress import Silent
+from job.training.progress import NoteTaker, Silent
 
 TWO = "knn-deskewed,knn-gradients"
 
@@ -61,6 +63,11 @@ def test_the_command(lenet, finished_run, tmp_path):
     assert len(json.loads(lenet("runs", "--json", cwd=tmp_path).stdout)) == 1
 
 
+def trained(opened: Opened, progress: NoteTaker, stop: Callable[[], int]) -> list[Finished]:
+    workers = functools.partial(on_cluster, opened.config.address)
+    return run_baselines(opened, progress, stop, workers)
+
+
 def test_what_was_finished_is_not_repeated(cluster, tmp_path, mnist):
     names = ["knn-pixels", "knn-deskewed"]
     given = {"storage": str(tmp_path), "limit_train": "500", "methods": ",".join(names)}
@@ -75,7 +82,7 @@ def test_what_was_finished_is_not_repeated(cluster, tmp_path, mnist):
         return signal.SIGINT if finished else 0
 
     with pytest.raises(Interrupted) as stopped:
-        run_baselines(settle(given), Notes(), stop)
+        trained(settle(given), Notes(), stop)
     assert stopped.value.exit_code == 130
     (other,) = set(names) - set(finished)
     assert f"stopped with {other} to do" in str(stopped.value)
@@ -87,14 +94,14 @@ def test_what_was_finished_is_not_repeated(cluster, tmp_path, mnist):
     # What a crash left of the other one.
     (folder / other).mkdir(exist_ok=True)
     (folder / other / "test_predictions.parquet").write_bytes(b"half")
-    methods = run_baselines(settle(given), Notes(), lambda: 0)
+    methods = trained(settle(given), Notes(), lambda: 0)
     assert [method.model for method in methods] == names
     assert finished[1:] == [other]
     assert tree(folder / finished[0]) == kept
     assert all(method.predictions.accuracy == method.test_accuracy for method in methods)
 
     one = {**given, "methods": "knn-pixels"}
-    (method,) = run_baselines(settle(one, overwrite=True), Notes(), lambda: 0)
+    (method,) = trained(settle(one, overwrite=True), Notes(), lambda: 0)
     assert finished[2:] == [method.model] == ["knn-pixels"]
     assert not (folder / "knn-deskewed").exists()
 
@@ -103,11 +110,11 @@ def test_a_name_is_taken_by_who_comes_first(cluster, tmp_path, mnist):
     given = {"storage": str(tmp_path), "limit_train": "500", "methods": "knn-pixels", "name": "b"}
     first, second = settle(given), settle(given)
     with first.folder.locked(), pytest.raises(InputError, match=r"process \d+ on .* trains these"):
-        run_baselines(second, Silent(), lambda: 0)
+        trained(second, Silent(), lambda: 0)
     with pytest.raises(Interrupted):
-        run_baselines(first, Silent(), lambda: signal.SIGINT)
+        trained(first, Silent(), lambda: signal.SIGINT)
     with pytest.raises(InputError, match="used this name just now"):
-        run_baselines(second, Silent(), lambda: signal.SIGINT)
+        trained(second, Silent(), lambda: signal.SIGINT)
 
 
 def test_tasks_come_back_with_their_names(cluster):
@@ -167,7 +174,7 @@ def test_refuses(case, lenet, finished_run, tmp_path):
 
 def test_a_name_keeps_its_settings(tmp_path, mnist, cluster):
     given = {"storage": str(tmp_path), "name": "b", "methods": "knn-deskewed"}
-    run_baselines(settle({**given, "limit_train": "500"}), Silent(), lambda: 0)
+    trained(settle({**given, "limit_train": "500"}), Silent(), lambda: 0)
     assert settle(given).config.limit_train == 500
     assert settle({"storage": str(tmp_path), "name": "b"}).missing()[-1] == "svm-gradients"
     with pytest.raises(InputError, match=r"--limit-train '600': study 'b' was started with 500"):

@@ -17,9 +17,8 @@ from conftest import environment
 from doc_commands import OTHERS, PAGES, ROOT, RUN, Command, becomes, commands
 from PIL import Image
 
-from job.cli import run_command
 from job.config.config import resolve
-from tuning.cli import cli
+from tuning.cli import cli, run_command
 from tuning.config import split
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

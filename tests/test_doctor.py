@@ -32,7 +32,7 @@ from cluster.doctor.findings import FAIL, OK, WARN
 from cluster.doctor.machines import Here
 from cluster.doctor.machines import Nodes as AskedNodes
 from cluster.doctor.network import Reduced
-from job.cli import run_command
+from tuning.cli import run_command
 
 GB = 1e9
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from conftest import environment, result_of, tree
 
-from job.cli import run_command
 from job.engine.runtime import start_tensorflow
 from job.errors import JobError
+from tuning.cli import run_command
 
 start_tensorflow()
 

@@ -110,7 +110,7 @@ def test_a_half_done_sweep_goes_on_to_its_winner(lenet, folder):
 ALL = """
 import sys
 import tuning.cli
-from job.cli import run_command
+from tuning.cli import run_command
 for line in sys.stdin.read().splitlines():
     print(run_command(line.split()), line, file=sys.stderr)
 """

@@ -7,6 +7,7 @@ import csv
 import functools
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -390,6 +391,18 @@ def test_the_script_for_ray_submit_is_the_same_command(tmp_path):
     assert result_of(tmp_path / "runs/r")["epochs"] == 1
 
 
+@pytest.mark.parametrize("script", ["job/train.py", "tuning/sweep.py"])
+def test_the_scripts_say_in_one_line_that_nothing_is_installed(script, tmp_path):
+    """`-S` leaves out what is installed."""
+    door = Path(__file__).parents[1] / script
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", door], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: lenet is not installed here; `make venv` installs it\n"
+
+
 def test_output_is_plain_and_free_of_framework_noise(finished_run, lenet, tmp_path):
     done = lenet("train", *SMOKE, "--limit-train", "500", "--name", "r", cwd=tmp_path)
     lines = done.stderr.splitlines()
@@ -402,7 +415,7 @@ def test_output_is_plain_and_free_of_framework_noise(finished_run, lenet, tmp_pa
 def test_help_needs_no_tensorflow():
     script = (
         "import sys\n"
-        "from job.cli import run_command\n"
+        "from tuning.cli import run_command\n"
         "assert run_command(['train', '--help']) == 0\n"
         "assert not {'tensorflow', 'keras', 'ray', 'rich'} & set(sys.modules)\n"
     )

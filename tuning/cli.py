@@ -1,70 +1,93 @@
-"""The whole `lenet` command: that of a single run, what sets models side by side, and sweeps."""
+"""The `lenet` command: a table of its commands, each loaded when it is called.
+
+Nothing here imports TensorFlow or Ray before it is needed: help and errors come at once.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import importlib
+import logging
+import sys
 from collections.abc import Sequence
 
 import click
 
-from job import cli as job_cli
-from job.cli import cli
-from job.commands.compare import baselines, compare
-from job.config.flags import json_option, options_of, storage_option, verbose_option
-from tuning.config import RUN_FIELDS, SWEEP_FIELDS
+from job.errors import Interrupted, JobError
 
-cli.add_command(baselines)
-cli.add_command(compare)
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+# A command stands in the lowest package that knows all it needs.
+COMMANDS = {
+    "train": "cluster.commands:train",
+    "evaluate": "job.commands.evaluate:evaluate",
+    "predict": "job.commands.predict:predict",
+    "data": "job.commands.data:data",
+    "runs": "job.commands.runs:runs",
+    "doctor": "cluster.commands:doctor",
+    "models": "job.commands.models:models",
+    "export": "job.commands.export:export",
+    "baselines": "cluster.commands:baselines",
+    "compare": "job.commands.compare:compare",
+    "sweep": "tuning.commands:sweep",
+    "report": "tuning.commands:report",
+}
 
 
-@cli.command()
-@options_of(SWEEP_FIELDS)
-@options_of(RUN_FIELDS)
-@click.option("--overwrite", is_flag=True, help="Start anew where a sweep of that name exists.")
-@verbose_option
-@json_option
-def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) -> None:
-    """Search batch size, optimizer and learning rate, and name the best.
+class Commands(click.Group):
+    """The commands of `COMMANDS`."""
 
-    Validation examples decide; the test set is read once, for the winner. A setting that is given
-    here holds for all trials and is not searched. A sweep that was interrupted goes on when it is
-    called again with the same --name.
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@click.group(cls=Commands, context_settings=HELP)
+@click.version_option(package_name="lenet-on-ray")
+def cli() -> None:
+    """Train LeNet5, AlexNet and a feed-forward net on small images, alone or on a Ray cluster.
+
+    Start with `lenet train`: it gets the data, trains, evaluates and says where things are.
     """
-    from job.training.signals import stop_on_signal
-    from tuning.display import sweep_board
-    from tuning.sweep import run_sweep, settle_sweep, summary
-
-    given = {name: value for name, value in options.items() if value is not None}
-    opened = settle_sweep(given, overwrite=overwrite)
-    opened.folder.probe()
-    with sweep_board(opened.trials, opened.epochs) as board, stop_on_signal(board) as stop:
-        done, winner = run_sweep(opened, board, stop_requested=stop, verbose=verbose)
-    print(json.dumps(dataclasses.asdict(winner)) if as_json else summary(done, winner))
-
-
-@cli.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@storage_option
-@click.option(
-    "--out", metavar="FOLDER", help="Where to write; report-NAME, or report-comparison, by default."
-)
-@click.option("--price-per-hour", metavar="PRICE", help="Of what one trial or run occupies.")
-def report(names: Sequence[str], storage: str, out: str | None, price_per_hour: str | None) -> None:
-    """Write what a sweep or a run came to as one HTML file; several names are compared.
-
-    A name is that of a sweep or a run, or a path to its folder. Tables of trials and epochs are
-    written beside it, as CSV and Parquet.
-    """
-    from tuning.report.command import report as write
-
-    for path in write(names, storage, out, price_per_hour):
-        print(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits, as `job.cli.main`."""
-    job_cli.main(arguments)
+    """Runs the command line and exits: 0 done, 1 failed, 2 bad input, 128 + n ended by signal n."""
+    sys.exit(run_command(arguments))
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        cli.main(arguments, prog_name="lenet", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        print(help_text.format_message())
+        return 0
+    except click.ClickException as error:
+        print(f"error: {_one_line(error.format_message())}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        # A full or failing disk, say: no fault of the program, and a traceback would not help.
+        print(f"error: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import entry_points
+
+if __name__ == "__main__":
+    # `ray submit` runs a file: this one is a door to the command, wherever it is installed.
+    installed = entry_points(group="console_scripts", name="lenet")
+    if not installed:
+        print("error: lenet is not installed here; `make venv` installs it", file=sys.stderr)
+        sys.exit(2)
+    [command] = installed
+    command.load()(["sweep", *sys.argv[1:]])
+
 import dataclasses
 import functools
 import importlib.util
@@ -391,9 +403,3 @@ def summary(sweep: Sweep, winner: Winner) -> str:
     """The last lines of a finished sweep."""
     plan = next(trial.plan for trial in sweep.trials if trial.plan.number == winner.trial)
     return f"{winner_lines(plan, winner)}\nreport          lenet report {sweep.name}"
-
-
-if __name__ == "__main__":
-    from tuning.cli import main
-
-    main(["sweep", *sys.argv[1:]])

@@ -13,10 +13,9 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from cluster.connection import connected
-from cluster.tasks import run_tasks
 from job.baselines.methods import BASELINE_FIELDS, METHODS, BaselineConfig
 from job.baselines.training import check_trainable, train_and_test
 from job.compare.record import Finished, of_baseline, open_finished
@@ -33,6 +32,9 @@ from job.text import duration
 from job.training.progress import NoteTaker
 
 BASELINES_FILE = "baselines.json"
+
+# As `cluster.tasks.run_tasks`: of a function, what all calls share, names and who asks to stop.
+RunTasks = Callable[..., Iterator[tuple[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,28 +158,32 @@ def _check_split(run: Finished, examples: Examples, rows: int) -> None:
 
 
 def run_baselines(
-    opened: Opened, progress: NoteTaker, stop_requested: Callable[[], int], *, verbose: bool = False
+    opened: Opened,
+    progress: NoteTaker,
+    stop_requested: Callable[[], int],
+    workers: Callable[[], AbstractContextManager[RunTasks]],
 ) -> list[Finished]:
-    """Trains and tests the methods that are missing, each on a processor of a Ray cluster.
+    """Trains and tests the methods that are missing, each by a worker of its own.
 
     Args:
         opened: What to do.
         progress: Is told what came of each method.
         stop_requested: Asked often; a signal's number ends the study, which can go on later.
-        verbose: Let Ray log to the terminal.
+        workers: Holds those who do tasks while its block runs, and gives what hands tasks to them,
+            as `cluster.tasks.on_cluster` does.
 
     Returns:
         All methods that were asked for.
 
     Raises:
-        InputError: The cluster can't be reached, or another process trains these methods; nothing
-            was written.
+        InputError: There are no workers, or another process trains these methods; nothing was
+            written.
         Interrupted: A stop was requested.
         JobError: A method failed.
     """
     if opened.missing():
-        with connected(opened.config.address, verbose=verbose), _held(opened) as begun:
-            _train(begun, progress, stop_requested)
+        with workers() as run_tasks, _held(opened) as begun:
+            _train(begun, progress, stop_requested, run_tasks)
     begun = dataclasses.replace(opened, is_new=False)
     if missing := begun.missing():
         raise Interrupted(
@@ -220,7 +226,9 @@ def _begin(opened: Opened) -> None:
     folder.write(BASELINES_FILE, to_json(document))
 
 
-def _train(begun: Opened, progress: NoteTaker, stop_requested: Callable[[], int]) -> None:
+def _train(
+    begun: Opened, progress: NoteTaker, stop_requested: Callable[[], int], run_tasks: RunTasks
+) -> None:
     began = time.monotonic()
     task = (begun.examples, begun.config.limit_train)
     # Machines take longer than neighbours, and stand last.

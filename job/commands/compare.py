@@ -1,4 +1,4 @@
-"""Commands that set models side by side: `lenet baselines` and `lenet compare`."""
+"""`lenet compare`."""
 
 from __future__ import annotations
 
@@ -7,40 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from job.baselines.methods import BASELINE_FIELDS
-from job.config.flags import json_option, options_of, storage_option, verbose_option
-
-
-@click.command()
-@click.argument("runs", metavar="[RUN]...", nargs=-1)
-@options_of(BASELINE_FIELDS)
-@click.option("--overwrite", is_flag=True, help="Train methods again that are finished.")
-@verbose_option
-@json_option
-def baselines(
-    runs: Sequence[str], overwrite: bool, verbose: bool, as_json: bool, **options: str | None
-) -> None:
-    """Train nearest neighbours and support vector machines on the split of the nets.
-
-    Validation examples choose their settings, and the test set is read once. Finished RUNs with the
-    same training rows are shown in the same table.
-    """
-    from job.baselines.study import run_baselines, settle
-    from job.baselines.table import print_table, to_document
-    from job.training.progress import PlainProgress
-    from job.training.signals import stop_on_signal
-
-    given = {name: value for name, value in options.items() if value is not None}
-    opened = settle(given, runs, overwrite=overwrite)
-    opened.folder.probe()
-    progress = PlainProgress()
-    with stop_on_signal(progress) as stop:
-        methods = run_baselines(opened, progress, stop, verbose=verbose)
-    document = to_document([*methods, *opened.beside])
-    if as_json:
-        print(json.dumps(document))
-    else:
-        print_table(document)
+from job.config.flags import json_option, storage_option
 
 
 @click.command()

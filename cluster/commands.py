@@ -1,0 +1,164 @@
+"""Commands that may need Ray: `lenet train`, `lenet baselines` and `lenet doctor`."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from job.baselines.methods import BASELINE_FIELDS
+from job.config.config import FIELDS, RECIPES, resolve
+from job.config.flags import json_option, options_of, verbose_option
+from job.errors import JobError
+
+
+def recipes_table() -> str:
+    """The recipes as help text; `\b` keeps click from filling the lines."""
+    lines = [
+        f"  {recipe}, {model}: " + ", ".join(f"{k} {v}" for k, v in used.items())
+        for recipe, models in RECIPES.items()
+        for model, used in models.items()
+    ]
+    return "\b\nRecipes:\n" + "\n".join(lines)
+
+
+@click.command(epilog=recipes_table())
+@options_of(FIELDS)
+@click.option("--overwrite", is_flag=True, help="Start anew where a run of that name exists.")
+@verbose_option
+@json_option
+def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) -> None:
+    """Train a model, evaluate it on the test set and keep everything in a run folder.
+
+    A run that was interrupted goes on when it is called again with the same --name.
+    """
+    from job.engine.accelerator import is_expected, least_capability
+    from job.runs.run import settle
+    from job.train import Alone, begun, train_and_evaluate
+    from job.training.progress import training_progress, warnings_to
+    from job.training.signals import stop_on_signal
+
+    given = {name: value for name, value in options.items() if value is not None}
+    run = settle(given, overwrite=overwrite)
+    run.storage.probe()
+    with (
+        training_progress() as progress,
+        warnings_to(progress),
+        stop_on_signal(progress) as stop,
+    ):
+        if run.config.worker_limits == (1, 1) and run.config.address is None:
+            if is_expected(run.config.device, None):
+                run = run.launched("gpu", least_capability())
+            else:
+                run = run.launched("cpu")
+            with begun(run, progress):
+                result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
+        else:
+            from cluster.workers.launch import launch
+
+            result = launch(run, progress, stop_requested=stop, verbose=verbose)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(summary(result, run.storage.uri))
+
+
+def summary(result: dict[str, Any], folder: str) -> str:
+    """The last lines of a finished run."""
+    from job.text import duration
+
+    return "\n".join(
+        [
+            "",
+            f"test accuracy   {result['test_accuracy']:.2%}"
+            f"   (before training {result['baseline_accuracy']:.2%})",
+            f"validation      {result['val_accuracy']:.2%}, loss {result['val_loss']:.4f},"
+            f" best of {result['epochs']} epochs: {result['best_epoch']}",
+            f"training time   {duration(result['train_seconds'])},"
+            f" {result['images_per_second']:,.0f} images/s on {result['device']}",
+            f"model           {folder}/model.keras   ({result['parameters']:,} parameters)",
+            f"pictures        {folder}/figures",
+            f"all figures     {folder}/result.json, history.csv, tensorboard/",
+        ]
+    )
+
+
+@click.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@options_of(BASELINE_FIELDS)
+@click.option("--overwrite", is_flag=True, help="Train methods again that are finished.")
+@verbose_option
+@json_option
+def baselines(
+    runs: Sequence[str], overwrite: bool, verbose: bool, as_json: bool, **options: str | None
+) -> None:
+    """Train nearest neighbours and support vector machines on the split of the nets.
+
+    Validation examples choose their settings, and the test set is read once. Finished RUNs with the
+    same training rows are shown in the same table.
+    """
+    from cluster.tasks import on_cluster
+    from job.baselines.study import run_baselines, settle
+    from job.baselines.table import print_table, to_document
+    from job.training.progress import PlainProgress
+    from job.training.signals import stop_on_signal
+
+    given = {name: value for name, value in options.items() if value is not None}
+    opened = settle(given, runs, overwrite=overwrite)
+    opened.folder.probe()
+    progress = PlainProgress()
+    with stop_on_signal(progress) as stop:
+        workers = functools.partial(on_cluster, opened.config.address, verbose=verbose)
+        methods = run_baselines(opened, progress, stop, workers)
+    document = to_document([*methods, *opened.beside])
+    if as_json:
+        print(json.dumps(document))
+    else:
+        print_table(document)
+
+
+@click.command()
+@click.option(
+    "--cluster-file",
+    metavar="FILE",
+    help="Check a YAML of `ray up`, or a RayJob, before it is started. Nothing else is looked at, "
+    "and nothing is sent anywhere, unless another option asks for it.",
+)
+@click.option(
+    "--address",
+    metavar="WHERE",
+    help="Check the nodes of a Ray cluster: 'auto' (the running one), HOST:PORT, or 'local' "
+    "(start one here for it).",
+)
+@options_of({name: FIELDS[name] for name in ("storage", "dataset", "data", "device")})
+@json_option
+def doctor(cluster_file: str | None, as_json: bool, **options: str | None) -> None:
+    """Look for what would go wrong, before money is spent: one line for each check, with the fix.
+
+    With --address every node of the cluster is checked: versions, code, GPUs, disk, clock, token,
+    open ports, data and storage, and how fast the nodes add numbers up with each other. Without
+    it, this machine; Ray is not started.
+    """
+    from cluster.doctor.examine import examine, examine_file, to_document
+
+    given = {name: value for name, value in options.items() if value is not None}
+    # While a cluster is connected, what is printed to stdout is Ray's and dropped.
+    out = sys.stdout
+    found = []
+    for finding in itertools.chain(
+        examine_file(cluster_file) if cluster_file else (),
+        examine(resolve(given)) if given or not cluster_file else (),
+    ):
+        found.append(finding)
+        if not as_json:
+            print(finding, file=out, flush=True)
+    if as_json:
+        print(json.dumps(to_document(found)))
+    failed = sum(finding.is_failure for finding in found)
+    if failed:
+        raise JobError(f"{failed} of {len(found)} checks failed")

@@ -1,0 +1,61 @@
+"""`lenet data`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from job.errors import InputError, JobError
+
+
+@click.command()
+@click.argument(
+    "action", type=click.Choice(["show", "verify", "download", "stage"]), default="show"
+)
+@click.argument("names", metavar="[DEST] [DATASET]...", nargs=-1)
+@click.option("--data", metavar="PLACE", help="Look there instead of in the cache.")
+def data(action: str, names: Sequence[str], data: str | None) -> None:
+    """Show, verify, download or stage the data sets (those named, or MNIST and Fashion-MNIST).
+
+    show lists what is cached, of all sets; verify checks every byte against the published SHA-256;
+    download fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX,
+    from which `lenet train --data DEST/DATASET` reads.
+    """
+    from job.data.catalogue import CATALOGUE, SMALL, test_split, training_splits
+    from job.data.sources import cached, obtain
+    from job.errors import nearest
+
+    if action == "stage":
+        if not names:
+            raise InputError("DEST", None, "say where to: a folder or s3://BUCKET/PREFIX")
+        destination, *names = names
+    for name in names:
+        if name not in CATALOGUE:
+            choices = ", ".join(CATALOGUE)
+            raise InputError("DATASET", name, f"choose one of {choices}{nearest(name, CATALOGUE)}")
+    if action == "stage":
+        from job.data.examples import stage
+
+        for name, place in stage(destination, names or SMALL, data):
+            print(f"{name}: {place}")
+        return
+    missing = []
+    for name in names or (CATALOGUE if action == "show" else SMALL):
+        dataset = CATALOGUE[name]
+        if action == "download":
+            obtain(name, data)
+        found = cached(name, data)
+        print(f"{name}: {found.place}" + ("" if found.contents else f" ({found.problem})"))
+        if found.contents is None:
+            missing.append(name)
+            continue
+        train, validation = training_splits(found.contents, dataset)
+        test = test_split(found.contents, dataset)
+        print(f"   {len(train):,} training, {len(validation):,} validation, {len(test):,} test")
+        print("   first ten labels: " + ", ".join(dataset.labels[i] for i in train.labels[:10]))
+        if action == "verify":
+            for file in dataset.files:
+                print(f"   ok {file.sha256} {file.name}")
+    if action == "verify" and missing:
+        raise JobError(f"not verified: {', '.join(missing)}; `lenet data download` fetches them")
