@@ -60,7 +60,8 @@ def commands() -> Iterator[str]:
     """The help of `lenet` and of each of its commands."""
     above = click.Context(cli, info_name="lenet", terminal_width=WIDTH, **cli.context_settings)
     yield f"```text\n{cli.get_help(above)}\n```\n"
-    for name, command in sorted(cli.commands.items()):
+    for name in cli.list_commands(above):
+        command = cli.get_command(above, name)
         context = click.Context(command, info_name=name, parent=above)
         yield f"### lenet {name}\n\n```text\n{command.get_help(context)}\n```\n"
 

@@ -1,1 +1,1 @@
-"""Commands of `lenet` beside those in `job/cli.py`."""
+"""Commands of `lenet` that need one run or several, and no Ray."""
