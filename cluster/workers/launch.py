@@ -9,7 +9,6 @@ writes and reads.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import pickle
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.autoscaling import grown
 from cluster.connection import Share, connected, shares
-from job.config.config import TrainConfig
 from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
 from job.runs.run import Run, absolute
 from job.train import begun
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
     from cluster.workers.mailbox import Event
 
 POLL_SECONDS = 0.2
-# Training leaves a machine so long before it is taken away: enough for a span of steps and a
-# checkpoint, while the rest of the time that was granted is still used.
-LEAVE_SECONDS = 10.0
 # How a fit ends whose group lost a worker in the moment when training was about to begin.
 BROKEN = "broken at start"
 # As long as there is at most one process for each of so many, all may import Ray Train.
@@ -200,6 +195,7 @@ def _trainer(
 
     from cluster.workers.backend import LeftBehind, Reachable, TensorflowBackend
     from cluster.workers.trainer import Trainer
+    from cluster.workers.worker import work
 
     least, most = run.config.worker_limits
     payload = {
@@ -215,7 +211,7 @@ def _trainer(
     }
     backend = TensorflowBackend()
     return Trainer(
-        _work,
+        work,
         is_own=is_own,
         train_loop_config=payload,
         backend_config=backend,
@@ -232,97 +228,6 @@ def _trainer(
             callbacks=[LeftBehind(backend), Reachable(mailbox)],
         ),
     )
-
-
-def _work(payload: dict[str, Any]) -> None:
-    """What each worker does; Ray Train runs it in a process of its own."""
-    import ray.train
-
-    from cluster.workers.mailbox import WorkerEnd
-    from cluster.workers.watchdog import Watchdog
-    from job.storage.base import open_storage
-    from job.train import Place, train_and_evaluate
-    from job.training.progress import Silent, warnings_to
-
-    context = ray.train.get_context()
-    place = Place(
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        threads=max(1, int(payload["cpus"])),
-        gpus=payload["gpus"],
-    )
-    config = TrainConfig(**{**payload["config"], "storage": payload["storage"]})
-    run = Run(
-        config=config,
-        storage=open_storage(config.storage, patience=config.storage_timeout).at(config.name),
-        created=payload["created"],
-    )
-    mail = WorkerEnd(payload["mailbox"])
-    watchdog = Watchdog()
-    outside = WorkerOutside(mail if place.rank == 0 else None, watchdog, payload["may_leave"])
-    progress = mail if place.rank == 0 else Silent()
-    try:
-        # Every worker's: only the first one's progress goes anywhere.
-        with warnings_to(progress):
-            result = train_and_evaluate(
-                run,
-                progress,
-                outside,
-                place=place,
-                evaluate=payload["evaluate"],
-                verbose=payload["verbose"],
-            )
-    except (Interrupted, Displaced, TrainingDiverged) as end:
-        # All workers come to this end at the same step, but the first one has to save before it.
-        if place.rank == 0:
-            mail.outcome(type(end).__name__, (str(end), end.exit_code))
-        return
-    except NoGpu as end:
-        mail.outcome(NoGpu.__name__, (end.reason, end.exit_code))
-        return
-    except JobError as end:
-        # Another attempt would not change it, so it is no failure for Ray Train. One worker may be
-        # the only one that can't read its data.
-        mail.outcome(JobError.__name__, (str(end), end.exit_code))
-        return
-    finally:
-        watchdog.close()
-    if place.rank == 0:
-        mail.outcome("result", result)
-
-
-@dataclasses.dataclass
-class WorkerOutside:
-    """What a worker of a cluster hears: signals through the driver, preemption through Ray
-    (`may_leave`: nobody takes away the machine of a cluster that was started for the run)."""
-
-    mail: Any
-    watchdog: Any
-    may_leave: bool = True
-    _notice: Any = None
-
-    def stop_requested(self) -> int:
-        return self.mail.stop_requested() if self.mail else 0
-
-    def checkpoint_requested(self) -> bool:
-        """Once for each notice. Ray wants every worker to ask equally often."""
-        if not self.may_leave:
-            return False
-        import ray.train
-
-        notice = ray.train.get_preemption_info()
-        is_new = notice is not None and notice != self._notice
-        self._notice = notice
-        return is_new
-
-    def leave_requested(self) -> bool:
-        if self._notice is None:
-            return False
-        deadline = self._notice.deadline_ms
-        return deadline is None or time.time() > deadline / 1000 - LEAVE_SECONDS
-
-    def alive(self, limit: float) -> None:
-        self.watchdog.alive(limit)
 
 
 def _result(kind: str, value: Any) -> dict[str, Any] | None:
