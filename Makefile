@@ -1,9 +1,10 @@
 # Everything runs in .venv, made from hash-pinned lock files; nothing else is needed beforehand.
 PYTHON ?= python3
 VENV := .venv
-# NVIDIA's libraries, 4 GB, come along where a GPU answers; GPU=0 leaves them, GPU=1 takes them.
+# NVIDIA's libraries, 4 GB, come along where a GPU answers; GPU=0 leaves them, GPU=1 takes them. What
+# is installed stays until somebody says otherwise: a driver may fail to answer once.
 ifndef GPU
-GPU := $(shell nvidia-smi --list-gpus > /dev/null 2>&1 && echo 1 || echo 0)
+GPU := $(shell if [ -e .venv/.installed-gpu ]; then echo 1; elif [ -e .venv/.installed ]; then echo 0; elif nvidia-smi --list-gpus > /dev/null 2>&1; then echo 1; else echo 0; fi)
 endif
 GPU_LOCK := $(if $(filter-out 0,$(GPU)),requirements-gpu.lock)
 LOCKS := requirements.lock $(GPU_LOCK)

@@ -36,7 +36,7 @@ from tuning.records import read_sweep
 
 PARTS_FILE = Path(__file__).with_name("gpu_parts.py")
 LENET = ("-m", "tuning.cli")
-SECONDS = 340.0
+SECONDS = 470.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,7 +178,7 @@ PARTS = {
         keys=lambda _: ["notebook"],
         seconds=40,
     ),
-    "rates": Part(measure=in_child("rates"), keys=of_rates(is_deterministic=True), seconds=55),
+    "rates": Part(measure=in_child("rates"), keys=of_rates(is_deterministic=True), seconds=85),
     "any-order": Part(
         measure=in_child("any-order"), keys=of_rates(is_deterministic=False), seconds=25
     ),

@@ -37,9 +37,9 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
     A run that was interrupted goes on when it is called again with the same --name.
     """
-    from job.engine.accelerator import is_expected, least_capability
+    from job.engine.accelerator import greatest_capability, is_expected
     from job.runs.run import settle
-    from job.train import Alone, begun, train_and_evaluate
+    from job.train import Alone, Place, begun, start, train_and_evaluate
     from job.training.progress import training_progress, warnings_to
     from job.training.signals import stop_on_signal
 
@@ -52,12 +52,17 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
         stop_on_signal(progress) as stop,
     ):
         if run.config.worker_limits == (1, 1) and run.config.address is None:
-            if is_expected(run.config.device, None):
-                run = run.launched("gpu", least_capability())
+            # Without Ray a share is none or the whole: nobody else is kept from the rest.
+            place = Place(gpus=0.0 if run.config.gpus_per_worker == 0 else None)
+            if is_expected(run.config.device, place.gpus):
+                run = run.launched("gpu", greatest_capability())
+                check = functools.partial(start, run.config, place, verbose=verbose)
             else:
-                run = run.launched("cpu")
-            with begun(run, progress):
-                result = train_and_evaluate(run, progress, Alone(stop), verbose=verbose)
+                run, check = run.launched("cpu"), lambda: None
+            with begun(run, progress, check_device=check):
+                result = train_and_evaluate(
+                    run, progress, Alone(stop), place=place, verbose=verbose
+                )
         else:
             from cluster.workers.launch import launch
 

@@ -25,7 +25,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from job.config.config import TrainConfig
 from job.config.xla import decided, launched
+from job.engine.accelerator import has_device
 from job.errors import Displaced, Interrupted
 from job.runs.data import examples_of, keep_dataset
 from job.runs.run import Notes, Run
@@ -93,9 +95,21 @@ class Alone:
 
 
 @contextlib.contextmanager
-def begun(run: Run, progress: Progress, *, lock: bool = True) -> Iterator[None]:
+def begun(
+    run: Run,
+    progress: Progress,
+    *,
+    lock: bool = True,
+    check_device: Callable[[], object] = lambda: None,
+) -> Iterator[None]:
     """Checks everything that can be checked without TensorFlow, then holds the run's folder for
-    the time of the block (`lock`: as `Run.begun`).
+    the time of the block.
+
+    Args:
+        run: The run.
+        progress: Is told what begins.
+        lock: As `Run.begun`.
+        check_device: Called before anything is written; raises what keeps the device from training.
 
     Raises:
         InputError: The data given can't be used, or another process trains this run; nothing was
@@ -107,6 +121,7 @@ def begun(run: Run, progress: Progress, *, lock: bool = True) -> Iterator[None]:
     dataset = examples.dataset
     # A driver would hold the pixels for as long as its workers train.
     del examples
+    check_device()
     with run.begun(lock=lock):
         keep_dataset(run.storage, dataset)
         progress.note(
@@ -166,20 +181,15 @@ def train_and_evaluate(
         distribution,
         hardware,
         idle_gpus,
-        start_tensorflow,
     )
     from job.engine.shared_sum import shared_sum
 
     # Only an object store is waited for; a hang must not last longer because one could be.
     waiting = config.storage_timeout if run.storage.is_remote else 0.0
     outside.alive(STARTING_SECONDS + waiting)
-    device = start_tensorflow(
-        verbose=verbose,
-        threads=place.threads,
-        gpus=place.gpus,
-        device=config.device,
-        deterministic=config.deterministic,
-    )
+    device = start(config, place, verbose=verbose)
+    if place.gpus == 0 and config.device == "auto" and config.gpus_per_worker is None:
+        note_unused(progress)
     if device == "gpu" and place.gpus is None and (idle := idle_gpus()):
         progress.note(f"1 of {1 + idle} GPUs trains; --workers {1 + idle} uses all of them")
     config = launched(decided(run.config), device, compute_capability())
@@ -243,6 +253,29 @@ def train_and_evaluate(
         return None
     with keeper.explaining():
         return finish(run, state, initial, notes, examples, where, place.world)
+
+
+def note_unused(progress: Progress) -> None:
+    """Says that this machine has a GPU which Ray knows nothing of."""
+    if has_device():
+        progress.note(
+            "there is an NVIDIA device here, and Ray has no GPU to give: processors train; "
+            "ray start --num-gpus tells it, --device cpu agrees"
+        )
+
+
+def start(config: TrainConfig, place: Place, *, verbose: bool = False) -> str:
+    """Starts TensorFlow as a run has it, and returns the kind of device that trains. Again it does
+    nothing more. Raises NoGpu where a GPU is expected and not found."""
+    from job.engine.runtime import start_tensorflow
+
+    return start_tensorflow(
+        verbose=verbose,
+        threads=place.threads,
+        gpus=place.gpus,
+        device=config.device,
+        deterministic=config.deterministic,
+    )
 
 
 def taken_up(

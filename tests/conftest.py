@@ -17,6 +17,12 @@ from stand_in import stand_in_gpu  # noqa: F401  a fixture
 
 from job.data.catalogue import CATALOGUE, Split, test_split, training_splits
 from job.data.sources import obtain
+from job.engine.accelerator import VISIBLE, has_device
+
+# Tests compute on processors, and on a stand-in where they say so: what a GPU of this machine would
+# compute is not what they expect. Before anything imports TensorFlow.
+if has_device():
+    os.environ[VISIBLE] = "-1"
 
 # Machines are shared: how long an example takes says nothing about the code.
 hypothesis.settings.register_profile(

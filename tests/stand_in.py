@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from job.engine.accelerator import VISIBLE
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "stand_in_gpu" / "device.cc"
@@ -42,7 +45,9 @@ class StandIn:
             counts: A folder in which each process leaves what it counted.
         """
         kept = {"STAND_IN_GPU_COUNTS": str(counts)} if counts else {}
-        return {PLUG_IN: str(self.library), "STAND_IN_GPUS": str(count), **kept}
+        # Those of this machine are hidden, as these would be.
+        shown = {VISIBLE: ",".join(map(str, range(count)))} if VISIBLE in os.environ else {}
+        return {PLUG_IN: str(self.library), "STAND_IN_GPUS": str(count), **kept, **shown}
 
 
 @pytest.fixture(scope="session")

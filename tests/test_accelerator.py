@@ -142,7 +142,7 @@ def test_windows_has_its_own_driver(tmp_path):
 
 def test_what_keeps_tensorflow_from_a_gpu_is_named(machine):
     def causes(**environ):
-        return " / ".join(likely_causes(environ, machine, "x86_64"))
+        return " / ".join(likely_causes(environ, machine, "x86_64", wheels=machine))
 
     assert "NVIDIA's libraries are not installed (cublas" in causes()
     assert "driver" not in causes()

@@ -209,7 +209,9 @@ def test_xla_is_decided_when_a_run_starts(kind, capability, workers, used):
     assert launched(begun, "cpu").xla is launched(begun, "gpu", (8, 0)).xla is used
     asked = resolve({"workers": workers, "xla": not used})
     assert launched(asked, kind, capability).xla is not used
-    assert ("--xla" in command_of(begun)) is used
+    assert ("--xla" in command_of(begun, "cpu (AMD EPYC)")) is used
+    # There it would be the default.
+    assert ("--no-xla" in command_of(begun, "gpu (NVIDIA H100)")) is not used
 
 
 XLA_FAILS = {

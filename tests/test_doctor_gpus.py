@@ -12,7 +12,7 @@ from cluster.doctor import checks
 from cluster.doctor.findings import FAIL, OK, WARN
 from cluster.doctor.gpus import Gpus, allowed, computes_on, gpus
 from cluster.doctor.machines import Here
-from job.engine.accelerator import cards, driver_version, has_device, least_capability
+from job.engine.accelerator import cards, driver_version, greatest_capability, has_device
 
 
 def machine_with(count: int, capability: tuple[int, int] = (8, 0), **others: Any) -> Gpus:
@@ -75,14 +75,14 @@ def test_what_the_drivers_tool_lists(nvidia_smi):
         "NVIDIA H100 80GB HBM3, 570.86.15, 9.0, Enabled\nTesla V100, 570.86.15, 7.0, [N/A]\n"
     )
     hopper, volta = cards()
-    assert least_capability() == (7, 0)
+    assert greatest_capability() == (9, 0)
     assert (hopper.name, hopper.driver, hopper.capability) == (
         *("NVIDIA H100 80GB HBM3", "570.86.15", (9, 0)),
     )
     assert hopper.is_divided and not volta.is_divided
     nvidia_smi("NVIDIA A100, 535.86.10, [N/A], Disabled\n")
     assert cards()[0].capability is None
-    assert least_capability() is None
+    assert greatest_capability() is None
     nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9)
     assert cards() is None
 

@@ -92,12 +92,20 @@ def test_xla_leaves_other_layers_as_they_are(layer):
     assert fast_in_xla(layer) is layer
 
 
-def test_xla_computes_few_channels_as_products_only():
-    of_channels = {16: ConvolutionInOtherForm, 17: keras.layers.Conv2D}
-    for channels, form in of_channels.items():
-        layer = keras.layers.Conv2D(4, 3)
-        keras.Sequential([keras.Input((8, 8, channels)), layer])
-        assert type(fast_in_xla(layer)) is form
+@pytest.mark.parametrize(
+    ("shape", "form"),
+    [
+        ((8, 8, 16), ConvolutionInOtherForm),
+        ((8, 8, 17), keras.layers.Conv2D),
+        # 144 numbers for each of 3,844 places, and for each of 3,721.
+        ((64, 64, 16), keras.layers.Conv2D),
+        ((63, 63, 16), ConvolutionInOtherForm),
+    ],
+)
+def test_xla_computes_few_channels_of_small_images_as_products(shape, form):
+    layer = keras.layers.Conv2D(4, 3)
+    keras.Sequential([keras.Input(shape), layer])
+    assert type(fast_in_xla(layer)) is form
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,9 @@ class Conductor:
             members=tuple(plan.number for plan in members),
             val_accuracy=tuple(self._results[p.number]["val_accuracy"] for p in members),
             test_accuracy=tuple(self._results[p.number]["test_accuracy"] for p in members),
-            command=command_of(self.run_config(members[0])),
+            command=command_of(
+                self.run_config(members[0]), self._results[members[0].number]["device"]
+            ),
         )
         write_winner(self._folder, self.winner)
 

@@ -90,7 +90,7 @@ class Opened:
     @property
     def one_trial(self) -> TrainConfig:
         """A run with the workers of one trial."""
-        return _one_trial(self.config, resolve(self.sweep.base).device)
+        return _one_trial(self.config, over_recipe(self.sweep.base).device)
 
 
 def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened:
@@ -247,6 +247,8 @@ def run_sweep(
         here = room()
         check_gpus(opened.one_trial, here, is_own=is_own)
         config, slots = _fitted(opened.config, gpu_share(opened.one_trial, here), here)
+        if here.has_gpus and not config.share.gpus and not opened.is_new:
+            board.note("this sweep began without GPUs and goes on without them")
         base = _launched(opened, "gpu" if config.share.gpus else "cpu")
         with _held(opened) as folder:
             sweep = dataclasses.replace(
@@ -330,20 +332,16 @@ def _fitted(config: SweepConfig, gpus: float, here: Room) -> tuple[SweepConfig, 
 
 
 def _launched(opened: Opened, kind: str) -> dict[str, Any]:
-    """What all trials have in common, with what is decided when they start: for all of them alike,
-    or their times would not compare."""
-    base = opened.sweep.base
+    """What all trials have in common, with XLA only if it is asked for: a process compiles for each
+    batch size and optimizer that it meets, some 5 s each."""
+    base = {**opened.sweep.base, "xla": bool(opened.sweep.base.get("xla"))}
     models = [p.values for p in opened.space.parameters if p.field == "model"] or [(None,)]
     workers = str(opened.config.workers_per_trial)
-    capability = accelerator.least_capability() if kind == "gpu" else None
-    runs = [
-        launched(over_recipe({**base, **settings}), kind, capability)
-        for settings in (
-            {"workers": workers, **({"model": model} if model else {})}
-            for model in itertools.chain(*models)
-        )
-    ]
-    return {**base, "xla": all(run.xla for run in runs)}
+    for model in itertools.chain(*models):
+        # Raises where it can't work.
+        settings = {"workers": workers, **({"model": model} if model else {})}
+        launched(over_recipe({**base, **settings}), kind)
+    return base
 
 
 def _search(

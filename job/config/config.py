@@ -318,11 +318,16 @@ def over_recipe(chosen: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**{**RECIPES[named.recipe][named.model], **chosen})
 
 
-def command_of(config: TrainConfig) -> str:
-    """What to type to train a new run with the settings of this one."""
+def command_of(config: TrainConfig, device: str = "") -> str:
+    """What to type to train a new run with the settings of this one.
+
+    Args:
+        config: Its settings.
+        device: What it was trained on, in words, where that is known: on a GPU XLA is the default.
+    """
     given = {"model": config.model, "recipe": config.recipe}
     usual = over_recipe(given).to_dict()
-    usual["xla"] = False
+    usual["xla"] = device.startswith("gpu")
     for name, value in {
         **config.fixed_dict(),
         "data": config.data,

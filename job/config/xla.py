@@ -57,5 +57,8 @@ def _problem(config: TrainConfig, capability: tuple[int, int] | None) -> str:
         )
     if capability and capability >= UNKNOWN:
         card = ".".join(map(str, capability))
-        return f"TensorFlow's XLA does not know GPUs of compute capability {card}; take --no-xla"
+        return (
+            f"TensorFlow's XLA does not know GPUs of compute capability {card}; take --no-xla, "
+            "or, where a run began with it, another card or --device cpu"
+        )
     return ""

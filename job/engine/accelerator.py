@@ -7,6 +7,7 @@ about to train asks `is_expected`.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import ctypes
 import dataclasses
@@ -72,7 +73,9 @@ def open_libraries() -> None:
     """Opens the libraries of NVIDIA's wheels that TensorFlow does not find by itself, before it is
     imported. It takes 0.3 s where the wheels are, and nothing elsewhere."""
     for path in _by_path():
-        ctypes.CDLL(path)
+        # Where what it needs is missing, TensorFlow's own complaint says more.
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(path)
 
 
 def _by_path() -> Iterator[str]:
@@ -154,7 +157,7 @@ def cards() -> list[Card] | None:
     command = ["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired):
         return None
     if told.returncode:
         return None
@@ -166,7 +169,8 @@ def cards() -> list[Card] | None:
             capability=_capability(capability),
             is_divided=divided == "Enabled",
         )
-        for name, driver, capability, divided in rows
+        # It also says what worries it, in lines of other lengths.
+        for name, driver, capability, divided in (row for row in rows if len(row) == len(CARD))
     ]
 
 
@@ -175,10 +179,11 @@ def _capability(text: str) -> tuple[int, int] | None:
     return found and (int(found[1]), int(found[2]))
 
 
-def least_capability() -> tuple[int, int] | None:
-    """The least compute capability of this machine's GPUs; None where it is not known."""
+def greatest_capability() -> tuple[int, int] | None:
+    """The greatest compute capability of this machine's GPUs: CUDA takes the fastest first. It is
+    None where it is not known."""
     found = [card.capability for card in cards() or ()]
-    return None if not found or None in found else min(found)
+    return None if not found or None in found else max(found)
 
 
 def missing(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> NoGpu:
@@ -192,8 +197,10 @@ def likely_causes(
     environ: Mapping[str, str] = os.environ,
     root: Path = ROOT,
     machine: str = platform.machine(),
+    wheels: Path | None = None,
 ) -> list[str]:
-    """Why TensorFlow may find no GPU, as far as this machine tells."""
+    """Why TensorFlow may find no GPU, as far as this machine tells; `wheels` is the folder of
+    NVIDIA's, that of `libraries` by default."""
     if machine != "x86_64":
         return [f"TensorFlow's wheel for {machine} is built without CUDA, GPUs need x86_64"]
     if _hides_all(environ):
@@ -201,7 +208,7 @@ def likely_causes(
     found = []
     if not has_device(root):
         found.append("there is no NVIDIA device (containers want --gpus all)")
-    absent = [name for name in NEEDED if not (libraries() / name).is_dir()]
+    absent = [name for name in NEEDED if not ((wheels or libraries()) / name).is_dir()]
     if absent:
         found.append(
             f"NVIDIA's libraries are not installed ({', '.join(absent)}; they are in "

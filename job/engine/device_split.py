@@ -27,9 +27,11 @@ class DeviceSplit(NamedTuple):
 
     @classmethod
     def load(cls, split: Split) -> DeviceSplit:
-        flat = split.images.reshape(len(split), -1)
-        whole = np.pad(flat, [(0, 0), (0, -flat.shape[1] % PIXELS_IN_INT64)])
-        return cls(tf.constant(whole.view(np.int64)), tf.constant(split.labels.astype(np.int64)))
+        flat = split.images.reshape(len(split), math.prod(split.images.shape[1:]))
+        if more := -flat.shape[1] % PIXELS_IN_INT64:
+            flat = np.pad(flat, [(0, 0), (0, more)])
+        pixels = np.ascontiguousarray(flat).view(np.int64)
+        return cls(tf.constant(pixels), tf.constant(split.labels.astype(np.int64)))
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])

@@ -46,9 +46,10 @@ def import_tensorflow(*, verbose: bool = False) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    if TRITON not in {flag.partition("=")[0] for flag in flags}:
-        os.environ["XLA_FLAGS"] = " ".join([f"{TRITON}=false", *flags])
+    flags = os.environ.get("XLA_FLAGS", "")
+    # Anything else is the name of a file with flags.
+    if TRITON not in flags and (not flags.strip() or flags.lstrip().startswith("-")):
+        os.environ["XLA_FLAGS"] = f"{TRITON}=false {flags}".strip()
     # Before its logger is set up, TensorFlow's C++ side writes to stderr whatever the level.
     quiet = contextlib.nullcontext() if verbose else stderr_held_back()
     accelerator.open_libraries()
@@ -59,7 +60,8 @@ def import_tensorflow(*, verbose: bool = False) -> None:
 
         # What stands in for stderr now is closed afterwards.
         for handler in tf.get_logger().handlers:
-            handler.setStream(own)
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(own)
     if not verbose:
         tf.get_logger().setLevel(logging.ERROR)
 

@@ -28,15 +28,16 @@ def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor, smoothing: float 
 
     Keras finds the logits behind the softmax, so that saturated outputs lose nothing.
     """
-    targets = None
-    if smoothing or has_gpu():
-        classes = probabilities.shape[-1]
-        targets = tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
-    if has_gpu():
-        return cross_entropy_of_logits(_logits(probabilities), targets)
-    if smoothing:
-        return keras.losses.categorical_crossentropy(targets, probabilities)
-    return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    if not smoothing and not has_gpu():
+        return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    classes = probabilities.shape[-1]
+    targets = tf.one_hot(labels, classes)
+    if not has_gpu():
+        return keras.losses.categorical_crossentropy(
+            targets, probabilities, label_smoothing=smoothing
+        )
+    smooth = targets * (1 - smoothing) + smoothing / classes
+    return cross_entropy_of_logits(_logits(probabilities), smooth)
 
 
 @tf.custom_gradient

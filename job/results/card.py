@@ -87,7 +87,7 @@ def model_card(
                 about=(inspect.getdoc(MODELS[config.model]) or "").partition("\n\n")[0],
                 config=config,
                 settings={k: v for k, v in config.fixed_dict().items() if v is not None},
-                command=Markup(command_to_repeat(config)),
+                command=Markup(command_to_repeat(config, result["device"])),
                 result=result,
                 interval=interval,
                 dataset=examples.dataset,
@@ -136,11 +136,11 @@ def metadata(config: TrainConfig, result: Mapping[str, Any], dataset: Dataset) -
     return Markup(yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
-def command_to_repeat(config: TrainConfig) -> str:
+def command_to_repeat(config: TrainConfig, device: str = "") -> str:
     """What to type to train the same model elsewhere: where the data lie here means nothing there.
     The settings are numbers and words of ours; no user's text is among them."""
     values = config.to_dict() | {"data": None if config.dataset in CATALOGUE else "PLACE"}
-    return command_of(TrainConfig(**values))
+    return command_of(TrainConfig(**values), device)
 
 
 def escaped(value: Any) -> str:

@@ -98,7 +98,7 @@ def entry_of_run(run: Run) -> Entry:
     if state is None or not state.history:
         raise InputError("NAME", run.config.name, "has no finished epoch yet; let it train on")
     result = result or {}
-    commands = {"Train the same again": command_of(run.config)}
+    commands = {"Train the same again": command_of(run.config, result.get("device", ""))}
     if not result:
         commands["Continue it"] = run.command
     shown = ("baseline_accuracy", "test_loss", "parameters", "workers", "restarts", "lost_steps")
@@ -139,7 +139,7 @@ def entries_of_winner(sweep: Sweep) -> list[Entry]:
                 settings=config.fixed_dict(),
                 history=trial.outcome.history,
                 test_accuracy=tested.get(trial.plan.number),
-                commands={"Train the same again": command_of(config)},
+                commands={"Train the same again": command_of(config, trial.outcome.device)},
                 created=trial.outcome.started,
                 device=trial.outcome.device,
                 facts={"versions": sweep.versions},

@@ -122,7 +122,7 @@ def best_of(sweep: Sweep) -> Best | None:
         val_accuracy=(leading.outcome.best.val_accuracy, None),
         test_accuracy=None,
         members=0,
-        command="" if config is None else command_of(config),
+        command="" if config is None else command_of(config, leading.outcome.device),
     )
 
 
