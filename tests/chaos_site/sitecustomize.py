@@ -35,13 +35,21 @@ def deadly(function, path_of):
 
 def begin(thread):
     """Ray Train has started its group, and now the thread in which a worker trains."""
-    if thread.name.startswith("TrainingThread") and os.path.exists(trigger):
+    if thread.name.startswith("TrainingThread") and takes_the_trigger():
+        os.kill(os.getpid(), signal.SIGKILL)
+    start(thread)
+
+
+def takes_the_trigger():
+    """Whether a worker shall die as it begins, and this one comes first: all begin at once."""
+    try:
         with open(trigger) as stream:
             wanted = stream.read().split()[0]
         if wanted == "begin":
             os.unlink(trigger)
-            os.kill(os.getpid(), signal.SIGKILL)
-    start(thread)
+    except FileNotFoundError:
+        return False
+    return wanted == "begin"
 
 
 start = threading.Thread.start
