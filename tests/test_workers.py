@@ -81,9 +81,9 @@ def runs(lenet, tmp_path_factory, mnist) -> Runs:
 )
 def test_the_curve_is_that_of_one_worker(runs, model, workers):
     """Sums over 100 examples are rounded in another order: after 40 steps at this learning rate
-    that is 1.2e-6 of the loss at most (measured with AVX2, four workers; a higher rate makes more of
-    it), and one of 12,000 examples may fall on the other side. An example counted twice, a mask of another example or an image moved in another
-    way changes the second digit."""
+    that is 1.2e-6 of the loss at most (measured with AVX2, four workers; a higher rate makes more),
+    and one of 12,000 examples may fall on the other side. An example counted twice, a mask of
+    another example or an image moved in another way changes the second digit."""
     alone, together = runs[model, 1, 0], runs[model, workers, 0]
     assert result_of(together)["workers"] == workers
     for one, many in zip(history(alone), history(together), strict=True):
