@@ -8,21 +8,41 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("job", "cluster", "tuning")
-# Rooms of `job`, from the ground up; those in one line don't know each other, but for config, which
-# asks for the models that there are.
-ROOMS = (
-    ("text", "errors", "stats", "versions", "models"),
-    ("storage", "config"),
-    ("data",),
-    ("engine",),
-    ("runs",),
-    ("results",),
-    ("training",),
-    ("compare",),
-    ("baselines",),
-    ("train",),
-    ("commands",),
-)
+# Rooms of each, from the ground up; those in one line don't know each other, but for `config` in
+# job, which asks for the models that there are.
+ROOMS = {
+    "job": (
+        ("text", "errors", "stats", "versions", "models"),
+        ("storage", "config"),
+        ("data",),
+        ("engine",),
+        ("runs",),
+        ("results",),
+        ("training",),
+        ("compare",),
+        ("baselines",),
+        ("train",),
+        ("commands",),
+    ),
+    "cluster": (
+        ("tf_config", "connection"),
+        ("files",),
+        ("tasks", "autoscaling"),
+        ("workers", "doctor"),
+        ("commands",),
+    ),
+    "tuning": (
+        ("config",),
+        ("records",),
+        ("space",),
+        ("conductor",),
+        ("display",),
+        ("trials",),
+        ("sweep", "report"),
+        ("commands",),
+        ("cli",),
+    ),
+}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -46,29 +66,26 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def floor(module: str) -> tuple[int, int]:
-    """How high a module stands: its package's number, and in `job` that of its room."""
+    """How high a module stands: its package's number, and that of its room."""
     package, _, rest = module.partition(".")
-    rooms = [i for i, names in enumerate(ROOMS) if rest.partition(".")[0] in names]
-    return PACKAGES.index(package), rooms[0] if package == "job" and rooms else 0
+    name = rest.partition(".")[0]
+    return PACKAGES.index(package), next(i for i, row in enumerate(ROOMS[package]) if name in row)
 
 
-def room(module: str) -> str:
-    return ".".join(module.split(".")[:2]) if module.startswith("job.") else module.split(".")[0]
+def test_every_room_has_its_floor():
+    rooms = {tuple(name.split(".")[:2]) for name, _ in modules()}
+    wanted = {(package, name) for package in ROOMS for row in ROOMS[package] for name in row}
+    assert rooms - {(package, "__init__") for package in PACKAGES} == wanted
 
 
-def test_every_room_of_job_has_its_floor():
-    rooms = {name.split(".")[1] for name, _ in modules() if name.startswith("job.")}
-    assert rooms - {"__init__"} == {name for names in ROOMS for name in names}
-
-
-def test_a_package_knows_only_those_below_it():
-    found = {
+def test_a_room_knows_only_those_below_it():
+    looks_up = {
         (name, other)
         for name, path in modules()
         for other in imported(path)
-        if room(other) != room(name) and floor(other) >= floor(name)
+        if other.split(".")[:2] != name.split(".")[:2] and floor(other) >= floor(name)
     }
-    assert not found
+    assert not looks_up
 
 
 def test_no_room_is_crowded():
