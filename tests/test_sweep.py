@@ -437,9 +437,36 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, lenet, tmp_path, mnist):
     assert not any(tmp_path.iterdir())
 
 
+def task_of(kind: str, folder: Path):
+    from job.data.catalogue import CATALOGUE
+    from tuning.trials.trial import Task
+
+    return Task(
+        kind=kind,
+        is_search=True,
+        number=3,
+        run={"model": "ffnn", "name": "0003", "storage": str(folder), "workers": "1"},
+        outcome={"device": "cpu"},
+        dataset=CATALOGUE["mnist"].to_dict(),
+        threads=1,
+        gpus=0.0,
+    )
+
+
+def test_a_winner_that_can_not_be_evaluated_ends_the_sweep(tmp_path):
+    """Its run or its data are gone: the command says so, and goes on when they are back."""
+    from tuning.trials.trial import TrialProcess
+
+    process = TrialProcess({"task": dataclasses.asdict(task_of("evaluate", tmp_path))})
+    report = process.step()
+    assert report["ends_sweep"] and report["done"]
+    assert report["error"].startswith("the winner could not be evaluated: RUN '0003': no run in ")
+    process.cleanup()
+
+
 def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
     """A process that ran out of memory forgets what it kept, and takes the next task."""
-    from tuning.trials.trial import Task, TrialProcess
+    from tuning.trials.trial import TrialProcess
     from tuning.trials.warm import Warm
 
     forgotten = []
@@ -450,18 +477,7 @@ def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
 
     monkeypatch.setattr(Warm, "train", train)
     monkeypatch.setattr(Warm, "forget", lambda self: forgotten.append(True))
-    from job.data.catalogue import CATALOGUE
-
-    task = Task(
-        kind="train",
-        is_search=True,
-        number=3,
-        run={"model": "ffnn", "name": "0003", "storage": str(tmp_path), "workers": "1"},
-        outcome={},
-        dataset=CATALOGUE["mnist"].to_dict(),
-        threads=1,
-        gpus=0.0,
-    )
+    task = task_of("train", tmp_path)
     process = TrialProcess({"task": dataclasses.asdict(task)})
     report = process.step()
     assert report["state"] == FAILED

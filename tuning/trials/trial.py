@@ -112,9 +112,15 @@ class TrialProcess(tune.Trainable):
         return train_nested(run)
 
     def _evaluate(self, task: Task) -> Iterator[dict[str, Any]]:
-        run = open_run(task.run["name"], task.run["storage"])
-        result = self._warm_for(task).evaluate(run, task.outcome["device"])
-        yield report_of(task, (), state=FINISHED, result=result)
+        try:
+            run = open_run(task.run["name"], task.run["storage"])
+            result = self._warm_for(task).evaluate(run, task.outcome["device"])
+        except JobError as error:
+            # Ray Tune would try it again and again; whoever calls the command again does, too.
+            why = f"the winner could not be evaluated: {error}"
+            yield report_of(task, (), state=FAILED, error=why, ends_sweep=True)
+        else:
+            yield report_of(task, (), state=FINISHED, result=result)
 
     def _warm_for(self, task: Task) -> Warm:
         self._warm = self._warm or Warm(task.threads, task.gpus, Dataset.from_dict(task.dataset))
