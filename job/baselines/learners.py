@@ -88,7 +88,14 @@ class Neighbours:
     """The k nearest training rows vote, each with one voice (`uniform`) or with the inverse of its
     distance (`distance`)."""
 
-    def search(self, candidates, rows, labels, asked, answers):
+    def search(
+        self,
+        candidates: Sequence[Values],
+        rows: np.ndarray,
+        labels: np.ndarray,
+        asked: np.ndarray,
+        answers: np.ndarray,
+    ) -> Tried:
         usable = [settings for settings in candidates if settings["neighbours"] <= len(rows)]
         # Looked for once, for all settings.
         found = self._found(max(s["neighbours"] for s in usable), rows, asked)
@@ -97,19 +104,27 @@ class Neighbours:
             for settings in usable
         ]
 
-    def fit(self, settings, rows, labels):
+    def fit(self, settings: Values, rows: np.ndarray, labels: np.ndarray) -> Predictor:
         def predict(asked: np.ndarray) -> np.ndarray:
             return self._vote(settings, labels, *self._found(settings["neighbours"], rows, asked))
 
         return predict
 
-    def _found(self, count: int, rows: np.ndarray, asked: np.ndarray):
+    def _found(
+        self, count: int, rows: np.ndarray, asked: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Distances and indices of the nearest rows, nearest first, each (n, count)."""
         from sklearn.neighbors import NearestNeighbors
 
         return NearestNeighbors(n_neighbors=count, algorithm="brute").fit(rows).kneighbors(asked)
 
-    def _vote(self, settings, labels, distances, indices):
+    def _vote(
+        self,
+        settings: Values,
+        labels: np.ndarray,
+        distances: np.ndarray,
+        indices: np.ndarray,
+    ) -> np.ndarray:
         count = settings["neighbours"]
         voices = np.ones_like(distances[:, :count])
         if settings["weights"] == "distance":
@@ -131,7 +146,14 @@ class Machine:
 
     kernel: Values
 
-    def search(self, candidates, rows, labels, asked, answers):
+    def search(
+        self,
+        candidates: Sequence[Values],
+        rows: np.ndarray,
+        labels: np.ndarray,
+        asked: np.ndarray,
+        answers: np.ndarray,
+    ) -> Tried:
         few = search_rows(labels)
         rows, labels = rows[few], labels[few]
         return [
@@ -139,7 +161,7 @@ class Machine:
             for settings in candidates
         ]
 
-    def fit(self, settings, rows, labels):
+    def fit(self, settings: Values, rows: np.ndarray, labels: np.ndarray) -> Predictor:
         from sklearn.svm import SVC
 
         return SVC(cache_size=CACHE_MB, **self.kernel, **settings).fit(rows, labels).predict

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, TypedDict
 
 from job.config.config import FIELDS
 from job.config.fields import Settings, fields_of, option, optional, run_name, several, text
@@ -35,6 +35,13 @@ class Method:
     candidates: tuple[Values, ...]
 
 
+class Alike(TypedDict):
+    """What methods that learn alike share; see `Method`."""
+
+    kernel: Values | None
+    candidates: tuple[Values, ...]
+
+
 def grid(**values: tuple) -> tuple[Values, ...]:
     """All combinations of values, as settings."""
     return tuple(
@@ -42,16 +49,16 @@ def grid(**values: tuple) -> tuple[Values, ...]:
     )
 
 
-NEIGHBOURS = {
+NEIGHBOURS: Alike = {
     "kernel": None,
     "candidates": grid(neighbours=(1, 3, 4, 5, 6, 8, 10), weights=("uniform", "distance")),
 }
 # Features have a mean square length of 1, so that gamma means the same for all of them.
-GAUSSIAN = {
+GAUSSIAN: Alike = {
     "kernel": {"kernel": "rbf"},
     "candidates": grid(C=(1.0, 4.0, 16.0), gamma=(0.25, 0.5, 1.0, 2.0, 4.0)),
 }
-POLYNOMIAL = {
+POLYNOMIAL: Alike = {
     "kernel": {"kernel": "poly", "degree": 9, "coef0": 1.0},
     "candidates": grid(C=(0.1, 1.0), gamma=(0.125, 0.25, 0.5, 1.0)),
 }

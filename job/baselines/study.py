@@ -60,7 +60,9 @@ class Opened:
     @property
     def command(self) -> str:
         """What to type to continue."""
-        command = command_to_continue("baselines", self.config.name, self.config.storage)
+        name = self.config.name
+        assert name is not None  # `settle` has filled it in
+        command = command_to_continue("baselines", name, self.config.storage)
         chosen = ",".join(self.config.methods)
         return command + (f" --methods {chosen}" if chosen != ",".join(METHODS) else "")
 

@@ -9,13 +9,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from job.config.config import TrainConfig
 from job.config.fields import number, optional, text
 from job.data.catalogue import Dataset
 from job.errors import InputError, JobError
 from job.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from job.runs.data import dataset_of, kept_dataset
-from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, open_run, usable
+from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, checked_name, open_run, usable
 from job.storage.base import Storage, open_storage
 from job.storage.documents import read_document
 
@@ -121,7 +120,7 @@ def open_finished(name: str, storage: str = "runs") -> Finished:
         InputError: There is none, or it has not finished.
         JobError: Its record can't be trusted.
     """
-    folder = open_storage(name) if "/" in name else open_storage(storage).at(_checked(name))
+    folder = open_storage(name) if "/" in name else open_storage(storage).at(checked_name(name))
     with usable(folder.uri):
         content = folder.list()
         below = [] if CONFIG_FILE in content else [n for n in content if _is_method(folder.at(n))]
@@ -132,10 +131,6 @@ def open_finished(name: str, storage: str = "runs") -> Finished:
     if below:
         raise InputError("RUN", name, f"holds several; name one, such as {folder.at(below[0]).uri}")
     raise InputError("RUN", name, f"no run in {folder.uri}; `lenet runs` lists them")
-
-
-def _checked(name: str) -> str:
-    return TrainConfig(name=name).name
 
 
 def _is_method(folder: Storage) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -11,13 +12,14 @@ from job.config.config import RECIPES
 from job.config.fields import flag
 
 
-def options_of(fields: Mapping[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
+def options_of(fields: dict[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
     """Adds an option for each field of a class of settings; values are checked there, not here."""
     by_recipe = {name for models in RECIPES.values() for used in models.values() for name in used}
 
     def with_options(command: Callable) -> Callable:
         for field in reversed(fields.values()):
-            help_text, default = field.metadata["help"], field.default
+            default: Any = field.default
+            help_text = field.metadata["help"]
             is_switch = field.metadata["metavar"] is None
             if field.name in by_recipe:
                 help_text += "  [by recipe]"

@@ -126,7 +126,9 @@ def unpack(content: bytes, sizes: Mapping[str, int]) -> dict[str, bytes]:
         members = {Path(member.name).name: member for member in archive if member.isfile()}
 
         def head(name: str, limit: int) -> bytes | None:
-            return archive.extractfile(members[name]).read(limit) if name in members else None
+            # Of a plain file, which all members are, it gives a stream.
+            stream = archive.extractfile(members[name]) if name in members else None
+            return None if stream is None else stream.read(limit)
 
         return _batches(head, Path("the archive"), sizes)
 

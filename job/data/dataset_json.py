@@ -65,7 +65,7 @@ def parse(content: bytes) -> Document:
     if not isinstance(files, dict):
         raise ValueError(f"{DOCUMENT}: files is {shown(files)}, not an object")
     try:
-        check_names(name, labels)
+        name, labels = check_names(name, labels)
         image_shape = check_image_shape(document.get("shape", GRAY))
         entries = {part: _entry(part, files.get(part)) for part in PARTS}
         for part, entry in entries.items():
@@ -73,13 +73,15 @@ def parse(content: bytes) -> Document:
                 raise ValueError(f"{part} has {entry.rows:,} rows of {prod(image_shape):,} values")
     except ValueError as error:
         raise ValueError(f"{DOCUMENT}: {error}") from None
-    return Document(name, tuple(labels), entries, image_shape)
+    return Document(name, labels, entries, image_shape)
 
 
 def _entry(part: str, value: Any) -> Entry:
     if not isinstance(value, dict):
         raise ValueError(f"files has no {part}")
-    entry = Entry(*(value.get(key) for key in Entry._fields))
+    # Anything, until it is checked.
+    given: list[Any] = [value.get(key) for key in Entry._fields]
+    entry = Entry(*given)
     for key, most in (("size", MAX_FILE_BYTES), ("rows", MAX_ROWS)):
         number = getattr(entry, key)
         if type(number) is not int or not 0 <= number <= most:
@@ -89,8 +91,8 @@ def _entry(part: str, value: Any) -> Entry:
     return entry
 
 
-def check_names(name: Any, labels: Any) -> None:
-    """Raises ValueError for a name or label names that can't be used."""
+def check_names(name: Any, labels: Any) -> tuple[str, tuple[str, ...]]:
+    """Raises ValueError for a name or label names that can't be used, and gives others back."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ValueError(f"name is {shown(name)}; use 1 to 100 letters, digits, '.', '_' or '-'")
     if not isinstance(labels, Sequence) or isinstance(labels, str):
@@ -102,6 +104,7 @@ def check_names(name: Any, labels: Any) -> None:
             raise ValueError(f"labels holds {shown(label)}, not 1 to 100 printable characters")
     if len(set(labels)) < len(labels):
         raise ValueError("labels holds a name twice")
+    return name, tuple(labels)
 
 
 def shown(value: Any) -> str:

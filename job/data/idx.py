@@ -8,6 +8,7 @@ import io
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from job.data import cifar
 from job.data.catalogue import DataFile, Dataset, check_file, idx_header
 
 
-def read_capped(stream: io.BufferedIOBase, limit: int) -> bytes:
+def read_capped(stream: io.BufferedIOBase | IO[bytes], limit: int) -> bytes:
     """Reads a whole stream of at most `limit` bytes, so that a bomb can't fill the memory.
 
     Raises:

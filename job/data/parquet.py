@@ -11,6 +11,7 @@ where Parquet is met.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -111,18 +112,18 @@ def read_dataset(
                 raise ValueError(f"holds no {DOCUMENT}; `lenet data stage` writes one")
             return None
         document = parse(content)
-        arrays = []
+        arrays: list[np.ndarray] = []
         for part in PARTS:
             arrays += _decoded(part, _fetched(source, part, document.files[part]), document)
     except (OSError, ValueError, StoreError) as error:
         raise InputError("--data", source.uri, " ".join(str(error).split())) from error
     train, test = (document.files[part].rows for part in PARTS)
-    layout = {"train": train, "test": test, "image_shape": document.image_shape}
+    named = functools.partial(idx_files, train=train, test=test, image_shape=document.image_shape)
     plain = [
         b"".join([file.header, array.data])
-        for file, array in zip(idx_files(*4 * [""], **layout), arrays, strict=True)
+        for file, array in zip(named(*4 * [""]), arrays, strict=True)
     ]
-    files = idx_files(*(hashlib.sha256(content).hexdigest() for content in plain), **layout)
+    files = named(*(hashlib.sha256(content).hexdigest() for content in plain))
     dataset = Dataset(name=document.name, files=files, labels=document.labels, is_digits=False)
     return dataset, {file.name: content for file, content in zip(files, plain, strict=True)}
 
@@ -187,7 +188,7 @@ def _encoded(
     metadata = {
         **_names(name, labels),
         "lenet.image_sha256": hashlib.sha256(pixels).hexdigest(),
-        "lenet.label_sha256": hashlib.sha256(numbers).hexdigest(),
+        "lenet.label_sha256": hashlib.sha256(numbers.data).hexdigest(),
     }
     image = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(prod(image_shape)), rows, [None, pa.py_buffer(pixels)]

@@ -120,12 +120,13 @@ class Found(NamedTuple):
 def cached(name: str, data: str | None = None) -> Found:
     """Looks into the cache, or an explicit place, and nowhere else."""
     dataset, folder = CATALOGUE[name], cache_folder(name)
-    try:
-        if data is not None:
+    if data is not None:
+        try:
             return Found(data, _explicit(data, dataset, QUICK_SECONDS), "")
+        except InputError as error:
+            return Found(data, None, error.problem)
+    try:
         return Found(str(folder), _from_folder(folder, dataset), "")
-    except InputError as error:
-        return Found(data, None, error.problem)
     except SourceFailed as failure:
         return Found(str(folder), None, str(failure))
 

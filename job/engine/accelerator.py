@@ -66,7 +66,10 @@ class Card:
 def libraries() -> Path:
     """The folder of NVIDIA's wheels, whether they are there or not: beside TensorFlow, where its
     libraries look for them."""
-    return Path(importlib.util.find_spec("tensorflow").origin).parents[1] / "nvidia"
+    found = importlib.util.find_spec("tensorflow")
+    # It is a dependency, and a package with an `__init__.py`.
+    assert found is not None and found.origin is not None
+    return Path(found.origin).parents[1] / "nvidia"
 
 
 def open_libraries() -> None:
@@ -143,11 +146,12 @@ def driver_problem(version: str, capability: tuple[int, int] | None = None) -> s
         version: The driver's.
         capability: Compute capability of the GPU, if it is known.
     """
-    from_ptx = capability is not None and capability >= FIRST_FROM_PTX
-    least = LEAST_DRIVER_FROM_PTX if from_ptx else LEAST_DRIVER
+    least, card = LEAST_DRIVER, ""
+    if capability is not None and capability >= FIRST_FROM_PTX:
+        least = LEAST_DRIVER_FROM_PTX
+        card = f" for compute capability {capability[0]}.{capability[1]}"
     if int(version.partition(".")[0]) >= least:
         return ""
-    card = f" for compute capability {capability[0]}.{capability[1]}" if from_ptx else ""
     return f"NVIDIA's driver {version} is older than {least}, which TensorFlow needs{card}"
 
 
@@ -183,7 +187,8 @@ def greatest_capability() -> tuple[int, int] | None:
     """The greatest compute capability of this machine's GPUs: CUDA takes the fastest first. It is
     None where it is not known."""
     found = [card.capability for card in cards() or ()]
-    return None if not found or None in found else max(found)
+    known = [capability for capability in found if capability is not None]
+    return max(known) if known and len(known) == len(found) else None
 
 
 def missing(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> NoGpu:

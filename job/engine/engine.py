@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import keras
 import numpy as np
@@ -50,6 +50,8 @@ FREE = (
 COMPILED = tuple(name for name in FIELDS if is_fixed(name) and name not in FREE)
 
 Arrays = dict[str, np.ndarray]
+# A tensor, or tensors in lists and tuples.
+Tensors = TypeVar("Tensors")
 
 
 class StepMetrics(NamedTuple):
@@ -229,7 +231,9 @@ class Engine:
         if isinstance(self.optimizer, FusedRMSprop):
             self.optimizer.clear()
 
-    def _over_lanes(self, work: Callable, rows: tf.Tensor):
+    def _over_lanes(
+        self, work: Callable[[tf.Tensor, int | tf.Tensor], Tensors], rows: tf.Tensor
+    ) -> Tensors:
         """Sums what `work(rows, offset)` returns for each lane's part of the rows, which begins at
         `offset`. The parts depend on nothing of each other, so TensorFlow runs them in parallel."""
         if self._lanes == 1:
@@ -243,7 +247,17 @@ class Engine:
         ]
         return tf.nest.map_structure(lambda *parts: tf.add_n(parts), *done)
 
-    def _loss_and_gradients(self, pixels, labels, drawn, rows, count, step, seed, first_position):
+    def _loss_and_gradients(
+        self,
+        pixels: tf.Tensor,
+        labels: tf.Tensor,
+        drawn: tf.Tensor | None,
+        rows: tf.Tensor,
+        count: tf.Tensor,
+        step: tf.Tensor,
+        seed: tf.Tensor,
+        first_position: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         examples = tf.maximum(rows, 0)
         real = rows != PADDING
         labels = tf.gather(labels, examples)
@@ -260,21 +274,32 @@ class Engine:
     def _augments(self) -> bool:
         return self._config.augment_shift > 0 or self._config.augment_flip != "none"
 
-    def _images(self, pixels, examples):
+    def _images(self, pixels: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
         """Float32 (batch, height, width, channels), pixels in [0, 1]."""
         return scale(images_of(pixels, examples, self._image_shape))
 
-    def _augmented(self, images, drawn, examples):
+    def _augmented(
+        self, images: tf.Tensor, drawn: tf.Tensor | None, examples: tf.Tensor
+    ) -> tf.Tensor:
         if not self._augments:
             return images
         shift, flip = self._config.augment_shift, self._config.augment_flip == "horizontal"
         return augmented(images, tf.gather(drawn, examples), shift=shift, flip=flip)
 
-    def _train_loop(self, pixels, labels, rows, counts, first_step, epoch, seed):
+    def _train_loop(
+        self,
+        pixels: tf.Tensor,
+        labels: tf.Tensor,
+        rows: tf.Tensor,
+        counts: tf.Tensor,
+        first_step: tf.Tensor,
+        epoch: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
         # For all examples at once: that takes less than a hundredth of a span's time.
         drawn = draws(seed, epoch, tf.shape(labels)[0]) if self._augments else None
 
-        def replica_step(row, count, step):
+        def replica_step(row: tf.Tensor, count: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
             first_position = self.rank * tf.size(row)
             loss_sum, correct, gradients = self._over_lanes(
                 lambda part, offset: self._gradients(
@@ -297,12 +322,12 @@ class Engine:
             compiled(replica_step, True) if whole else replica_step,
         )
 
-    def _rate_at(self, step) -> AbstractContextManager[None]:
+    def _rate_at(self, step: tf.Tensor) -> AbstractContextManager[None]:
         """Lets a schedule, where there is one, give its rate of this step."""
         return self._rate.at(step) if isinstance(self._rate, WarmupCosine) else nullcontext()
 
-    def _evaluate_loop(self, pixels, labels, rows):
-        def one_lane(row, offset):
+    def _evaluate_loop(self, pixels: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        def one_lane(row: tf.Tensor, offset: int | tf.Tensor) -> tf.Tensor:
             examples = tf.maximum(row, 0)
             real = row != PADDING
             labels_here = tf.gather(labels, examples)
@@ -312,12 +337,17 @@ class Engine:
                 [tf.reduce_sum(losses), count_correct(labels_here, probabilities, real)]
             )
 
-        def replica_step(row):
+        def replica_step(row: tf.Tensor) -> tf.Tensor:
             return self._over_lanes(one_lane, row)
 
         return self._loop(tf.shape(rows)[0], lambda i: (rows[i],), replica_step)
 
-    def _loop(self, steps, arguments, replica_step):
+    def _loop(
+        self,
+        steps: tf.Tensor,
+        arguments: Callable[[tf.Tensor], tuple[tf.Tensor, ...]],
+        replica_step: Callable[..., tf.Tensor],
+    ) -> tf.Tensor:
         """Runs `replica_step` for each step and sums what it returns over the workers, in one
         collective for the whole span. The strategy wants its loop outside the replica context."""
         results = tf.TensorArray(tf.float32, steps, element_shape=[2])
@@ -326,7 +356,7 @@ class Engine:
             results = results.write(i, self._strategy.experimental_local_results(result)[0])
         return self._sum_over_workers(results.stack())
 
-    def _sum_over_workers(self, values):
+    def _sum_over_workers(self, values: tf.Tensor) -> tf.Tensor:
         if self.world == 1:
             return values
 

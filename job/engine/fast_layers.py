@@ -25,6 +25,8 @@ MOST_CHANNELS = 16
 MOST_PATCHES = 550_000
 
 Form = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Of an upstream gradient, those of the arguments.
+Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 
 
 def fast(layer: keras.layers.Layer, *, wide_vectors: bool = False) -> keras.layers.Layer:
@@ -106,7 +108,7 @@ def _sliding_mean(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
         return tf.nn.avg_pool2d(values, (height, width), 1, "VALID")
 
     @tf.custom_gradient
-    def forward(values):
+    def forward(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         border = [[0, 0], [height - 1] * 2, [width - 1] * 2, [0, 0]]
         return pooled(values), lambda upstream: pooled(tf.pad(upstream, border))
 
@@ -114,11 +116,11 @@ def _sliding_mean(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def _with_whole_blocks(images: tf.Tensor, kernel: tf.Tensor):
+def _with_whole_blocks(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
     """The gradient of the images is computed with as many more channels as fill a block, and zeros
     in the kernel for them: 50 µs an image instead of 89 for LeNet5's second convolution."""
 
-    def gradient(upstream: tf.Tensor):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         channels = kernel.shape[2]
         more = -channels % BLOCK
         by_image = tf.raw_ops.Conv2DBackpropInput(
@@ -141,7 +143,7 @@ def _with_whole_blocks(images: tf.Tensor, kernel: tf.Tensor):
 
 
 @tf.custom_gradient
-def _as_product(images: tf.Tensor, kernel: tf.Tensor):
+def _as_product(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
     """One product of patches and kernel. The patches serve the kernel's gradient as well; that of
     the images is left to TensorFlow."""
     height, width, _, filters = kernel.shape
@@ -149,7 +151,7 @@ def _as_product(images: tf.Tensor, kernel: tf.Tensor):
     matrix = _patches(images, height, width)
     outputs = matrix @ tf.reshape(kernel, [-1, filters])
 
-    def gradient(upstream: tf.Tensor):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         by_image = tf.raw_ops.Conv2DBackpropInput(
             input_sizes=tf.shape(images),
             filter=kernel,

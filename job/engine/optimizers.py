@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -17,6 +17,8 @@ from job.config.config import TrainConfig
 
 WARMUP_FRACTION = 0.1
 MOMENTUM = 0.9
+
+GradientsAndVariables = list[tuple[tf.Tensor, tf.Variable]]
 
 
 class WarmupCosine:
@@ -84,9 +86,12 @@ class Summing:
 
     sum_gradients: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: GradientsAndVariables
+    ) -> GradientsAndVariables:
         if self.sum_gradients is None:
-            return super()._all_reduce_sum_gradients(grads_and_vars)
+            # Of the optimizer that stands beside this class.
+            return super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
         gradients, variables = zip(*grads_and_vars, strict=True)
         return list(zip(self.sum_gradients(list(gradients)), variables, strict=True))
 
@@ -94,7 +99,9 @@ class Summing:
 class FusedSGD(Summing, keras.optimizers.SGD):
     """Keras' SGD; the update of a variable is one operation."""
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
         rate = keras.ops.cast(learning_rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
         if not self.momentum:
@@ -115,7 +122,7 @@ class FusedSGD(Summing, keras.optimizers.SGD):
 class FusedRMSprop(Summing, keras.optimizers.RMSprop):
     """Keras' RMSprop without momentum; the update of a variable is one operation."""
 
-    def build(self, var_list):
+    def build(self, var_list: Sequence[keras.Variable]) -> None:
         super().build(var_list)
         # The operation keeps a momentum, here times 0: a scratch pad, no state of the optimizer,
         # as long as it is finite.
@@ -126,7 +133,9 @@ class FusedRMSprop(Summing, keras.optimizers.RMSprop):
         for variable in self._scratch:
             variable.assign(tf.zeros_like(variable))
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyRMSProp(
             var=_handle(variable),
@@ -144,12 +153,18 @@ class FusedAdam(Summing, keras.optimizers.Adam):
     """Keras' Adam; the update of a variable is one operation, and the powers of the betas are
     computed once a step."""
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self,
+        grads: Sequence[tf.Tensor],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
         step = tf.cast(self.iterations + 1, tf.float32)
         self._powers = self.beta_1**step, self.beta_2**step
         return super().apply(grads, trainable_variables)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -108,7 +109,7 @@ class ExampleNoise:
 class ExampleDropout(keras.layers.Layer):
     """Inverted dropout (Srivastava et al., JMLR 2014) whose mask belongs to the example."""
 
-    def __init__(self, rate: float, noise: ExampleNoise, index: int, **kwargs) -> None:
+    def __init__(self, rate: float, noise: ExampleNoise, index: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate, self.noise, self.index = rate, noise, index
 

@@ -71,7 +71,8 @@ def hidden(*packages: str) -> Iterator[None]:
     """Lets packages that are not imported yet look as if they were not installed
     (https://docs.python.org/3/reference/import.html#the-module-cache)."""
     absent = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))
+    # Typeshed does not know of None, which stands for such a package.
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     try:
         yield
     finally:
@@ -266,6 +267,7 @@ def _about_processor() -> dict[str, str]:
     """What Linux says of one of the processors."""
     try:
         with open("/proc/cpuinfo") as stream:
-            return dict(map(str.strip, line.split(":", 1)) for line in stream if ":" in line)
+            pairs = (line.split(":", 1) for line in stream if ":" in line)
+            return {name.strip(): value.strip() for name, value in pairs}
     except FileNotFoundError:
         return {}

@@ -4,6 +4,7 @@ training."""
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -41,12 +42,14 @@ def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor, smoothing: float 
 
 
 @tf.custom_gradient
-def cross_entropy_of_logits(logits: tf.Tensor, targets: tf.Tensor):
+def cross_entropy_of_logits(
+    logits: tf.Tensor, targets: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
     """What Keras computes, in the form that suits GPUs. TensorFlow's own gradient sorts where
     operations have to be deterministic, and waits for the GPU at every step."""
     log_probabilities = tf.nn.log_softmax(logits)
 
-    def gradient(upstream: tf.Tensor):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return (tf.exp(log_probabilities) - targets) * upstream[:, None], None
 
     return -tf.reduce_sum(targets * log_probabilities, axis=-1), gradient
@@ -90,7 +93,7 @@ class Scorer:
     weights between calls."""
 
     def __init__(self, model: keras.Model) -> None:
-        def forward(images, labels):
+        def forward(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             probabilities = model(scale(images), training=False)
             return probabilities, cross_entropy(labels, probabilities)
 
@@ -99,7 +102,7 @@ class Scorer:
     def __call__(self, examples: Split) -> Scores:
         began = time.perf_counter()
 
-        def batch_from(start: int):
+        def batch_from(start: int) -> tuple[tf.Tensor, tf.Tensor]:
             images, labels = (part[start : start + EVALUATION_BATCH] for part in examples)
             return self._forward(tf.constant(images), tf.constant(labels))
 

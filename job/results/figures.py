@@ -44,7 +44,7 @@ def in_detail(image: np.ndarray, label: str) -> bytes:
     draw = ImageDraw.Draw(enlarged)
     for row, column in np.ndindex(image.shape[:2]):
         values = image[row, column]
-        center = [(n + 0.5) * ZOOM_IN_DETAIL for n in (column, row)]
+        center = ((column + 0.5) * ZOOM_IN_DETAIL, (row + 0.5) * ZOOM_IN_DETAIL)
         ink = "white" if values.mean() < 128 else "black"
         draw.text(center, "\n".join(map(str, values)), ink, font, "mm", spacing=0)
     return _gallery([enlarged], [label], TITLE_SIZE)

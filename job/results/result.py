@@ -49,6 +49,8 @@ def finish(
     run.storage.write(MODEL_FILE, artifacts.keras_file(model))
     seconds = sum(row.seconds for row in state.history)
     images = sum(row.seconds * row.images_per_second for row in state.history)
+    best = state.best
+    assert best is not None  # a finished run has an epoch at least
     result = {
         "name": config.name,
         "model": config.model,
@@ -58,8 +60,8 @@ def finish(
         "baseline_accuracy": baseline.accuracy,
         "epochs": len(state.history),
         "best_epoch": state.best_epoch,
-        "val_loss": state.best.val_loss,
-        "val_accuracy": state.best.val_accuracy,
+        "val_loss": best.val_loss,
+        "val_accuracy": best.val_accuracy,
         "test_loss": scores.loss,
         "test_accuracy": scores.accuracy,
         "train_seconds": seconds,

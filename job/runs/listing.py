@@ -104,13 +104,17 @@ def checkpoint_facts(run: Run) -> dict[str, Any]:
 def orphans(runs: Sequence[Listed]) -> list[tuple[Listed, list[str]]]:
     """Checkpoint folders that crashed attempts left, by run. A run in training is left alone: what
     its index does not name yet may be under way."""
-    idle = [listed for listed in runs if listed.state in ("stopped", "finished")]
-    found = [(listed, listed.run.checkpoints.orphans()) for listed in idle]
+    found = [
+        (listed, listed.run.checkpoints.orphans())
+        for listed in runs
+        if listed.run is not None and listed.state in ("stopped", "finished")
+    ]
     return [(listed, folders) for listed, folders in found if folders]
 
 
 def remove_orphans(listed: Listed) -> list[str]:
     """Removes a run's orphans while holding the run. Raises Held where it trains again."""
+    assert listed.run is not None  # as `orphans` names no other
     with listed.run.storage.locked():
         return listed.run.checkpoints.remove_orphans()
 

@@ -13,7 +13,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
@@ -75,7 +75,9 @@ class Run:
     @property
     def command(self) -> str:
         """What to type to continue this run."""
-        return command_to_continue("train", self.config.name, self.config.storage)
+        # Whoever makes a run has filled the name in.
+        name = cast("str", self.config.name)
+        return command_to_continue("train", name, self.config.storage)
 
     def launched(self, kind: str, capability: tuple[int, int] | None = None) -> Run:
         """The run as it starts on a kind of device, `gpu` or `cpu`, and of a GPU with a compute
@@ -197,12 +199,14 @@ def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
         given = {**given, "data": absolute(given["data"])}
     config = resolve(given)
     now = time.time()
-    if config.name is None:
-        config = dataclasses.replace(config, name=_new_name(config, now))
+    name = config.name
+    if name is None:
+        name = _new_name(config, now)
+        config = dataclasses.replace(config, name=name)
     with usable(config.storage):
-        content = open_storage(config.storage).at(config.name).list()
+        content = open_storage(config.storage).at(name).list()
     # From here on a store that stays away for a while is waited for.
-    folder = open_storage(config.storage, patience=config.storage_timeout).at(config.name)
+    folder = open_storage(config.storage, patience=config.storage_timeout).at(name)
     new = Run(config=config, storage=folder, created=now, is_new=True, replaces=overwrite)
     if not content:
         return dataclasses.replace(new, replaces=False)
@@ -237,16 +241,19 @@ def absolute(place: str) -> str:
     return place if "://" in place else os.path.abspath(place)
 
 
+def checked_name(name: str) -> str:
+    """A name that a run can have. Raises InputError for others."""
+    TrainConfig(name=name)
+    return name
+
+
 def open_run(name: str, storage: str = "runs") -> Run:
     """Opens an existing run, by its name below `storage` or by a path, which has a `/`.
 
     Raises:
         InputError: There is no such run.
     """
-    if "/" in name:
-        folder = open_storage(name)
-    else:
-        folder = open_storage(storage).at(TrainConfig(name=name).name)
+    folder = open_storage(name) if "/" in name else open_storage(storage).at(checked_name(name))
     with usable(folder.uri):
         if CONFIG_FILE not in folder.list():
             raise InputError("RUN", name, f"no run in {folder.uri}; `lenet train` makes one")

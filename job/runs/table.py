@@ -50,9 +50,9 @@ def print_runs(place: str, runs: Sequence[Listed], *, detail: bool) -> None:
 
 
 def print_detail(console: Any, listed: Listed) -> None:
-    if listed.state == "unreadable":
-        return
     run = listed.run
+    if run is None or listed.state == "unreadable":
+        return
     console.print(f"\n{run.storage.uri}", markup=False)
     for entry in run.checkpoints.entries():
         loss = "" if entry.val_loss is None else f"  val_loss {entry.val_loss:.4f}"

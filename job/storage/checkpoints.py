@@ -177,7 +177,7 @@ class CheckpointStore:
         Raises:
             BadCheckpoint: Checkpoints were committed, but none of them verifies.
         """
-        skipped = []
+        skipped: list[str] = []
         entries = self.entries()
         for entry in sorted(entries, key=lambda e: e.step, reverse=True):
             try:
@@ -282,7 +282,9 @@ class CheckpointStore:
         for name in self._folders():
             try:
                 raw = self._read(f"{name}/{MANIFEST}", MAX_DOCUMENT_BYTES)
-                step, writer = FOLDER.fullmatch(name).groups()
+                match = FOLDER.fullmatch(name)
+                assert match is not None  # as `_folders` lists no other
+                step, writer = match.groups()
                 entry = Entry(
                     step=int(step),
                     manifest_sha256=_sha256(raw),
@@ -301,9 +303,10 @@ def retained(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     ones) and those to drop. The newest is always kept."""
     ordered = sorted(entries, key=lambda e: e.step)
     keep = {e.step for e in ordered[-KEEP_LAST:]} | {e.step for e in ordered if e.pinned}
-    measured = [e for e in ordered if e.val_loss is not None]
+    measured = [(e.val_loss, e.step) for e in ordered if e.val_loss is not None]
     if measured:
-        keep.add(min(measured, key=lambda e: e.val_loss).step)
+        _, best = min(measured, key=lambda pair: pair[0])
+        keep.add(best)
     return [e for e in ordered if e.step in keep], [e for e in ordered if e.step not in keep]
 
 

@@ -328,6 +328,7 @@ class _Trouble:
         self.is_expired = False
 
     def met(self, state: tenacity.RetryCallState) -> None:
+        assert state.outcome is not None  # tenacity asks after an attempt
         error = state.outcome.exception()
         self.is_expired = error_code(error) in EXPIRED
         now = time.monotonic()

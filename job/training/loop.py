@@ -274,6 +274,7 @@ class _Pace:
     def checkpoint_due(self, step: int) -> bool:
         if self._every_steps:
             return step % self._every_steps == 0
+        assert self._every_seconds is not None  # an interval has steps or seconds
         return time.monotonic() - self._last >= self._every_seconds
 
     def checkpointed(self) -> None:

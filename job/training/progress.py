@@ -10,10 +10,14 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from job.runs.state import EpochRow
 from job.text import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class PlainProgress:
 class LiveProgress:
     """One line that is redrawn, with the finished epochs scrolling above it."""
 
-    def __init__(self, live, console) -> None:
+    def __init__(self, live: Live, console: Console) -> None:
         self._live, self._console = live, console
 
     def span(self, report: SpanReport) -> None:
