@@ -85,12 +85,12 @@ class Own(NamedTuple):
     """The machines that a cluster file lists.
 
     Attributes:
-        count: How many they are, with the head.
+        size: How many they are, with the head.
         since: When `ray up` was called, as `time.time()`.
         have_gpus: The workers' `ray start` says so, with `--num-gpus`.
     """
 
-    count: int
+    size: int
     since: float
     have_gpus: bool = False
 
@@ -153,9 +153,9 @@ def _not_joined(own: Own, config: TrainConfig) -> str | None:
     asked elsewhere. Those that stay away are missed only where it is too narrow without them, or
     where they alone can have GPUs: nobody's processors train while GPUs are being installed."""
     here = room()
-    if len(here.nodes) >= own.count:
+    if len(here.nodes) >= own.size:
         return None
-    lack = f"{len(here.nodes)} of {own.count} have joined"
+    lack = f"{len(here.nodes)} of {own.size} have joined"
     may_bring_gpus = config.device != "cpu" and config.gpus_per_worker != 0 and not here.has_gpus
     share = Share(config.cpus_per_worker or 1.0, gpu_share(config, here))
     if may_bring_gpus and own.have_gpus:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -52,6 +52,7 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
         stop_on_signal(progress) as stop,
     ):
         if run.config.worker_limits == (1, 1) and run.config.address is None:
+            check: Callable[[], object]
             # Without Ray a share is none or the whole: nobody else is kept from the rest.
             place = Place(gpus=0.0 if run.config.gpus_per_worker == 0 else None)
             if is_expected(run.config.device, place.gpus):
@@ -67,6 +68,8 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
             from cluster.workers.launch import launch
 
             result = launch(run, progress, stop_requested=stop, verbose=verbose)
+    # Only a trial of a sweep, and a worker that is not the first, have none.
+    assert result is not None
     if as_json:
         print(json.dumps(result))
     else:

@@ -85,17 +85,17 @@ def connected(
         os.environ.update(ELASTIC_SETTINGS)
     if preload:
         os.environ["RAY_preload_python_modules"] = preload  # noqa: SIM112  Ray's own spelling
-    is_named = address not in (None, "auto", "local")
-    if is_named:
-        _check_reachable(address)
+    named = None if address in ("auto", "local") else address
+    if named is not None:
+        _check_reachable(named)
     import ray
     from ray.exceptions import AuthenticationError, RaySystemError
 
     if ray.is_initialized():
         yield False
         return
-    if is_named:
-        _check_answer(address)
+    if named is not None:
+        _check_answer(named)
     elif _is_left_behind(address):
         address = "local"
     level = "INFO" if verbose else "ERROR"
@@ -175,7 +175,7 @@ def _check_answer(address: str) -> None:
     """Asks the cluster's head once. Ray itself would ask again and again, print a line for each,
     and not say in the end that it was the token."""
     from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # missing in Ray's stub
     from ray.exceptions import AuthenticationError, RayError
 
     failure: RayError | None = None

@@ -121,7 +121,7 @@ def test_machines_of_ones_own_are_counted_where_ray_up_leaves_them(tmp_path):
     path = tmp_path / "bootstrap.yaml"
     listed(path, 3)
     assert growth.own_machines(str(path)) == (4, path.stat().st_mtime, False)
-    assert growth.own_machines(listed(path, 3, max_workers=1)).count == 2
+    assert growth.own_machines(listed(path, 3, max_workers=1)).size == 2
     start = ["ray stop", "A=1 ray start --address=$RAY_HEAD_IP:6379 --num-gpus=1"]
     assert growth.own_machines(listed(path, worker_start_ray_commands=start)).have_gpus
     path.write_text(json.dumps({"provider": {"type": "aws", "region": "us-west-2"}}))

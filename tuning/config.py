@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from cluster.connection import Share
 from job.config.config import FIELDS, TrainConfig, over_recipe, resolve
@@ -109,7 +109,9 @@ class SweepConfig(Settings):
     def share(self) -> Share:
         """What each worker of a trial gets; call it when both are known."""
         workers = self.workers_per_trial
-        return Share(self.cpus_per_trial / workers, self.gpus_per_trial / workers)
+        # No assertion: whoever reads a sweep's file that lacks them relies on the TypeError.
+        cpus, gpus = cast(float, self.cpus_per_trial), cast(float, self.gpus_per_trial)
+        return Share(cpus / workers, gpus / workers)
 
 
 def check_share(config: SweepConfig) -> None:

@@ -171,7 +171,7 @@ class LiveBoard(Board):
             number, outcome = best
             table.add_row(
                 *("best", str(number), settings_text(conductor.plans[number].settings)),
-                *(str(len(outcome.history)), f"{outcome.best.val_accuracy:.2%}", ""),
+                *(str(len(outcome.history)), f"{merit(outcome)[0]:.2%}", ""),
                 style="bold",
             )
         for number, report in sorted(self._reports.items()):

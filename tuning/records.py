@@ -201,7 +201,8 @@ def _outcome(folder: Storage, name: str) -> Outcome:
 
 
 def _winner(found: Mapping[str, Any]) -> Winner:
-    return Winner(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    return Winner(**fields)
 
 
 def _read(folder: Storage, name: str, parse: Any) -> Any:

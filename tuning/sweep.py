@@ -128,7 +128,7 @@ def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened
         config, sweep = _continued(folder, given, base)
         check_share(config)
         space = parse_space(sweep.space, f"{folder.uri}/{SWEEP_FILE}", is_kept=True)
-        if "space" in given and (read_space(config.space).without(base)) != space:
+        if "space" in given and read_space(given["space"]).without(base) != space:
             raise InputError("--space", config.space, f"is not the space of sweep {name!r}")
         trials = _trials(config, space, sweep.base)
         return opened(config=config, space=space, trials=trials, sweep=sweep, is_new=False)

@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,7 +49,8 @@ def all_reduce(addresses: list[str], rank: int) -> Reduced:
 
     set_tf_config(addresses, rank)
     world = len(addresses)
-    strategy = distribution(world)
+    # There is none for a single machine, which has nobody to add up with.
+    strategy = cast("tf.distribute.Strategy", distribution(world))
     import tensorflow as tf
 
     def add_up(value: tf.Tensor, operation: tf.distribute.ReduceOp) -> tf.Tensor:

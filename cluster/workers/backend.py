@@ -20,7 +20,7 @@ from cluster.tf_config import free_address, set_tf_config
 class TensorflowAddresses(Backend):
     """Sets `TF_CONFIG` on each worker."""
 
-    def on_start(self, worker_group, backend_config) -> None:
+    def on_start(self, worker_group: Any, backend_config: TensorflowBackend) -> None:
         backend_config.group = worker_group
         if len(worker_group) == 1:
             return
@@ -32,7 +32,7 @@ class TensorflowAddresses(Backend):
             ]
         )
 
-    def on_shutdown(self, worker_group, backend_config) -> None:
+    def on_shutdown(self, worker_group: Any, backend_config: TensorflowBackend) -> None:
         # What a run keeps is in its storage already. Ray Train would first wait five seconds for
         # workers to say goodbye, which stopped or stuck ones never do.
         for worker in worker_group.get_workers():
@@ -69,7 +69,7 @@ class LeftBehind(WorkerGroupCallback, ControllerCallback):
     def __init__(self, backend: TensorflowBackend) -> None:
         self._backend = backend
 
-    def before_worker_group_start(self, worker_group_context) -> None:
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
         self._end()
 
     async def before_controller_shutdown(self) -> None:
@@ -92,7 +92,7 @@ class Reachable(ControllerCallback):
     def __init__(self, mailbox: ray.actor.ActorHandle) -> None:
         self._mailbox = mailbox
 
-    def after_controller_start(self, train_run_context) -> None:
+    def after_controller_start(self, train_run_context: Any) -> None:
         controller = ray.get_runtime_context().current_actor
         # Pickled: the mailbox would import Ray Train, 1.5 s of a processor, to hold its handle.
         self._mailbox.post.remote([("controller", pickle.dumps(controller))])

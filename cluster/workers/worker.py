@@ -33,6 +33,7 @@ def work(payload: dict[str, Any]) -> None:
         gpus=payload["gpus"],
     )
     config = TrainConfig(**{**payload["config"], "storage": payload["storage"]})
+    assert config.name is not None  # `settle` has filled it in.
     run = Run(
         config=config,
         storage=open_storage(config.storage, patience=config.storage_timeout).at(config.name),

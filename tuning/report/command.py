@@ -17,7 +17,7 @@ from job.storage.base import Storage, open_storage
 from tuning.records import SWEEP_FILE, Sweep, read_sweep
 from tuning.report import tables
 from tuning.report import totals as facts
-from tuning.report.runs import Entry, check_comparable, entries_of_winner, entry_of_run
+from tuning.report.runs import Entry, check_comparable, entries_of_winner, entry_of_run, name_of
 from tuning.report.runs_page import runs_page
 from tuning.report.sweep_page import sweep_page
 
@@ -107,7 +107,7 @@ def _entries(target: Sweep | Run) -> list[Entry]:
 
 
 def _title(targets: Sequence[Sweep | Run]) -> str:
-    names = [each.name if isinstance(each, Sweep) else each.config.name for each in targets]
+    names = [each.name if isinstance(each, Sweep) else name_of(each) for each in targets]
     more = len(names) - TITLED
     return ", ".join(names[:TITLED]) + (f" and {more} more" if more > 0 else "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from job.config.config import command_of
 from job.errors import InputError
@@ -45,7 +45,9 @@ class Entry:
 
     @property
     def best(self) -> EpochRow:
-        return best_row(self.history)
+        best = best_row(self.history)
+        assert best is not None  # There is at least one epoch.
+        return best
 
     @property
     def seed(self) -> int:
@@ -87,6 +89,11 @@ class Group:
         return mean_sd(entry.train_seconds for entry in self.entries)[0]
 
 
+def name_of(run: Run) -> str:
+    """A run's name, which `Run` has filled in."""
+    return cast(str, run.config.name)
+
+
 def entry_of_run(run: Run) -> Entry:
     """A run as it stands.
 
@@ -103,7 +110,7 @@ def entry_of_run(run: Run) -> Entry:
         commands["Continue it"] = run.command
     shown = ("baseline_accuracy", "test_loss", "parameters", "workers", "restarts", "lost_steps")
     return Entry(
-        name=run.config.name,
+        name=name_of(run),
         state=FINISHED if result else UNFINISHED,
         settings=run.config.fixed_dict(),
         history=state.history,

@@ -37,6 +37,7 @@ def sweep_page(sweep: Sweep, price_per_hour: float | None, written: float) -> by
     searched = facts.search_trials(sweep)
     found = [trial for trial in searched if trial.outcome.best]
     best = facts.best_of(sweep)
+    assert best is not None  # Where a trial has an epoch, one leads.
     counts = facts.states(sweep.trials)
     # Best first: those without an epoch at the end, by number.
     ordered = sorted(sweep.trials, key=lambda trial: merit(trial.outcome), reverse=True)
@@ -46,7 +47,7 @@ def sweep_page(sweep: Sweep, price_per_hour: float | None, written: float) -> by
         "heat": pictures.heat(found),
         "times": pictures.times(sweep),
     }
-    accuracies = [trial.outcome.best.val_accuracy for trial in found]
+    accuracies = [pictures.accuracy_of(trial) for trial in found]
     shown = {
         "title": sweep.name,
         "sweep": sweep,
@@ -96,8 +97,8 @@ def columns_of(trials: Sequence[Trial], price_per_hour: float | None) -> list[Co
     """The table of all trials, but for its first two columns: number and state."""
     outcomes = [trial.outcome for trial in trials]
     names = dict.fromkeys(name for trial in trials for name in trial.plan.settings)
-    accuracies = [o.best and o.best.val_accuracy for o in outcomes]
-    losses = [o.best and o.best.val_loss for o in outcomes]
+    accuracies = [o.best.val_accuracy if o.best else None for o in outcomes]
+    losses = [o.best.val_loss if o.best else None for o in outcomes]
     columns = [
         _setting(name, [t.plan.settings.get(name, ABSENT) for t in trials]) for name in names
     ]
@@ -178,7 +179,7 @@ def _range_text(way: Way) -> str:
         found = ", ".join(map(text.setting, way.values))
     else:
         found = f"{way.low:g} to {way.high:g}" + (", even in the logarithm" if way.log else "")
-    grown = {"linear": "batch size", "sqrt": "root of the batch size"}.get(way.with_batch)
+    grown = {"linear": "batch size", "sqrt": "root of the batch size"}.get(way.with_batch or "")
     return f"{found}; grows with the {grown}" if grown else found
 
 

@@ -178,14 +178,15 @@ def epochs_of(sweep: Sweep, trial: Trial) -> int:
 
 def spent(sweep: Sweep, price_per_hour: float | None) -> Spent:
     """The time of all trials, repeats included, and what it cost."""
-    recorded = [t.outcome for t in sweep.trials if t.outcome.started is not None]
-    held = sum(t.outcome.seconds for t in sweep.trials)
+    outcomes = [trial.outcome for trial in sweep.trials]
+    spans = [(o.started, o.started + o.seconds) for o in outcomes if o.started is not None]
+    held = sum(outcome.seconds for outcome in outcomes)
     return Spent(
         held=held,
-        trained=sum(t.outcome.train_seconds for t in sweep.trials),
+        trained=sum(outcome.train_seconds for outcome in outcomes),
         repeats=sum(t.outcome.seconds for t in sweep.trials if t.plan.kind != SEARCH),
-        first=min((o.started for o in recorded), default=None),
-        last=max((o.started + o.seconds for o in recorded), default=None),
+        first=min((began for began, _ in spans), default=None),
+        last=max((ended for _, ended in spans), default=None),
         cost=price(held, price_per_hour),
         running=states(sweep.trials)[UNFINISHED],
     )

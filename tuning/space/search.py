@@ -35,7 +35,8 @@ class RandomSearch:
     def __init__(self, space: Space, base: Mapping[str, Any], seed: int) -> None:
         self._space, self._base, self._seed = space, base, seed
 
-    def point(self, number: int) -> Point:
+    def point(self, number: int) -> Point | None:
+        # Never None: that is for a grid, which ends.
         # Raw Philox output stays the same between NumPy versions (NEP 19).
         bits = np.random.Philox(key=[self._seed, number])
 

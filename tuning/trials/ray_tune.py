@@ -66,12 +66,12 @@ class Asked(Searcher):
 class SearchScheduler(ASHAScheduler):
     """ASHA for the trials of the search; the finalists' repeats are not compared with them."""
 
-    def on_trial_result(self, tune_controller, trial, result) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if not result["is_search"]:
             return TrialScheduler.CONTINUE
         return super().on_trial_result(tune_controller, trial, result)
 
-    def on_trial_complete(self, tune_controller, trial, result) -> None:
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if result["is_search"]:
             super().on_trial_complete(tune_controller, trial, result)
 
@@ -100,14 +100,16 @@ class Recorder(tune.Callback):
         # Why the sweep can't go on.
         self.failure = ""
 
-    def on_step_end(self, iteration, trials, **info) -> None:
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._board.refresh()
 
-    def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         if result["kind"] == TRAIN:
             self._board.report(result)
 
-    def on_trial_complete(self, iteration, trials, trial, **info) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         report = trial.last_result
         kind = report.get("kind")
         if report.get("ends_sweep"):
@@ -122,7 +124,7 @@ class Recorder(tune.Callback):
         elif kind == EVALUATE:
             self._conductor.evaluated(report["number"], report["result"])
 
-    def on_trial_error(self, iteration, trials, trial, **info) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         task = trial.config["task"]
         error = _one_line(trial)
         if task["kind"] == TRAIN:
@@ -137,7 +139,7 @@ class Recorder(tune.Callback):
         elif task["kind"] == EVALUATE:
             self.failure = f"the winner could not be evaluated: {error}"
 
-    def _ended(self, trial, outcome: Outcome) -> None:
+    def _ended(self, trial: Any, outcome: Outcome) -> None:
         number = trial.config["task"]["number"]
         self._conductor.trained(number, outcome)
         self._board.ended(number)

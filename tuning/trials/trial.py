@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from ray import tune
@@ -17,6 +17,9 @@ from job.runs.state import EpochRow, rows_of
 from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
 from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome, best_row
 from tuning.trials.warm import Epoch, Warm
+
+# What a task gives, step by step; closed, it ends there.
+Reports = Generator[dict[str, Any], None, None]
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class TrialProcess(tune.Trainable):
         # Leaves a run in training where it stands; its checkpoints are complete.
         self._reports.close()
 
-    def _train(self, task: Task) -> Iterator[dict[str, Any]]:
+    def _train(self, task: Task) -> Reports:
         began, seconds = time.time(), time.perf_counter()
         history: tuple[EpochRow, ...] = ()
         restarts = 0
@@ -111,7 +114,7 @@ class TrialProcess(tune.Trainable):
 
         return train_nested(run)
 
-    def _evaluate(self, task: Task) -> Iterator[dict[str, Any]]:
+    def _evaluate(self, task: Task) -> Reports:
         try:
             run = open_run(task.run["name"], task.run["storage"])
             result = self._warm_for(task).evaluate(run, task.outcome["device"])
@@ -131,7 +134,7 @@ class TrialProcess(tune.Trainable):
         return f"{workers} workers" if workers > 1 else self._warm_for(task).hardware
 
 
-def _recall(task: Task) -> Iterator[dict[str, Any]]:
+def _recall(task: Task) -> Reports:
     """Tells the scheduler again what came of a trial, so that it judges others as it would have."""
     rows = rows_of(task.outcome["history"])
     for i in range(len(rows)):

@@ -129,6 +129,8 @@ class Warm:
         state = run.restore()
         initial = initial_state(self._engine(loaded, run.config))
         notes = run.notes()
+        # A trained run has left both.
+        assert state is not None and notes is not None
         workers = run.config.worker_limits[1]
         return finish(run, state, initial, notes, loaded.examples, hardware, workers)
 

@@ -87,7 +87,7 @@ def line(key: str, look: str, rows: Sequence[EpochRow], measure: str) -> Line:
 def curves(lines: Sequence[Line], *, is_accuracy: bool, height: int = 280) -> Spec:
     """A measure over the epochs, with a dot at each line's last epoch. The last lines lie on
     top."""
-    points = [
+    points: list[Spec] = [
         {
             "key": line.key,
             "look": line.look,

@@ -32,7 +32,7 @@ NOWHERE = -0.12
 
 def parallel(paths: Sequence[Path], axes: Sequence[Scale], *, height: int = 260) -> Spec:
     """An axis for each setting, and one line for each trial across them. The last lie on top."""
-    points = [
+    points: list[Spec] = [
         {
             "key": path.key,
             "look": path.look,

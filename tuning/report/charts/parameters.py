@@ -130,8 +130,9 @@ def binned(parameter: Parameter, of: Sequence[int] | None = None) -> Binning:
         ]
     if None in found:
         labels.append(plain(ABSENT))
-        found = [len(labels) - 1 if place is None else place for place in found]
-    return Binning(labels=tuple(labels), places=tuple(found))
+    # The last label's are those without a value.
+    places = (len(labels) - 1 if place is None else place for place in found)
+    return Binning(labels=tuple(labels), places=tuple(places))
 
 
 def _edges(parameter: Parameter, present: Sequence[float]) -> list[float]:

@@ -37,6 +37,11 @@ def key_of(trial: Trial) -> str:
     return str(trial.plan.number)
 
 
+def accuracy_of(trial: Trial) -> float:
+    """The validation accuracy of the weights that are kept, of a trial that has an epoch."""
+    return merit(trial.outcome)[0]
+
+
 def look_of(trial: Trial, best: Best) -> str:
     return WINNER if trial.plan.number == best.trial.plan.number else trial.outcome.state
 
@@ -94,7 +99,7 @@ def parallel(found: Sequence[Trial], best: Best) -> list[Chart]:
         dataclasses.replace(scaled(parameter), name=text.words(parameter.name))
         for parameter in varying[: MAX_AXES - 1]
     ]
-    axes.append(_accuracy_scale([trial.outcome.best.val_accuracy for trial in trials]))
+    axes.append(_accuracy_scale([accuracy_of(trial) for trial in trials]))
     names = ", ".join(axis.name for axis in axes)
     return [
         Chart(
@@ -194,19 +199,19 @@ def _heat_map(drawn: _Map, name: str, ranking: Sequence[Merit], layout: Layout) 
         ),
         alternative=f"Heat map {drawn.title}: best validation accuracy by "
         f"{' and '.join(filter(None, (across, down)))}. The best cell, {where}, has "
-        f"{text.percent(cells[top][0].outcome.best.val_accuracy)}. {IN_TABLE}",
+        f"{text.percent(accuracy_of(cells[top][0]))}. {IN_TABLE}",
     )
 
 
 def _cell_text(top: Trial) -> str:
     mark = "" if top.outcome.state == FINISHED else "*"
-    return f"{top.outcome.best.val_accuracy * 100:.2f}{mark}"
+    return f"{accuracy_of(top) * 100:.2f}{mark}"
 
 
 def _cell_tip(trials: Sequence[Trial]) -> tuple[tuple[str, str], ...]:
     top = trials[0]
     return (
-        ("best", f"{text.percent(top.outcome.best.val_accuracy)}, trial {top.plan.number}"),
+        ("best", f"{text.percent(accuracy_of(top))}, trial {top.plan.number}"),
         ("its state", f"{top.outcome.state}, {text.counted(len(top.outcome.history), 'epoch')}"),
         ("trials here", ", ".join(str(trial.plan.number) for trial in trials)),
     )
