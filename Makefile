@@ -61,6 +61,7 @@ e2e: venv  ## clusters from ray up to ray down on simulated hosts, one cut off, 
 lint: venv
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 
 PIN := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate pyproject.toml

@@ -182,7 +182,7 @@ def test_a_cache_that_was_killed_while_it_was_filled_is_filled_again(mirror, mni
     """The process dies between two files: what stands is whole, the rest is fetched again."""
     script = (
         "import os, sys\n"
-        "from job import download\n"
+        "from job.data import sources as download\n"
         "download.MIRRORS['mnist'] = (sys.argv[1],)\n"
         "replace, count = os.replace, 0\n"
         "def dying(a, b):\n"
