@@ -22,7 +22,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_wrong_is_restored(full):
 
 @pytest.mark.long
 def test_a_run_through_faults_ends_with_the_same_weights(lenet, s3, store, tmp_path, finished_run):
-    with FaultProxy(store.endpoint, Chance(seed=3, rate=0.2)) as proxy:
+    with FaultProxy(store.endpoint, Chance(seed=3, rate=0.35)) as proxy:
         proxy.hold = HOLD_SECONDS
         done = lenet(
             *("train", *SMOKE, *OFTEN, "--name", "r", "--storage", s3),
