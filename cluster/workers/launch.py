@@ -164,9 +164,7 @@ def _fit(
                 # Ray Train may still start workers anew; what they say later counts.
                 moved = value
             else:
-                # A thread that still asks Ray for something when it is shut down takes the whole
-                # process with it, with exit code 1.
-                thread.join(END_SECONDS)
+                _end(thread, controller)
                 return value
         if is_over and moved:
             return moved
@@ -186,6 +184,18 @@ def _fit(
                 f"stopped while no worker was training; continue with: {run.command}",
                 stop_requested(),
             )
+
+
+def _end(thread: threading.Thread, controller: Any) -> None:
+    """Waits for Ray Train to see that its workers have ended. A thread that still asks Ray for
+    something when it is shut down takes the whole process with it, with exit code 1; and after the
+    loss of a node Ray Train may wait for workers that are gone."""
+    import ray
+
+    thread.join(END_SECONDS)
+    if thread.is_alive() and controller:
+        ray.kill(controller)
+        thread.join(END_SECONDS)
 
 
 def _trainer(
