@@ -336,11 +336,9 @@ def _launched(opened: Opened, kind: str) -> dict[str, Any]:
     batch size and optimizer that it meets, some 5 s each."""
     base = {**opened.sweep.base, "xla": bool(opened.sweep.base.get("xla"))}
     models = [p.values for p in opened.space.parameters if p.field == "model"] or [(None,)]
-    workers = str(opened.config.workers_per_trial)
     for model in itertools.chain(*models):
         # Raises where it can't work.
-        settings = {"workers": workers, **({"model": model} if model else {})}
-        launched(over_recipe({**base, **settings}), kind)
+        launched(over_recipe({**base, **({"model": model} if model else {})}), kind)
     return base
 
 
