@@ -50,13 +50,13 @@ results: venv  ## every measurement behind the documents
 	$(MAKE) chaos faults e2e docs
 
 chaos: venv  ## kill workers, nodes and drivers a hundred times; weights must not change
-	$(VENV)/bin/python tests/chaos.py --faults 100 --out docs/results/chaos.json
+	$(VENV)/bin/python -m tests.campaigns.chaos --faults 100 --out docs/results/chaos.json
 
 faults: venv  ## spoil a thousand requests to an object store; no checkpoint may be lost or wrong
-	$(VENV)/bin/python tests/faults.py --faults 1000 --out docs/results/faults.json
+	$(VENV)/bin/python -m tests.campaigns.faults --faults 1000 --out docs/results/faults.json
 
 e2e: venv  ## clusters from ray up to ray down on simulated hosts, one cut off, one reclaimed (needs root)
-	$(VENV)/bin/python tests/e2e.py --out docs/results/e2e.json
+	$(VENV)/bin/python -m tests.lab.e2e --out docs/results/e2e.json
 
 lint: venv
 	$(VENV)/bin/ruff format --check .
@@ -72,7 +72,7 @@ lock: venv  ## pin the newest allowed versions, with hashes and without the regi
 	$(PIN) -c requirements.lock --extra cluster --extra gpu -o requirements-gpu.lock
 
 image: venv  ## run the Dockerfile's steps in a Debian root, and train in it (needs root)
-	$(VENV)/bin/python tests/image.py --work build/image
+	$(VENV)/bin/python -m tests.lab.image --work build/image
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -86,8 +86,8 @@ class Training:
 def measure() -> dict[str, Any]:
     # The server and the proxy are those of the tests.
     sys.path.insert(0, str(ROOT / "tests"))
-    from fault_proxy import FaultProxy
-    from object_store import ObjectStore
+    from tests.kit.fault_proxy import FaultProxy
+    from tests.kit.object_store import ObjectStore
 
     training = Training()
     with (

@@ -17,7 +17,7 @@ python=${PYTHON:-python3}
 budget=${BUDGET:-600}
 piece_bytes=${PIECE_BYTES:-$((60 * 1024 * 1024))}
 # Of NVIDIA's wheels those that one GPU has no use for, 0.7 GB: sums over several GPUs, a profiler,
-# random numbers. TensorFlow's loader asks for no more than the others (tests/gpu_libraries.py).
+# random numbers. TensorFlow's loader asks for no more than the others (tests/kit/gpu_libraries.py).
 left_out='nvidia-(nccl|cuda-cupti|curand)-cu12'
 
 fail() {

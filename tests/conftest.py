@@ -1,4 +1,4 @@
-"""Shared fixtures: the real data set, a trained run, and the command line as a user calls it."""
+"""Shared fixtures: the real data set, a trained run, an object store."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-from object_store import ObjectStore
-from stand_in import stand_in_gpu  # noqa: F401  a fixture
 
 from job.data.catalogue import CATALOGUE, Split, test_split, training_splits
 from job.data.sources import obtain
 from job.engine.accelerator import VISIBLE, has_device
+from tests.kit.commands import SMOKE, Lenet, command, environment
+from tests.kit.object_store import ObjectStore
+from tests.kit.stand_in import stand_in_gpu  # noqa: F401  a fixture
 
 # Tests compute on processors, and on a stand-in where they say so: what a GPU of this machine would
 # compute is not what they expect. Before anything imports TensorFlow.
@@ -29,10 +29,6 @@ hypothesis.settings.register_profile(
     "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("shared")
-
-Lenet = Callable[..., subprocess.CompletedProcess]
-
-SMOKE = ("--limit-train", "6000", "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.05")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,15 +52,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def full(request) -> bool:
     """Whether campaigns run in their long form; by default they are short enough for CI."""
     return request.config.getoption("--full")
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "tuning.cli", *map(str, arguments)]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    # COLUMNS keeps click from wrapping by the width of whoever's terminal this is.
-    return {**os.environ, "COLUMNS": "100", **extra}
 
 
 @pytest.fixture(scope="session")
@@ -133,17 +120,3 @@ def finished_run(lenet, tmp_path_factory, mnist) -> Path:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == "smoke"
     return folder / "runs" / "smoke"
-
-
-def result_of(run: Path) -> dict:
-    return json.loads((run / "result.json").read_text())
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content; folders end in `/`."""
-    return {
-        str(p.relative_to(folder)) + ("/" if p.is_dir() else ""): b""
-        if p.is_dir()
-        else p.read_bytes()
-        for p in sorted(folder.rglob("*"))
-    }

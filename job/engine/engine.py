@@ -41,7 +41,7 @@ from job.errors import InputError
 from job.models import IMAGE_SHAPE, build_model
 
 # Settings that decide the result and can change from run to run on the same compiled functions:
-# they are given with each call, or the loop around the engine has them (tests/test_warm.py).
+# they are given with each call, or the loop around the engine has them: test_warm.py.
 FREE = (
     *("recipe", "dataset", "epochs", "batch_size", "learning_rate", "seed", "limit_train"),
     "patience",

@@ -1,0 +1,37 @@
+"""The command line as a user calls it, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+Lenet = Callable[..., subprocess.CompletedProcess]
+
+SMOKE = ("--limit-train", "6000", "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.05")
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "tuning.cli", *map(str, arguments)]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    # COLUMNS keeps click from wrapping by the width of whoever's terminal this is.
+    return {**os.environ, "COLUMNS": "100", **extra}
+
+
+def result_of(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content; folders end in `/`."""
+    return {
+        str(p.relative_to(folder)) + ("/" if p.is_dir() else ""): b""
+        if p.is_dir()
+        else p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+    }

@@ -1,0 +1,95 @@
+"""Who may know whom: a package imports those below it only, inside functions too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("job", "cluster", "tuning")
+# Rooms of each, from the ground up; those in one line don't know each other, but for `config` in
+# job, which asks for the models that there are.
+ROOMS = {
+    "job": (
+        ("text", "errors", "stats", "versions", "models"),
+        ("storage", "config"),
+        ("data",),
+        ("engine",),
+        ("runs",),
+        ("results",),
+        ("training",),
+        ("compare",),
+        ("baselines",),
+        ("train",),
+        ("commands",),
+    ),
+    "cluster": (
+        ("tf_config", "connection"),
+        ("files",),
+        ("tasks", "autoscaling"),
+        ("workers", "doctor"),
+        ("commands",),
+    ),
+    "tuning": (
+        ("config",),
+        ("records",),
+        ("space",),
+        ("conductor",),
+        ("display",),
+        ("trials",),
+        ("sweep", "report"),
+        ("commands",),
+        ("cli",),
+    ),
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield str(path.relative_to(ROOT).with_suffix("")).replace("/", "."), path
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of this project that a file imports, anywhere in it."""
+    known = {name for name, _ in modules()}
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            # A name in a module, or the module itself.
+            yield from {name, name.rpartition(".")[0]} & known
+
+
+def floor(module: str) -> tuple[int, int]:
+    """How high a module stands: its package's number, and that of its room."""
+    package, _, rest = module.partition(".")
+    name = rest.partition(".")[0]
+    return PACKAGES.index(package), next(i for i, row in enumerate(ROOMS[package]) if name in row)
+
+
+def test_every_room_has_its_floor():
+    rooms = {tuple(name.split(".")[:2]) for name, _ in modules()}
+    wanted = {(package, name) for package in ROOMS for row in ROOMS[package] for name in row}
+    assert rooms - {(package, "__init__") for package in PACKAGES} == wanted
+
+
+def test_a_room_knows_only_those_below_it():
+    looks_up = {
+        (name, other)
+        for name, path in modules()
+        for other in imported(path)
+        if other.split(".")[:2] != name.split(".")[:2] and floor(other) >= floor(name)
+    }
+    assert not looks_up
+
+
+def test_no_room_is_crowded():
+    for package in PACKAGES:
+        for folder in (ROOT / package, *(ROOT / package).rglob("*/")):
+            files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+            assert len(files) <= 11, folder
