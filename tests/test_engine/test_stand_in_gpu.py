@@ -1,4 +1,4 @@
-"""All of the product on a stand-in GPU (tests/kit/stand_in_gpu/device.cc), where there is none: train,
+"""All of the product on a stand-in GPU (kit/stand_in_gpu/device.cc), where there is none: train,
 go on, evaluate, predict, sweep, several workers."""
 
 from __future__ import annotations

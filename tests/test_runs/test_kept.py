@@ -1,4 +1,4 @@
-"""What an earlier version left in a folder goes on; tests/test_runs/kept/README.md says what it is."""
+"""What an earlier version left in a folder goes on; kept/README.md says what it is."""
 
 from __future__ import annotations
 
