@@ -31,22 +31,22 @@ $(STAMP): $(LOCKS) pyproject.toml
 	touch $@
 
 docs: venv  ## every table and figure of README and docs/, and docs/reference.md, from docs/results
-	$(VENV)/bin/python benchmarks/readme.py
+	$(VENV)/bin/python -m docs.make.pages
 
 bench: venv  ## this project beside Keras, tf_keras, PyTorch and Ray's example; ONLY="startup workers" for parts
-	$(VENV)/bin/python benchmarks/bench.py $(ONLY)
+	$(VENV)/bin/python -m benchmarks.bench $(ONLY)
 
 # What docs/results holds, made anew: about ten hours on two cores, and root for the last. Runs that
 # are in runs/ or in notebook_story.json already are not repeated.
 results: venv  ## every measurement behind the documents
-	for study in quick notebook sweep-winner choose-quick choose-alexnet; do $(VENV)/bin/python benchmarks/studies.py run $$study || exit; done
-	for name in fashion baselines; do $(VENV)/bin/python benchmarks/$$name.py run || exit; done
-	for name in notebook_story collectives ablation; do $(VENV)/bin/python benchmarks/$$name.py || exit; done
+	for study in quick notebook sweep-winner choose-quick choose-alexnet; do $(VENV)/bin/python -m benchmarks.accuracy.studies run $$study || exit; done
+	for name in fashion baselines; do $(VENV)/bin/python -m benchmarks.accuracy.$$name run || exit; done
+	for name in accuracy.notebook_story speed.collectives speed.ablation; do $(VENV)/bin/python -m benchmarks.$$name || exit; done
 	$(MAKE) bench
-	for study in efficiency asha; do $(VENV)/bin/python benchmarks/sweep.py $$study || exit; done
-	$(VENV)/bin/python benchmarks/scaling.py measure
-	$(VENV)/bin/python benchmarks/scaling.py fit
-	$(VENV)/bin/python benchmarks/twin.py
+	for study in efficiency asha; do $(VENV)/bin/python -m benchmarks.speed.sweep $$study || exit; done
+	$(VENV)/bin/python -m benchmarks.scaling.scaling measure
+	$(VENV)/bin/python -m benchmarks.scaling.scaling fit
+	$(VENV)/bin/python -m docs.make.notebook
 	$(MAKE) chaos faults e2e docs
 
 chaos: venv  ## kill workers, nodes and drivers a hundred times; weights must not change

@@ -1,9 +1,9 @@
 """Everything that is measured against others, one after the other, and the table of all of it.
 
-    python benchmarks/bench.py                            # `make bench` is the same: hours
-    python benchmarks/bench.py startup predict_rate       # only these, then the table
-    python benchmarks/bench.py --table                    # the table of the kept figures
-    python benchmarks/bench.py --table short              # its rows with a goal
+    python -m benchmarks.bench                            # `make bench` is the same: hours
+    python -m benchmarks.bench startup predict_rate       # only these, then the table
+    python -m benchmarks.bench --table                    # the table of the kept figures
+    python -m benchmarks.bench --table short              # its rows with a goal
 
 Called again after an interruption it goes on: with the part that was interrupted, most of them with
 the next of its rounds, as long as the code is the same. Parts that are named are measured in any
@@ -16,22 +16,20 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from comparisons import comparisons
-from paired import UNFINISHED, rounds_file
-from summary import kept, short_table, table
+from benchmarks.comparisons import comparisons
+from benchmarks.kit.paired import UNFINISHED, rounds_file
+from benchmarks.summary import kept, short_table, table
 
-HERE = Path(__file__).parent
 PARTS = {
-    "startup": ["startup.py"],
-    "predict_rate": ["predict_rate.py"],
-    "train_rate": ["train_rate.py"],
-    "checkpoint_stall": ["checkpoint_stall.py"],
-    "workers": ["workers.py"],
-    "workers-4": ["workers.py", "--workers", "4"],
-    "sweep": ["sweep.py", "overhead"],
-    "to_accuracy": ["to_accuracy.py"],
+    "startup": ["-m", "benchmarks.speed.startup"],
+    "predict_rate": ["-m", "benchmarks.speed.predict_rate"],
+    "train_rate": ["-m", "benchmarks.speed.train_rate"],
+    "checkpoint_stall": ["-m", "benchmarks.speed.checkpoint_stall"],
+    "workers": ["-m", "benchmarks.speed.workers"],
+    "workers-4": ["-m", "benchmarks.speed.workers", "--workers", "4"],
+    "sweep": ["-m", "benchmarks.speed.sweep", "overhead"],
+    "to_accuracy": ["-m", "benchmarks.speed.to_accuracy"],
 }
 
 
@@ -41,9 +39,8 @@ def measure(names: Sequence[str]) -> None:
     done = {name: rounds_file(name).with_suffix(".done") for name in PARTS}
     left = names or [name for name, path in done.items() if not path.exists()]
     for name in left:
-        script, *arguments = PARTS[name]
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, str(HERE / script), *arguments], check=True)
+        subprocess.run([sys.executable, *PARTS[name]], check=True)
         if not names:
             done[name].touch()
     if all(path.exists() for path in done.values()):

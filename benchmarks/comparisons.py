@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from summary import Comparison, Find, Found, Goal
-from train_rate import PEER_NAMES
+from benchmarks.speed.train_rate import PEER_NAMES
+from benchmarks.summary import Comparison, Find, Found, Goal
 
 
 def among(key: str | None = None, *, flip: bool = False, **where: Any) -> Find:

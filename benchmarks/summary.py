@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paired import compared, ratio
+from benchmarks.kit.paired import compared, ratio
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NOT_MEASURED = "not measured"

@@ -3,7 +3,7 @@
 TensorFlow's collectives go through gRPC, on one machine too: 10 ms for LeNet5's 1.2 MB, in a step
 that computes for 12 ms. Here each worker copies its gradients to where the others can read them,
 waits until all have, and adds them up for itself, which takes a millisecond at most
-(`python benchmarks/collectives.py`). All of them add in the same order, so they get the same bits.
+(benchmarks.speed.collectives). All of them add in the same order, so they get the same bits.
 
 The memory has no name and the sockets no file, so that nothing is left of a worker that dies:
 memfd_create(2), unix(7) on abstract addresses and on SCM_RIGHTS.

@@ -51,9 +51,9 @@ OTHERS = {
     r"\(umask 077; ray get-auth-token|chmod 600": "tests/lab/launched.py",
     r"aws |for role in": "not run: an AWS account is needed; make e2e compares cluster/iam with "
     "what is asked of EC2",
-    r"python benchmarks/scaling.py predict": "tests/test_project/test_scaling.py",
+    r"python -m benchmarks.scaling.scaling predict": "tests/test_project/test_scaling.py",
     r"docker ": "not run: a docker engine is needed; `make image` runs the Dockerfile's steps",
-    r"(\w+=\S+ )*benchmarks/gpu.sh": "tests/test_project/test_gpu_benchmark.py",
+    r"(\w+=\S+ )*benchmarks/gpu/gpu.sh": "tests/test_project/test_gpu_benchmark.py",
     r"kubectl ": "not run: Kubernetes is needed; test_cluster_file.py checks the file",
 }
 

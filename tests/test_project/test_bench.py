@@ -9,16 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.kit.doc_commands import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import bench
-import comparisons
-import paired
-import startup
-import summary
-from summary import NOT_MEASURED, Comparison, Goal
+from benchmarks import bench, comparisons, summary
+from benchmarks.kit import paired
+from benchmarks.speed import startup
+from benchmarks.summary import NOT_MEASURED, Comparison, Goal
 
 ROWS = tuple(comparisons.comparisons())
 

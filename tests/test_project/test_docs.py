@@ -15,16 +15,13 @@ import click
 import pytest
 from PIL import Image
 
+from docs.make import pages as readme
 from job.config.config import resolve
 from tests.kit.commands import environment
 from tests.kit.doc_commands import OTHERS, PAGES, ROOT, RUN, Command, becomes, commands
 from tuning.cli import COMMANDS as COMMANDS_OF_LENET
 from tuning.cli import cli, run_command
 from tuning.config import split
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import readme
 
 COMMANDS = list(commands())
 FEW = ("--limit-train", "300", "--epochs", "1")
@@ -85,8 +82,12 @@ def test_what_is_named_is_there(page):
         first, _, rest = words.removeprefix(".venv/bin/").partition(" ")
         if re.fullmatch(r"(job|cluster|tuning|tests|benchmarks|docs)/[\w/.-]+\.\w+", first):
             assert (ROOT / first).is_file(), words
-        if first == "python" and (script := re.match(r"\w+/\w+\.py", rest)):
+        if first == "python" and (script := re.match(r"[\w/]+\.py", rest)):
             assert (ROOT / script[0]).is_file(), words
+        if first == "python" and (
+            module := re.match(r"-m ((tests|benchmarks|docs)\.[\w.]+)", rest)
+        ):
+            assert (ROOT / f"{module[1].replace('.', '/')}.py").is_file(), words
         if first == "make" and "=" not in rest:
             assert re.search(rf"^{rest}:", makefile, re.MULTILINE), words
         if first == "lenet" and re.match(r"\w", rest):

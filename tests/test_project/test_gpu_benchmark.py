@@ -1,4 +1,4 @@
-"""benchmarks/gpu.sh and gpu.py: what is carried, the short form, and what was not measured."""
+"""benchmarks/gpu/gpu.sh and gpu.py: what is carried, the short form, and what was not measured."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import gpu
+from benchmarks.gpu import table as gpu_table
+from benchmarks.gpu.parts import Rate, rate_cases
+from benchmarks.kit.in_time import Failed, OutOfTime, lines
+from benchmarks.kit.paired import circumstances
+from job import versions
 from tests.kit.commands import environment
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import gpu  # noqa: E402
-import gpu_table  # noqa: E402
-from gpu_parts import Rate, rate_cases  # noqa: E402
-from in_time import Failed, OutOfTime, lines  # noqa: E402
-from paired import circumstances  # noqa: E402
-
-from job import versions  # noqa: E402
-
-SCRIPT = ROOT / "benchmarks" / "gpu.sh"
+SCRIPT = ROOT / "benchmarks" / "gpu" / "gpu.sh"
 
 
 def script(*arguments: object, **env: str) -> subprocess.CompletedProcess:

@@ -89,7 +89,7 @@ def test_a_room_knows_only_those_below_it():
 
 
 def test_no_room_is_crowded():
-    for package in PACKAGES:
+    for package in (*PACKAGES, "tests", "benchmarks", "docs"):
         for folder in (ROOT / package, *(ROOT / package).rglob("*/")):
             files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-            assert len(files) <= 11, folder
+            assert len(files) <= 12, folder

@@ -7,26 +7,21 @@ import itertools
 import json
 import math
 import statistics
-import sys
 
 import pytest
 
-from tests.kit.doc_commands import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import scaling
-import scaling_hosts
-import scaling_model
-import scaling_paper
-import scaling_relay
-import scaling_tables
-from gpu_parts import Rate
-from gpu_table import NOT_MEASURED
-from scaling_model import BYTES, EMPTY, MODELS, Setting, predict
-from scaling_paper import Machines
-
+from benchmarks.gpu.parts import Rate
+from benchmarks.gpu.table import NOT_MEASURED
+from benchmarks.scaling import hosts as scaling_hosts
+from benchmarks.scaling import model as scaling_model
+from benchmarks.scaling import paper as scaling_paper
+from benchmarks.scaling import relay as scaling_relay
+from benchmarks.scaling import scaling
+from benchmarks.scaling import tables as scaling_tables
+from benchmarks.scaling.model import BYTES, EMPTY, MODELS, Setting, predict
+from benchmarks.scaling.paper import Machines
 from job.errors import InputError
+from tests.kit.doc_commands import ROOT
 
 PROCESSORS = 2
 KNOWN = {

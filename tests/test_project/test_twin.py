@@ -11,11 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from docs.make import notebook as twin
 from tests.kit.doc_commands import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import twin
 
 # The original's, at commit 5e1340f; docs/results/notebook_published.json names it.
 ORIGINAL_CELLS = 60

@@ -1,0 +1,195 @@
+"""Accuracy studies: runs each setting with several seeds, keeps the results, prints the tables.
+
+    python -m benchmarks.accuracy.studies run notebook  # the runs; finished ones are not repeated
+    python -m benchmarks.accuracy.studies table notebook  # their table, from docs/results
+
+Each run is a plain `lenet train`, so a study that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from job.stats import interval_text, mean_interval, percent
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+NOTEBOOK = {"lenet5": "99.19 %", "ffnn": "37.36 % (a broken run)"}
+
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+Setting = tuple[str, list[str]]
+
+QUICK = ["--batch-size", "128", "--learning-rate", "0.1", "--epochs", "8"]
+FASHION = ["--dataset", "fashion-mnist"]
+# Half of what is usual for CIFAR-10: clothes of Fashion-MNIST fill their images already.
+MOVED = ["--augment-shift", "2", "--augment-flip", "horizontal"]
+# Enough to tell a good rate from a bad one.
+SHORT = [*FASHION, "--model", "alexnet", "--limit-train", "12000", "--epochs", "5"]
+STUDIES: dict[str, tuple[int, list[Setting]]] = {
+    # name: (seeds, [(title, flags)])
+    "notebook": (
+        3,
+        [
+            ("lenet5", ["--recipe", "notebook", "--model", "lenet5"]),
+            ("ffnn", ["--recipe", "notebook", "--model", "ffnn"]),
+        ],
+    ),
+    "quick": (
+        5,
+        [
+            ("lenet5", ["--recipe", "quick", "--model", "lenet5"]),
+            ("ffnn", ["--recipe", "quick", "--model", "ffnn"]),
+        ],
+    ),
+    # The winner of docs/sweep-report.html; the sweep itself used seeds 100 and 101.
+    "sweep-winner": (
+        5,
+        [("lenet5", ["--recipe", "quick", "--epochs", "9", "--learning-rate", "0.037702"])],
+    ),
+    "choose-quick": (
+        1,
+        [
+            ("no-regularisation", [*QUICK, "--weight-decay", "0", "--label-smoothing", "0"]),
+            ("weight-decay-only", [*QUICK, "--label-smoothing", "0"]),
+            ("label-smoothing-only", [*QUICK, "--weight-decay", "0"]),
+            ("chosen", QUICK),
+        ],
+    ),
+    "choose-alexnet": (
+        1,
+        [
+            (f"{optimizer} {rate}", [*SHORT, "--optimizer", optimizer, "--learning-rate", rate])
+            for optimizer, rates in (
+                ("momentum", ("0.01", "0.02", "0.05")),
+                ("adam", ("0.0005", "0.001")),
+            )
+            for rate in rates
+        ],
+    ),
+    "fashion": (
+        3,
+        [
+            (model + (", moved" if more else ""), [*FASHION, "--model", model, *more])
+            for model in ("ffnn", "lenet5", "alexnet")
+            for more in ([], MOVED)
+        ],
+    ),
+}
+
+
+def run(study: str, storage: str) -> None:
+    """Trains what is missing; writes docs/results/STUDY.json and, for figures, its histories."""
+    seeds, settings = STUDIES[study]
+    results, epochs, times = [], [], []
+    for title, flags in settings:
+        for seed in range(1, seeds + 1):
+            name = f"{study}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
+            result = Path(storage) / name / "result.json"
+            if not result.exists():
+                command = [sys.executable, "-m", "tuning.cli", "train", *flags]
+                where = ["--seed", str(seed), "--storage", storage, "--name", name]
+                subprocess.run([*command, *where], check=True)
+            times.append(result.stat().st_mtime)
+            results.append({"setting": title, "flags": flags, **json.loads(result.read_text())})
+            with (result.parent / "history.csv").open() as stream:
+                epochs += [
+                    {"setting": title, "seed": seed, **row} for row in csv.DictReader(stream)
+                ]
+    # That of the newest run: those that were there already are not of today.
+    date = datetime.datetime.fromtimestamp(max(times), datetime.UTC).date().isoformat()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    kept = {"study": study, "date": date, "runs": results}
+    (RESULTS / f"{study}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    with (RESULTS / f"{study}-history.csv").open("w") as stream:
+        writer = csv.DictWriter(
+            stream,
+            ("setting", "seed", "epoch", *CURVES),
+            extrasaction="ignore",
+            lineterminator="\n",
+        )
+        writer.writeheader()
+        for row in epochs:
+            writer.writerow({**row, **{name: f"{float(row[name]):.6f}" for name in CURVES}})
+
+
+def document(study: str) -> dict[str, Any]:
+    """What is kept of a study: its date, and the result of each run."""
+    return json.loads((RESULTS / f"{study}.json").read_text())
+
+
+def histories(study: str, setting: str) -> dict[int, dict[str, list[float]]]:
+    """The kept curves of a setting by seed, each by name with a value for each epoch."""
+    curves: dict[int, dict[str, list[float]]] = {}
+    with (RESULTS / f"{study}-history.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            if row["setting"] == setting:
+                run = curves.setdefault(int(row["seed"]), {name: [] for name in CURVES})
+                for name in CURVES:
+                    run[name].append(float(row[name]))
+    return curves
+
+
+def table(study: str) -> str:
+    """The study's Markdown table, with date, hardware and versions below it."""
+    kept = document(study)
+    runs = kept["runs"]
+    lines = [
+        "| setting | epochs, batch, optimizer | validation accuracy | test accuracy | n "
+        "| 95 % interval | before training | notebook |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for setting in dict.fromkeys(run["setting"] for run in runs):
+        group = [run for run in runs if run["setting"] == setting]
+        first = group[0]
+        how = f"{first['epochs']}, {first['batch_size']}, {first['optimizer']}"
+        how += f" {first['learning_rate']:g}"
+        notebook = NOTEBOOK.get(setting, "") if first["dataset"] == "mnist" else ""
+        lines.append(
+            f"| {setting} | {how} | {spread(group, 'val_accuracy')} "
+            f"| **{spread(group, 'test_accuracy')}** | {len(group)} | {interval(group)} "
+            f"| {spread(group, 'baseline_accuracy')} | {notebook} |"
+        )
+    versions = runs[0]["versions"]
+    named = ", ".join(f"{name} {versions[name]}" for name in ("tensorflow", "keras", "python"))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Mean ± standard deviation over n seeds, and Student's confidence interval of the mean "
+            f"test accuracy; {kept['date']}, {runs[0]['device']}; "
+            f"{named}. The weights with the best validation loss are kept; the test set is read "
+            "once, by the finished run.",
+        ]
+    )
+
+
+def spread(runs: list[dict], key: str) -> str:
+    return percent(run[key] for run in runs)
+
+
+def interval(runs: list[dict]) -> str:
+    values = [run["test_accuracy"] for run in runs]
+    return interval_text(mean_interval(values)) if len(values) > 1 else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["run", "table"])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--storage", default="runs", help="where the runs are kept")
+    arguments = parser.parse_args()
+    if arguments.action == "run":
+        run(arguments.study, arguments.storage)
+    print(table(arguments.study))
+
+
+if __name__ == "__main__":
+    main()
