@@ -33,7 +33,7 @@ from job.engine import accelerator
 from job.storage.base import open_storage
 from tuning.records import read_sweep
 
-PARTS = ("-m", "benchmarks.gpu.parts")
+CHILD = ("-m", "benchmarks.gpu.parts")
 LENET = ("-m", "tuning.cli")
 SECONDS = 470.0
 
@@ -80,7 +80,7 @@ class Part:
 def child(name: str, task: Task, until: float) -> Found:
     """The figures of a part of parts.py."""
     settings = json.dumps(dataclasses.asdict(task))
-    for line in lines([*PARTS, name, settings], until):
+    for line in lines([*CHILD, name, settings], until):
         found = json.loads(line)
         yield found["key"], found["figures"]
 

@@ -204,7 +204,7 @@ def test_a_processor_is_not_taken_for_a_gpu():
 def short_form(out: Path, *arguments: str) -> dict:
     """The figures of the short form, whose table has to be printed."""
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "gpu.py", "--short", "--out", out, *arguments],
+        [sys.executable, "-m", "benchmarks.gpu.gpu", "--short", "--out", out, *arguments],
         env=environment(PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="-1"),
         capture_output=True,
         text=True,
