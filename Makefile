@@ -11,7 +11,7 @@ LOCKS := requirements.lock $(GPU_LOCK)
 # Another one for each, so that a change of GPU= installs anew.
 STAMP := $(VENV)/.installed$(if $(GPU_LOCK),-gpu)
 
-.PHONY: train test venv docs bench results chaos faults e2e lint lock image clean
+.PHONY: train test venv docs bench results chaos faults e2e compat lint lock image clean
 
 train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 	$(VENV)/bin/lenet train --recipe quick
@@ -57,6 +57,9 @@ faults: venv  ## spoil a thousand requests to an object store; no checkpoint may
 
 e2e: venv  ## clusters from ray up to ray down on simulated hosts, one cut off, one reclaimed (needs root)
 	$(VENV)/bin/python -m tests.lab.e2e --out docs/results/e2e.json
+
+compat: venv  ## two workers, a kill and a short sweep with the oldest Ray and another Python (all: root)
+	$(VENV)/bin/python -m tests.lab.compat
 
 lint: venv
 	$(VENV)/bin/ruff format --check .

@@ -26,7 +26,6 @@ from tests.lab.dockerfile import Stage, command_of, context, read_stages
 from tests.lab.registries import registry_settings
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = "python3,python3-venv,ca-certificates"
 SMOKE = ("--limit-train", "2560", "--epochs", "1", "--batch-size", "128")
 # How this machine reaches its package registries, for the RUN steps only.
 SHARED = ("/etc/pip.conf", "/etc/apt", "/etc/ssl", "/etc/resolv.conf", "/etc/hosts")
@@ -149,11 +148,12 @@ def mount(*arguments: object) -> None:
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
-def base(work: Path) -> Path:
-    """A Debian 12 with Python, made once."""
-    root = work / "base"
+def base(work: Path, suite: str = "bookworm", packages: str = "ca-certificates") -> Path:
+    """A Debian with its Python, made once."""
+    root = work / suite
     if not (root / ".done").exists():
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root]
+        include = f"--include=python3,python3-venv,ca-certificates,{packages}"
+        command = ["debootstrap", "--variant=minbase", include, suite, root]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (root / ".done").touch()
     return root
