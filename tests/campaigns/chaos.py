@@ -191,10 +191,15 @@ def complaints(outcome: dict[str, Any]) -> Iterator[str]:
         if not run["equal"]:
             yield f"run {number} ended with other weights than the undisturbed one"
     for record in outcome["records"]:
-        if record["detected"] > DETECTION_LIMIT_SECONDS:
-            yield f"{record['fault']} was noticed after {record['detected']} s"
         if record.get("lost_steps", 0) > CHECKPOINT_STEPS:
             yield f"{record['fault']} cost {record['lost_steps']} steps"
+
+
+def late(outcome: dict[str, Any]) -> Iterator[str]:
+    """What took longer than it has to, which says something on a quiet machine only."""
+    for record in outcome["records"]:
+        if record["detected"] > DETECTION_LIMIT_SECONDS:
+            yield f"{record['fault']} was noticed after {record['detected']} s"
 
 
 def campaign(
@@ -266,7 +271,7 @@ def main() -> None:
 
     outcome = campaign(arguments.faults, arguments.seed, keep=keep)
     print(f"\n{report(outcome)}")
-    problems = list(complaints(outcome))
+    problems = [*complaints(outcome), *late(outcome)]
     print("\n".join(problems))
     sys.exit(1 if problems else 0)
 
