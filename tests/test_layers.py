@@ -25,7 +25,7 @@ ROOMS = {
         ("commands",),
     ),
     "cluster": (
-        ("tf_config", "connection"),
+        ("tf_config", "connection", "capacity"),
         ("files",),
         ("tasks", "autoscaling"),
         ("workers", "doctor"),

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cluster.autoscaling import grown
-from cluster.connection import Share, connected, shares
+from cluster.capacity import Share, shares
+from cluster.connection import connected
 from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
 from job.runs.run import Run, absolute
 from job.train import begun
