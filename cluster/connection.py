@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 
+from cluster import ray_private
 from job.engine.runtime import stderr_held_back
 from job.errors import InputError
 
@@ -72,9 +73,12 @@ def connected(
         os.environ.update(ELASTIC_SETTINGS)
     if preload:
         os.environ["RAY_preload_python_modules"] = preload  # noqa: SIM112  Ray's own spelling
-    named = None if address in ("auto", "local") else address
+    field = "--address"
+    if address in (None, "auto") and (given := os.environ.get("RAY_ADDRESS")):
+        field, address = "RAY_ADDRESS", given
+    named = None if address in (None, "auto", "local") else address
     if named is not None:
-        _check_reachable(named)
+        _check_reachable(field, named)
     import ray
     from ray.exceptions import AuthenticationError, RaySystemError
 
@@ -82,12 +86,14 @@ def connected(
         yield False
         return
     if named is not None:
-        _check_answer(named)
-    elif _is_left_behind(address):
-        address = "local"
+        _check_answer(field, named)
+    elif address != "local":
+        address = _found(address)
+    # Ray starts a cluster for nothing else.
+    is_own = address == "local"
     level = "INFO" if verbose else "ERROR"
     # Inherited by a cluster that is started now.
-    os.environ[WATCH_PREEMPTION] = "0"
+    os.environ[WATCH_PREEMPTION] = str(int(not is_own))
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -98,12 +104,10 @@ def connected(
             include_dashboard=False,
         )
     except AuthenticationError as error:
-        raise _refused(address) from error
+        raise _refused(field, address) from error
     except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:
         reason = " ".join(str(error).split())
-        raise Unreachable(
-            "--address", address, f"no Ray cluster can be used there: {reason}"
-        ) from error
+        raise Unreachable(field, address, f"no Ray cluster can be used there: {reason}") from error
     if callable(on_termination):
         # Ray has put its own in the place, which exits at once: `ray job stop`, say, would cost the
         # steps since the last checkpoint.
@@ -114,75 +118,63 @@ def connected(
         after.callback(ray.shutdown)
         sink = sys.stderr if verbose else after.enter_context(open(os.devnull, "w"))
         after.enter_context(contextlib.redirect_stdout(sink))
-        is_own = ray._private.worker._global_node.is_head()
-        os.environ[WATCH_PREEMPTION] = str(int(not is_own))
         yield is_own
 
 
-def _is_left_behind(address: str | None) -> bool:
-    """Whether the running cluster that Ray would find is one that was killed, and could not take
-    its address with it."""
-    from ray._private.services import find_bootstrap_address, find_gcs_addresses
-
-    if address not in (None, "auto") or os.environ.get("RAY_ADDRESS"):
-        return False
-    last = find_bootstrap_address(None)
-    if last is None:
-        return False
-    if address == "auto" and find_gcs_addresses():
-        return False
+def _found(address: str | None) -> str | None:
+    """What to ask Ray for where no cluster is named: `local` where it would start one, also because
+    the one that it would find was killed, and could not take its address with it."""
+    last = ray_private.last_address()
+    if last is None or (address == "auto" and ray_private.runs_here()):
+        return address or "local"
     try:
-        _check_reachable(last)
+        _check_reachable("--address", last)
     except InputError as gone:
         if address is None:
-            return True
+            return "local"
         raise Unreachable(
             "--address",
             address,
             f"the last cluster of this machine is gone ({last}); start one "
             "with ray start --head, or give local or HOST:PORT",
         ) from gone
-    return False
+    return address
 
 
-def _check_reachable(address: str) -> None:
+def _check_reachable(field: str, address: str) -> None:
     """Ray itself would try for minutes."""
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdecimal() or "/" in host:
-        raise InputError("--address", address, "give auto, local or HOST:PORT")
+        raise InputError(field, address, "give auto, local or HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise Unreachable(
-            "--address", address, f"no Ray cluster answers there ({error}); is its head running?"
+            field, address, f"no Ray cluster answers there ({error}); is its head running?"
         ) from error
 
 
-def _check_answer(address: str) -> None:
+def _check_answer(field: str, address: str) -> None:
     """Asks the cluster's head once. Ray itself would ask again and again, print a line for each,
     and not say in the end that it was the token."""
-    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # missing in Ray's stub
     from ray.exceptions import AuthenticationError, RayError
 
     failure: RayError | None = None
     with stderr_held_back():
         try:
-            # Without a token where one is needed, the client would end this process.
-            ensure_token_if_auth_enabled(create_token_if_missing=False)
-            GcsClient(address=address)
+            ray_private.ask_head(address)
         except RayError as error:
             failure = error
     if isinstance(failure, AuthenticationError):
-        raise _refused(address) from failure
+        raise _refused(field, address) from failure
     if failure:
         reason = f"what answers there is no Ray head: {' '.join(str(failure).split())}"
-        raise Unreachable("--address", address, reason) from failure
+        raise Unreachable(field, address, reason) from failure
 
 
-def _refused(address: str | None) -> Unreachable:
+def _refused(field: str, address: str | None) -> Unreachable:
     return Unreachable(
-        "--address",
+        field,
         address,
         "the cluster asks for a token that this process does not have; set RAY_AUTH_MODE=token, "
         "with the cluster's ~/.ray/auth_token here (docs/security.md)",
