@@ -31,12 +31,12 @@ from job.engine.randomness import (
     PADDING,
     ExampleNoise,
     batches,
+    check_layers,
     training_twin,
     worker_slice,
 )
 from job.engine.runtime import lanes
 from job.engine.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
-from job.errors import InputError
 from job.models import IMAGE_SHAPE, build_model
 
 # Settings that decide the result and can change from run to run on the same compiled functions:
@@ -360,20 +360,6 @@ class Engine:
 def compiled(function: Callable, xla: bool | None) -> Callable:
     """A TensorFlow function, compiled with XLA if wanted."""
     return tf.function(function, jit_compile=True if xla else None)
-
-
-def check_layers(model: keras.Model) -> None:
-    """Raises InputError for a layer that would compute something else with another number of
-    workers or processors, as each of them sees a part of the batch only."""
-    for layer in model.layers:
-        draws_or_counts = len(layer.non_trainable_variables) > 0
-        if draws_or_counts and not isinstance(layer, keras.layers.Dropout):
-            raise InputError(
-                "--model",
-                model.name,
-                f"has a {type(layer).__name__} layer, whose result would depend on how a batch is "
-                "divided; of layers with statistics or random numbers only Dropout can be trained",
-            )
 
 
 def _to_metrics(values: tf.Tensor) -> StepMetrics:
