@@ -24,7 +24,7 @@ venv: $(STAMP)
 # An interrupted installation leaves no stamp, so the next call starts over.
 $(STAMP): $(LOCKS) pyproject.toml
 	@test -z "$(GPU_LOCK)" || test "$$(uname -m)" = x86_64 || { echo "TensorFlow's wheel for $$(uname -m) is built without CUDA; make GPU=0 installs for processors" >&2; exit 1; }
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 13) else "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes $(addprefix -r ,$(LOCKS))
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from cluster.connection import Room, Share, gpu_share, room
+from cluster.capacity import Room, Share, gpu_share, room
 from cluster.files.start_commands import BOOTSTRAP, parse
 from job.config.config import TrainConfig
 from job.errors import Interrupted, JobError

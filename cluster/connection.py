@@ -1,20 +1,17 @@
-"""The connection to Ray: which cluster, and whether it holds what a run asks for."""
+"""The connection to Ray: which cluster, and with which settings."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
-from job.config.config import TrainConfig
-from job.engine import accelerator
+from cluster import ray_private
 from job.engine.runtime import stderr_held_back
-from job.errors import InputError, NoGpu
+from job.errors import InputError
 
 # Ray's defaults take a minute to notice a link that is down, and 418 s to fail what waits for it.
 # With these, a dead node is noticed in 8.6 s and a dead link in 11 s. They must be set where a
@@ -41,19 +38,10 @@ WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 
 CONNECT_SECONDS = 5.0
-# Ray counts shares in ten-thousandths.
-WHOLE = 10_000
 
 
 class Unreachable(InputError):
     """The address is one, but there is no cluster at it that this process can use."""
-
-
-class Share(NamedTuple):
-    """What each worker gets."""
-
-    cpus: float
-    gpus: float
 
 
 @contextlib.contextmanager
@@ -85,9 +73,12 @@ def connected(
         os.environ.update(ELASTIC_SETTINGS)
     if preload:
         os.environ["RAY_preload_python_modules"] = preload  # noqa: SIM112  Ray's own spelling
-    named = None if address in ("auto", "local") else address
+    field = "--address"
+    if address in (None, "auto") and (given := os.environ.get("RAY_ADDRESS")):
+        field, address = "RAY_ADDRESS", given
+    named = None if address in (None, "auto", "local") else address
     if named is not None:
-        _check_reachable(named)
+        _check_reachable(field, named)
     import ray
     from ray.exceptions import AuthenticationError, RaySystemError
 
@@ -95,12 +86,14 @@ def connected(
         yield False
         return
     if named is not None:
-        _check_answer(named)
-    elif _is_left_behind(address):
-        address = "local"
+        _check_answer(field, named)
+    elif address != "local":
+        address = _found(address)
+    # Ray starts a cluster for nothing else.
+    is_own = address == "local"
     level = "INFO" if verbose else "ERROR"
     # Inherited by a cluster that is started now.
-    os.environ[WATCH_PREEMPTION] = "0"
+    os.environ[WATCH_PREEMPTION] = str(int(not is_own))
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -111,12 +104,10 @@ def connected(
             include_dashboard=False,
         )
     except AuthenticationError as error:
-        raise _refused(address) from error
+        raise _refused(field, address) from error
     except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:
         reason = " ".join(str(error).split())
-        raise Unreachable(
-            "--address", address, f"no Ray cluster can be used there: {reason}"
-        ) from error
+        raise Unreachable(field, address, f"no Ray cluster can be used there: {reason}") from error
     if callable(on_termination):
         # Ray has put its own in the place, which exits at once: `ray job stop`, say, would cost the
         # steps since the last checkpoint.
@@ -127,193 +118,64 @@ def connected(
         after.callback(ray.shutdown)
         sink = sys.stderr if verbose else after.enter_context(open(os.devnull, "w"))
         after.enter_context(contextlib.redirect_stdout(sink))
-        is_own = ray._private.worker._global_node.is_head()
-        os.environ[WATCH_PREEMPTION] = str(int(not is_own))
         yield is_own
 
 
-def _is_left_behind(address: str | None) -> bool:
-    """Whether the running cluster that Ray would find is one that was killed, and could not take
-    its address with it."""
-    from ray._private.services import find_bootstrap_address, find_gcs_addresses
-
-    if address not in (None, "auto") or os.environ.get("RAY_ADDRESS"):
-        return False
-    last = find_bootstrap_address(None)
-    if last is None:
-        return False
-    if address == "auto" and find_gcs_addresses():
-        return False
+def _found(address: str | None) -> str | None:
+    """What to ask Ray for where no cluster is named: `local` where it would start one, also because
+    the one that it would find was killed, and could not take its address with it."""
+    last = ray_private.last_address()
+    if last is None or (address == "auto" and ray_private.runs_here()):
+        return address or "local"
     try:
-        _check_reachable(last)
+        _check_reachable("--address", last)
     except InputError as gone:
         if address is None:
-            return True
+            return "local"
         raise Unreachable(
             "--address",
             address,
             f"the last cluster of this machine is gone ({last}); start one "
             "with ray start --head, or give local or HOST:PORT",
         ) from gone
-    return False
+    return address
 
 
-def _check_reachable(address: str) -> None:
+def _check_reachable(field: str, address: str) -> None:
     """Ray itself would try for minutes."""
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdecimal() or "/" in host:
-        raise InputError("--address", address, "give auto, local or HOST:PORT")
+        raise InputError(field, address, "give auto, local or HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise Unreachable(
-            "--address", address, f"no Ray cluster answers there ({error}); is its head running?"
+            field, address, f"no Ray cluster answers there ({error}); is its head running?"
         ) from error
 
 
-def _check_answer(address: str) -> None:
+def _check_answer(field: str, address: str) -> None:
     """Asks the cluster's head once. Ray itself would ask again and again, print a line for each,
     and not say in the end that it was the token."""
-    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # missing in Ray's stub
     from ray.exceptions import AuthenticationError, RayError
 
     failure: RayError | None = None
     with stderr_held_back():
         try:
-            # Without a token where one is needed, the client would end this process.
-            ensure_token_if_auth_enabled(create_token_if_missing=False)
-            GcsClient(address=address)
+            ray_private.ask_head(address)
         except RayError as error:
             failure = error
     if isinstance(failure, AuthenticationError):
-        raise _refused(address) from failure
+        raise _refused(field, address) from failure
     if failure:
         reason = f"what answers there is no Ray head: {' '.join(str(failure).split())}"
-        raise Unreachable("--address", address, reason) from failure
+        raise Unreachable(field, address, reason) from failure
 
 
-def _refused(address: str | None) -> Unreachable:
+def _refused(field: str, address: str | None) -> Unreachable:
     return Unreachable(
-        "--address",
+        field,
         address,
         "the cluster asks for a token that this process does not have; set RAY_AUTH_MODE=token, "
         "with the cluster's ~/.ray/auth_token here (docs/security.md)",
     )
-
-
-def shares(config: TrainConfig, *, is_own: bool = False) -> Share:
-    """Divides the connected cluster among the workers.
-
-    Args:
-        config: How many workers, of what size.
-        is_own: The cluster is this machine.
-
-    Raises:
-        InputError: The cluster does not hold that many workers of that size; the message says what
-            is there.
-        NoGpu: As `check_gpus`.
-    """
-    here = room()
-    check_gpus(config, here, is_own=is_own)
-    least, most = config.worker_limits
-    gpus = gpu_share(config, here)
-    cpus = config.cpus_per_worker
-    if cpus is None:
-        largest = int(max((node.get("CPU", 0) for node in here.nodes), default=0))
-        fitting = [c for c in range(largest, 0, -1) if here.places(Share(c, gpus)) >= most]
-        cpus = float(fitting[0]) if fitting else 1.0
-    share = Share(cpus, gpus)
-    places = here.places(share)
-    if places < least:
-        raise InputError(
-            "--workers",
-            config.workers,
-            f"workers of {cpus:g} CPUs and {gpus:g} GPUs: there is room for {places}; "
-            f"{here}; {_remedies(here, share, least)}",
-        )
-    return share
-
-
-def gpu_share(config: TrainConfig, here: Room) -> float:
-    """GPUs for each worker: as asked for, and one where the cluster has any.
-
-    Raises:
-        InputError: It is asked for a GPU and for none.
-    """
-    if config.device == "cpu":
-        return 0.0
-    if config.device == "gpu" and config.gpus_per_worker == 0:
-        raise InputError("--device", "gpu", "leave it or --gpus-per-worker 0 out")
-    if config.gpus_per_worker is not None:
-        return config.gpus_per_worker
-    return 1.0 if here.has_gpus or config.device == "gpu" else 0.0
-
-
-def check_gpus(config: TrainConfig, here: Room, *, is_own: bool) -> None:
-    """Raises NoGpu where Ray has none to give and one is expected: it is asked for, or the cluster
-    is this machine, which has one."""
-    if here.has_gpus or config.gpus_per_worker is not None:
-        return
-    if not is_own and config.device == "gpu":
-        raise NoGpu(f"the cluster has no GPU, {here}")
-    if is_own and accelerator.is_expected(config.device, None):
-        asked = "NVML, which it asks, does not answer; ray start --head --num-gpus=1 tells it"
-        raise NoGpu(f"Ray finds no GPU: {', and '.join(accelerator.likely_causes()) or asked}")
-
-
-def _remedies(here: Room, share: Share, least: int) -> str:
-    """What to ask for instead, in words: only what there is room for."""
-    found = []
-    if places := here.places(share):
-        found.append(f"--workers {places}")
-    parts = (math.floor(WHOLE / k) / WHOLE for k in range(2, 101))
-    smaller = (part for part in parts if part < share.gpus)
-    part = next((p for p in smaller if here.places(share._replace(gpus=p)) >= least), None)
-    if part:
-        found.append(f"--gpus-per-worker {part:g}, which shares each GPU")
-    if share.gpus and here.places(share._replace(gpus=0.0)) >= least:
-        found.append("--device cpu")
-    fewer = (c for c in (*range(int(share.cpus), 0, -1), 0.5) if c < share.cpus)
-    cpus = next((c for c in fewer if here.places(share._replace(cpus=c)) >= least), None)
-    if cpus:
-        found.append(f"--cpus-per-worker {cpus:g}")
-    return f"try {' or '.join(found)}" if found else "it needs more nodes, or larger ones"
-
-
-class Room(NamedTuple):
-    """The connected cluster: `nodes` says what each node has, by resource."""
-
-    nodes: list[dict[str, Any]]
-
-    @property
-    def has_gpus(self) -> bool:
-        return any(node.get("GPU") for node in self.nodes)
-
-    def places(self, share: Share) -> int:
-        """How many workers of that size fit."""
-
-        wanted = {"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})}
-
-        def on(node: dict[str, Any]) -> int:
-            return min(_times(node.get(name, 0), amount) for name, amount in wanted.items())
-
-        return sum(map(on, self.nodes))
-
-    def __str__(self) -> str:
-        there = ", ".join(
-            f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes
-        )
-        return f"{len(self.nodes)} node{'s' if len(self.nodes) > 1 else ''} with {there}"
-
-
-def _times(there: float, wanted: float) -> int:
-    """How often an amount is there. In binary fractions 0.2 would fit four times into 1."""
-    return round(there * WHOLE) // max(1, round(wanted * WHOLE))
-
-
-def room() -> Room:
-    """What the connected cluster holds."""
-    import ray
-
-    return Room([node["Resources"] for node in ray.nodes() if node["Alive"]])

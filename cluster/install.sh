@@ -47,8 +47,8 @@ fi
 wanted=$(cat "$project/$lock" "$project/pyproject.toml" | sha256sum)
 if [ "$(cat "$venv/.installed" 2> /dev/null)" = "$wanted" ]; then exit 0; fi
 
-python=$(command -v python3.11 || command -v python3.12) || {
-  echo "cluster/install.sh: Python 3.11 or 3.12 is needed" >&2
+python=$(command -v python3.11 || command -v python3.12 || command -v python3.13) || {
+  echo "cluster/install.sh: Python 3.11, 3.12 or 3.13 is needed" >&2
   exit 1
 }
 # Debian keeps a part of venv in a package of its own.

@@ -19,6 +19,10 @@ def free_address() -> str:
 
 
 def set_tf_config(addresses: list[str], rank: int) -> None:
+    """Tells this process about the workers. Call it before the strategy is made."""
     os.environ["TF_CONFIG"] = json.dumps(
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
     )
+    # Where http_proxy is set, gRPC asks the proxy for the neighbours, and waits for ever.
+    hosts = {address.rpartition(":")[0] for address in addresses}
+    os.environ["no_grpc_proxy"] = ",".join(hosts)  # noqa: SIM112  gRPC's own spelling

@@ -182,7 +182,6 @@ def train_and_evaluate(
         hardware,
         idle_gpus,
     )
-    from job.engine.shared_sum import shared_sum
 
     # Only an object store is waited for; a hang must not last longer because one could be.
     waiting = config.storage_timeout if run.storage.is_remote else 0.0
@@ -193,8 +192,6 @@ def train_and_evaluate(
     if device == "gpu" and place.gpus is None and (idle := idle_gpus()):
         progress.note(f"1 of {1 + idle} GPUs trains; --workers {1 + idle} uses all of them")
     config = launched(decided(run.config), device, compute_capability())
-    # GPUs have NCCL, which goes through memory by itself.
-    shared = shared_sum() if place.world > 1 and device == "cpu" else None
     strategy = distribution(place.world, place.gpus)
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
@@ -211,7 +208,6 @@ def train_and_evaluate(
         strategy=strategy,
         rank=place.rank,
         world=place.world,
-        shared_sum=shared,
     )
     initial = initial_state(engine)
     state = saved or initial

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, cast
 
-from cluster.connection import Share
+from cluster.capacity import Share
 from job.config.config import FIELDS, TrainConfig, over_recipe, resolve
 from job.config.fields import (
     Settings,

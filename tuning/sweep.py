@@ -28,7 +28,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.autoscaling import grown
-from cluster.connection import Room, check_gpus, connected, gpu_share, room
+from cluster.capacity import Room, check_gpus, gpu_share, room
+from cluster.connection import connected
 from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
 from job.config.fields import check_unchanged, flag
 from job.config.xla import launched

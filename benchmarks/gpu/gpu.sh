@@ -7,7 +7,7 @@
 #
 # What follows `run` goes to benchmarks/gpu/gpu.py. Pieces are of at most 60 MiB, so they can be carried a
 # few at a time. WHEELS and DATA name folders of wheels and of MNIST instead. PYTHON has to be of the
-# same version, 3.11 or 3.12, on both machines.
+# same version, 3.11 to 3.13, on both machines.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -36,8 +36,8 @@ needed() {
 pack() {
   local folder=$1 scratch=$work/pack
   [ "$(uname -sm)" = "Linux x86_64" ] || fail "wheels for Linux on x86_64 are packed there only"
-  "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' ||
-    fail "$python is not Python 3.11 or 3.12; name one with PYTHON"
+  "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' ||
+    fail "$python is not Python 3.11, 3.12 or 3.13; name one with PYTHON"
   [ -x "$root/.venv/bin/python" ] || fail "there is no $root/.venv, which gets MNIST; make venv makes it"
   rm -rf "$scratch" && mkdir -p "$scratch/whole"
   # The lock names all there is, and pip chooses for the Python that runs it.

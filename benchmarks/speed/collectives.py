@@ -1,6 +1,6 @@
-"""How gradients are summed over two workers on one machine: in memory that they share, or with
-TensorFlow's collectives, packed or not, by ring or as it chooses; beside workers that sum nothing,
-and one worker with both cores. LeNet5, 64 images a step in all.
+"""How TensorFlow's collectives sum gradients over two workers on one machine: packed or not, by
+ring or as it chooses; beside workers that sum nothing, and one worker with both cores. LeNet5, 64
+images a step in all.
 
     python -m benchmarks.speed.collectives  # measures, keeps docs/results/collectives.json
     python -m benchmarks.speed.collectives --table  # prints the table of the kept figures
@@ -24,10 +24,8 @@ from benchmarks.kit.paired import circumstances, compared, ratio
 
 RESULT = Path(__file__).parents[2] / "docs" / "results" / "collectives.json"
 BATCH, WARM_STEPS, STEPS = 64, 50, 300
-SHARED = "memory that both share"
-# What `job.train` uses comes first on one machine, and second on several.
+# What `job.train` uses comes first.
 SUMMING = {
-    SHARED: {"implementation": "RING", "bytes_per_pack": 0},
     "ring, all gradients in one message": {"implementation": "RING", "bytes_per_pack": 0},
     "ring, in two messages": {"implementation": "RING", "bytes_per_pack": 600_000},
     "ring, a message for each array": {"implementation": "RING", "bytes_per_pack": 1},
@@ -71,10 +69,8 @@ def work(variant: str) -> None:
     import time
 
     from job.engine.runtime import start_tensorflow
-    from job.engine.shared_sum import shared_sum
 
     start_tensorflow(threads=os.cpu_count() if variant == ONE else 1)
-    shared = shared_sum() if variant == SHARED else None
     strategy = summing(**SUMMING[variant]) if variant in SUMMING else None
     from job.config.config import resolve
     from job.data.catalogue import CATALOGUE, training_splits
@@ -88,9 +84,7 @@ def work(variant: str) -> None:
     config = resolve({"recipe": "notebook", "batch_size": batch})
     rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"] if strategy else 0
     world = 2 if strategy else 1
-    engine = Engine(
-        config, total_steps=1000, strategy=strategy, rank=rank, world=world, shared_sum=shared
-    )
+    engine = Engine(config, total_steps=1000, strategy=strategy, rank=rank, world=world)
     data = DeviceSplit.load(train)
     rows = batches(example_order(1, 0, len(train)), batch)
     engine.train_span(data, rows[:WARM_STEPS], 0)

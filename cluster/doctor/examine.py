@@ -173,7 +173,10 @@ def _together(machines: Machines) -> Iterator[Finding]:
         said.fail(None, f"no GPU computes on {without}, but elsewhere", "mend it there first")
         yield from said.or_ok("")
         return
-    addresses = machines.ask("all-reduce", free_address, dict.fromkeys(trainers, ()))
+    addresses = machines.ask("all-reduce", free_address, dict.fromkeys(kinds, ()))
+    if len(addresses) < 2:
+        # Who is left has nobody to add up with; that the others gave no answer is said.
+        return
     places = list(addresses.values())
     ranks = {name: (places, rank) for rank, name in enumerate(addresses)}
     yield from checks.all_reduce(machines.ask("all-reduce", all_reduce, ranks))

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster import ray_private
 from job.data.cache import cache_folder, home
 from job.versions import RECORDED, installed
 
@@ -184,12 +185,7 @@ def _auth_mode() -> str | None:
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
-    from ray._private.authentication.authentication_utils import (
-        get_authentication_mode,
-        get_authentication_mode_name,
-    )
-
-    return get_authentication_mode_name(get_authentication_mode())
+    return "token" if ray_private.asks_for_token() else "disabled"
 
 
 def _token_mode() -> int | None:

@@ -20,10 +20,11 @@ from typing import Any
 
 import yaml
 
+from cluster import ray_private
 from cluster.files.start_commands import start_problems
 from job.errors import nearest
 
-# What ray/autoscaler/_private reads of `provider`.
+# What Ray reads of `provider`.
 PROVIDER_KEYS = {
     "aws": (
         *("type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips"),
@@ -270,12 +271,11 @@ def _values(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def _rays_own(config: dict[str, Any]) -> Iterator[Problem]:
     """What Ray's own check finds, which prints as it goes and may want to leave the process."""
     import jsonschema
-    from ray.autoscaler._private.util import prepare_config, validate_config
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         logging.disable(logging.WARNING)
         try:
-            validate_config(prepare_config(json.loads(json.dumps(config))))
+            ray_private.check_cluster_file(json.loads(json.dumps(config)))
         except jsonschema.ValidationError as error:
             where = ".".join(str(part) for part in error.absolute_path) or "the file"
             yield where, None, error.message

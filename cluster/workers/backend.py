@@ -7,13 +7,13 @@ run, and switches every worker to legacy Keras.
 from __future__ import annotations
 
 import dataclasses
-import pickle
+import functools
 from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
+from cluster import ray_private
 from cluster.tf_config import free_address, set_tf_config
 
 
@@ -54,45 +54,36 @@ class TensorflowBackend(BackendConfig):
         return TensorflowAddresses
 
 
-class LeftBehind(WorkerGroupCallback, ControllerCallback):
+def callbacks(backend: TensorflowBackend, mailbox: ray.actor.ActorHandle) -> list[Any]:
+    """What Ray Train's controller does for a run at its moments: it tells the driver how to end it,
+    and ends groups that it would forget.
+
+    Args:
+        backend: Knows the last group.
+        mailbox: Where the driver hears of the controller.
+    """
+    return ray_private.train_callbacks(
+        controller_started=functools.partial(_introduce, mailbox),
+        end_left_behind=functools.partial(_end_left_behind, backend),
+    )
+
+
+def _introduce(mailbox: ray.actor.ActorHandle) -> None:
+    """Tells the driver which actor the controller is, so that it can be ended from there: Ray Train
+    offers that to the main thread alone."""
+    # As an object: the mailbox would import Ray Train, 1.5 s of a processor, to hold its handle.
+    controller = ray.put(ray.get_runtime_context().current_actor)
+    mailbox.post.remote([("controller", [controller])])
+
+
+def _end_left_behind(backend: TensorflowBackend) -> None:
     """Ends a worker group that broke while it was started, before the next one is, or before Ray
     Train gives up.
 
     Ray Train 2.60 forgets such a group when a worker dies after the group counts as started (it
     cleans up only before, `WorkerGroup._start`). Its other workers would keep their processors for
     good, and the next group would wait for room for ever.
-
-    Args:
-        backend: Knows the last group.
     """
-
-    def __init__(self, backend: TensorflowBackend) -> None:
-        self._backend = backend
-
-    def before_worker_group_start(self, worker_group_context: Any) -> None:
-        self._end()
-
-    async def before_controller_shutdown(self) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        group = self._backend.group
-        if group is not None and group.has_started():
-            group.shutdown()
-
-
-class Reachable(ControllerCallback):
-    """Tells the driver which actor Ray Train's controller is, so that it can be ended from there:
-    Ray Train offers that to the main thread alone.
-
-    Args:
-        mailbox: Where the driver hears of it.
-    """
-
-    def __init__(self, mailbox: ray.actor.ActorHandle) -> None:
-        self._mailbox = mailbox
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        controller = ray.get_runtime_context().current_actor
-        # Pickled: the mailbox would import Ray Train, 1.5 s of a processor, to hold its handle.
-        self._mailbox.post.remote([("controller", pickle.dumps(controller))])
+    group = backend.group
+    if group is not None and group.has_started():
+        group.shutdown()

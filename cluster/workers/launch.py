@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import pickle
 import tempfile
 import threading
 import time
@@ -19,7 +18,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cluster.autoscaling import grown
-from cluster.connection import Share, connected, shares
+from cluster.capacity import Share, shares
+from cluster.connection import connected
 from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
 from job.runs.run import Run, absolute
 from job.train import begun
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 # How a fit ends whose group lost a worker in the moment when training was about to begin.
 BROKEN = "broken at start"
-# As long as there is at most one process for each of so many, all may import Ray Train.
-FEW_PROCESSORS = 8
 # Ray Train needs about a second to see that its workers have ended.
 END_SECONDS = 10.0
 # So long after a request to stop workers that have not begun to train are given up.
@@ -72,9 +70,7 @@ def launch(
         # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
         run.check_free()
     with (
-        connected(
-            run.config.address, elastic=least < most, verbose=verbose, preload=_preload()
-        ) as is_own,
+        connected(run.config.address, elastic=least < most, verbose=verbose) as is_own,
         # The machines of a sweep are the sweep's business.
         contextlib.nullcontext() if is_trial else grown(run.config, progress, stop_requested),
     ):
@@ -88,13 +84,6 @@ def launch(
             progress.note(f"workers log to {_logs()} on their nodes")
             trainer = functools.partial(_trainer, run, share, book, not is_trial, is_own, verbose)
             return _supervise(run, trainer, progress, stop_requested)
-
-
-def _preload() -> str | None:
-    """What the processes that a new cluster starts first import at once. There is one for each
-    processor, and the mailbox and the controller take two of them: on a large machine the others
-    would hold memory for nothing."""
-    return "cluster.workers.trainer" if (os.cpu_count() or 1) <= FEW_PROCESSORS else None
 
 
 def _supervise(
@@ -156,7 +145,7 @@ def _fit(
         is_over = not thread.is_alive()
         for kind, value in ray.get(mailbox.take.remote(stop_requested())):
             if kind == "controller":
-                controller = pickle.loads(value)
+                controller = _controller(value)
             elif kind != "outcome":
                 has_trained |= kind == "span"
                 tell(progress, (kind, value))
@@ -186,6 +175,16 @@ def _fit(
             )
 
 
+def _controller(value: list[Any]) -> Any:
+    """The actor in the list; None where it has ended by now."""
+    import ray
+    from ray.exceptions import RayError
+
+    with contextlib.suppress(RayError):
+        return ray.get(value[0])
+    return None
+
+
 def _end(thread: threading.Thread, controller: Any) -> None:
     """Waits for Ray Train to see that its workers have ended. A thread that still asks Ray for
     something when it is shut down takes the whole process with it, with exit code 1; and after the
@@ -202,9 +201,9 @@ def _trainer(
     run: Run, share: Share, book: str, evaluate: bool, is_own: bool, verbose: bool, mailbox: Any
 ) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from cluster.workers.backend import LeftBehind, Reachable, TensorflowBackend
-    from cluster.workers.trainer import Trainer
+    from cluster.workers.backend import TensorflowBackend, callbacks
     from cluster.workers.worker import work
 
     least, most = run.config.worker_limits
@@ -220,9 +219,8 @@ def _trainer(
         "mailbox": mailbox,
     }
     backend = TensorflowBackend()
-    return Trainer(
+    return DataParallelTrainer(
         work,
-        is_own=is_own,
         train_loop_config=payload,
         backend_config=backend,
         scaling_config=ScalingConfig(
@@ -235,7 +233,7 @@ def _trainer(
             name=run.config.name,
             storage_path=book,
             failure_config=FailureConfig(max_failures=run.config.max_failures),
-            callbacks=[LeftBehind(backend), Reachable(mailbox)],
+            callbacks=callbacks(backend, mailbox),
         ),
     )
 
@@ -278,4 +276,5 @@ def _logs() -> str:
     """The folder in which Ray keeps what workers write, the same on all nodes."""
     import ray
 
-    return os.path.join(ray._private.worker._global_node.get_session_dir_path(), "logs")
+    context = ray.get_runtime_context()
+    return os.path.join(context.get_temp_dir(), context.get_session_name(), "logs")

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.runs.state import EpochRow
 from job.training.progress import Progress, SpanReport
@@ -34,8 +35,8 @@ class Mailbox:
 
 def open_mailbox() -> ray.actor.ActorHandle:
     """Starts a mailbox on the driver's node, so that it lives as long as the driver does."""
-    here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
-    return ray.remote(num_cpus=0, label_selector=here)(Mailbox).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
 
 
 class WorkerEnd(Progress):

@@ -13,7 +13,6 @@ meet at each of them instead, which costs a quarter of the rate at batch 32 (doc
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar
@@ -23,21 +22,21 @@ import numpy as np
 import tensorflow as tf
 
 from job.config.config import FIELDS, TrainConfig, is_fixed
+from job.engine.arrays import Arrays, assign, to_arrays
 from job.engine.augment import augmented, draws
 from job.engine.device_split import DeviceSplit, images_of, row_length
-from job.engine.fast_layers import fast, fast_in_xla
+from job.engine.fast_layers import form_of
 from job.engine.optimizers import FusedRMSprop, WarmupCosine, build_optimizer, learning_rate
 from job.engine.randomness import (
     PADDING,
     ExampleNoise,
     batches,
+    check_layers,
     training_twin,
     worker_slice,
 )
-from job.engine.runtime import has_avx512, has_gpu, lanes
+from job.engine.runtime import lanes
 from job.engine.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
-from job.engine.shared_sum import SharedSum
-from job.errors import InputError
 from job.models import IMAGE_SHAPE, build_model
 
 # Settings that decide the result and can change from run to run on the same compiled functions:
@@ -49,7 +48,6 @@ FREE = (
 # All others are compiled in.
 COMPILED = tuple(name for name in FIELDS if is_fixed(name) and name not in FREE)
 
-Arrays = dict[str, np.ndarray]
 # A tensor, or tensors in lists and tuples.
 Tensors = TypeVar("Tensors")
 
@@ -72,7 +70,6 @@ class Engine:
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
-        shared_sum: Sums the gradients over the workers; the strategy by default.
         parts: Lanes of this worker; `lanes()` by default.
     """
 
@@ -86,7 +83,6 @@ class Engine:
         strategy: tf.distribute.Strategy | None = None,
         rank: int = 0,
         world: int = 1,
-        shared_sum: SharedSum | None = None,
         parts: int | None = None,
     ) -> None:
         self._lanes = parts or lanes()
@@ -107,9 +103,6 @@ class Engine:
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
-            if shared_sum:
-                shared_sum.connect([v.shape for v in self.model.trainable_variables])
-                self.optimizer.sum_gradients = in_graph(shared_sum)
             self._twin = training_twin(self.model, self._noise, form_of(config))
         self._fresh_optimizer = self.optimizer_arrays()
         self._gradients = compiled(self._loss_and_gradients, config.xla and world > 1)
@@ -367,53 +360,6 @@ class Engine:
 def compiled(function: Callable, xla: bool | None) -> Callable:
     """A TensorFlow function, compiled with XLA if wanted."""
     return tf.function(function, jit_compile=True if xla else None)
-
-
-def form_of(config: TrainConfig) -> Callable[[keras.layers.Layer], keras.layers.Layer]:
-    """The form in which the device that trains is best at a layer."""
-    if has_gpu():
-        return fast_in_xla if config.xla else lambda layer: layer
-    return functools.partial(fast, wide_vectors=has_avx512())
-
-
-def in_graph(shared_sum: SharedSum) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
-    """The sum as a TensorFlow operation."""
-
-    def summed(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        sums = tf.numpy_function(shared_sum, gradients, [g.dtype for g in gradients])
-        return [tf.ensure_shape(one, g.shape) for one, g in zip(sums, gradients, strict=True)]
-
-    return summed
-
-
-def check_layers(model: keras.Model) -> None:
-    """Raises InputError for a layer that would compute something else with another number of
-    workers or processors, as each of them sees a part of the batch only."""
-    for layer in model.layers:
-        draws_or_counts = len(layer.non_trainable_variables) > 0
-        if draws_or_counts and not isinstance(layer, keras.layers.Dropout):
-            raise InputError(
-                "--model",
-                model.name,
-                f"has a {type(layer).__name__} layer, whose result would depend on how a batch is "
-                "divided; of layers with statistics or random numbers only Dropout can be trained",
-            )
-
-
-def to_arrays(variables: list[keras.Variable]) -> Arrays:
-    """Copies of variables by path, in their order."""
-    return {variable.path: np.asarray(variable.numpy()) for variable in variables}
-
-
-def assign(variables: list[keras.Variable], arrays: Arrays) -> None:
-    """Sets variables from arrays by path. Raises ValueError where they don't fit each other."""
-    wanted = {v.path: (tuple(v.shape), v.dtype) for v in variables}
-    given = {path: (array.shape, str(array.dtype)) for path, array in arrays.items()}
-    if wanted != given:
-        different = sorted(k for k in wanted.keys() | given.keys() if wanted.get(k) != given.get(k))
-        raise ValueError(f"arrays don't fit the model: {', '.join(different)}")
-    for variable in variables:
-        variable.assign(arrays[variable.path])
 
 
 def _to_metrics(values: tf.Tensor) -> StepMetrics:

@@ -7,11 +7,15 @@ What it brings is in docs/performance.md (`python -m benchmarks.speed.ablation`)
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
+
+from job.config.config import TrainConfig
+from job.engine.runtime import has_avx512, has_gpu
 
 # Above this many output places of a convolution its patches cost more than they save.
 MOST_PLACES = 36
@@ -27,6 +31,13 @@ MOST_PATCHES = 550_000
 Form = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # Of an upstream gradient, those of the arguments.
 Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+
+
+def form_of(config: TrainConfig) -> Callable[[keras.layers.Layer], keras.layers.Layer]:
+    """The form in which the device that trains is best at a layer."""
+    if has_gpu():
+        return fast_in_xla if config.xla else lambda layer: layer
+    return functools.partial(fast, wide_vectors=has_avx512())
 
 
 def fast(layer: keras.layers.Layer, *, wide_vectors: bool = False) -> keras.layers.Layer:

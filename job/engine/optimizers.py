@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -17,8 +17,6 @@ from job.config.config import TrainConfig
 
 WARMUP_FRACTION = 0.1
 MOMENTUM = 0.9
-
-GradientsAndVariables = list[tuple[tf.Tensor, tf.Variable]]
 
 
 class WarmupCosine:
@@ -80,23 +78,7 @@ def learning_rate(config: TrainConfig, total_steps: int) -> float | WarmupCosine
     return WarmupCosine(config.learning_rate, total_steps)
 
 
-class Summing:
-    """Sums gradients over the workers with `sum_gradients`, where there is one, in place of the
-    strategy's collectives. Keras offers no public way to say how."""
-
-    sum_gradients: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None
-
-    def _all_reduce_sum_gradients(
-        self, grads_and_vars: GradientsAndVariables
-    ) -> GradientsAndVariables:
-        if self.sum_gradients is None:
-            # Of the optimizer that stands beside this class.
-            return super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
-        gradients, variables = zip(*grads_and_vars, strict=True)
-        return list(zip(self.sum_gradients(list(gradients)), variables, strict=True))
-
-
-class FusedSGD(Summing, keras.optimizers.SGD):
+class FusedSGD(keras.optimizers.SGD):
     """Keras' SGD; the update of a variable is one operation."""
 
     def update_step(
@@ -119,7 +101,7 @@ class FusedSGD(Summing, keras.optimizers.SGD):
         )
 
 
-class FusedRMSprop(Summing, keras.optimizers.RMSprop):
+class FusedRMSprop(keras.optimizers.RMSprop):
     """Keras' RMSprop without momentum; the update of a variable is one operation."""
 
     def build(self, var_list: Sequence[keras.Variable]) -> None:
@@ -149,7 +131,7 @@ class FusedRMSprop(Summing, keras.optimizers.RMSprop):
         )
 
 
-class FusedAdam(Summing, keras.optimizers.Adam):
+class FusedAdam(keras.optimizers.Adam):
     """Keras' Adam; the update of a variable is one operation, and the powers of the betas are
     computed once a step."""
 

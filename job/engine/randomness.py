@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from job.errors import InputError
+
 PADDING = -1
 # Dropout layers are numbered from 0; this stream is none of theirs.
 AUGMENTATION = 2**16 - 1
@@ -142,3 +144,17 @@ def training_twin(
         return faster(layer)
 
     return keras.models.clone_model(model, clone_function=twin)
+
+
+def check_layers(model: keras.Model) -> None:
+    """Raises InputError for a layer that would compute something else with another number of
+    workers or processors, as each of them sees a part of the batch only."""
+    for layer in model.layers:
+        draws_or_counts = len(layer.non_trainable_variables) > 0
+        if draws_or_counts and not isinstance(layer, keras.layers.Dropout):
+            raise InputError(
+                "--model",
+                model.name,
+                f"has a {type(layer).__name__} layer, whose result would depend on how a batch is "
+                "divided; of layers with statistics or random numbers only Dropout can be trained",
+            )

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from job.data.catalogue import Dataset
-from job.engine.engine import assign
+from job.engine.arrays import assign
 from job.engine.scoring import score
 from job.models import build_model
 from job.runs.data import examples_of

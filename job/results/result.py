@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from job.data.examples import Examples
-from job.engine.engine import assign
+from job.engine.arrays import assign
 from job.engine.scoring import Scorer
 from job.results import artifacts
 from job.results.card import CARD_FILE, model_card

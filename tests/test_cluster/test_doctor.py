@@ -16,18 +16,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.connection import connected
 from cluster.doctor import checks
+from cluster.doctor.examine import _together
 from cluster.doctor.facts import Disk, Facts, Listener, facts, listeners, storage_problem
 from cluster.doctor.facts import data as data_at
 from cluster.doctor.findings import FAIL, OK, WARN
-from cluster.doctor.machines import Here
+from cluster.doctor.machines import Here, Machines
 from cluster.doctor.machines import Nodes as AskedNodes
 from cluster.doctor.network import Reduced
 from tests.kit.doctor_lines import only
@@ -259,6 +261,33 @@ def test_a_stuck_question_here():
         assert machine.ask("storage", time.sleep, machine.everyone(60)) == {}
         only(machine.lost(), FAIL, "no answer in 0.5 s")
         assert machine.names == []
+
+
+class Answering(Machines):
+    """Machines that say what they are told to, by name and question, and else fail."""
+
+    def __init__(self, answers: dict[str, dict[str, Any]]) -> None:
+        super().__init__(list(answers), limit=1.0)
+        self._answers = answers
+
+    def _begin(self, name: str, question: Callable, arguments: tuple) -> Any:
+        return self._answers[name].get(question.__name__)
+
+    def _end(self, begun: Any, seconds: float) -> Any:
+        if begun is None:
+            raise OSError("gone")
+        return begun
+
+
+@pytest.mark.parametrize("last", ["computes_on", "free_address"])
+def test_a_machine_that_is_left_alone_adds_nothing_up(last):
+    """It would be asked for a sum over one machine, and be blamed for having none."""
+    answers = {"computes_on": "cpu", "free_address": "a:1"}
+    fewer = {name: said for name, said in answers.items() if name < last}
+    machines = Answering({"a": answers, "b": fewer})
+    assert not list(_together(machines))
+    (lost,) = machines.lost()
+    assert lost.machine == "b"
 
 
 class Unconditional(BaseHTTPRequestHandler):

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from cluster import connection as session
-from cluster.connection import Room, Share, gpu_share, shares
+from cluster import capacity
+from cluster.capacity import Room, Share, gpu_share, shares
 from job.config.config import resolve
 from job.errors import InputError, NoGpu
 
@@ -18,7 +18,7 @@ PROCESSORS = [{"CPU": 4.0}, {"CPU": 4.0}]
 @pytest.fixture
 def cluster(monkeypatch):
     """Makes a cluster of these nodes."""
-    return lambda nodes: monkeypatch.setattr(session, "room", lambda: Room(nodes))
+    return lambda nodes: monkeypatch.setattr(capacity, "room", lambda: Room(nodes))
 
 
 @pytest.mark.parametrize(

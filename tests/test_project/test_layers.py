@@ -25,7 +25,8 @@ ROOMS = {
         ("commands",),
     ),
     "cluster": (
-        ("tf_config", "connection"),
+        ("ray_private",),
+        ("tf_config", "connection", "capacity"),
         ("files",),
         ("tasks", "autoscaling"),
         ("workers", "doctor"),
@@ -70,6 +71,31 @@ def floor(module: str) -> tuple[int, int]:
     package, _, rest = module.partition(".")
     name = rest.partition(".")[0]
     return PACKAGES.index(package), next(i for i, row in enumerate(ROOMS[package]) if name in row)
+
+
+def private_names(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a file that reach for something of Ray's that is not public."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        else:
+            continue
+        for name in names:
+            first, *others = name.split(".")
+            if first == "ray" and any(o[0] == "_" and o[:2] != "__" for o in others):
+                yield node.lineno, name
+
+
+def test_what_is_private_in_ray_is_in_one_file():
+    used = {str(path.relative_to(ROOT)): dict(private_names(path)) for _, path in modules()}
+    inside = used.pop("cluster/ray_private.py")
+    used.pop("tuning/trials/ray_tune.py")  # Its patches of Ray Tune go at the same time.
+    assert not {path: lines for path, lines in used.items() if lines}
+    assert 0 < len(inside) <= 8
 
 
 def test_every_room_has_its_floor():
