@@ -33,7 +33,6 @@ from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, res
 from job.config.fields import check_unchanged, flag
 from job.config.xla import launched
 from job.data.examples import open_examples
-from job.engine import accelerator
 from job.errors import InputError, Interrupted, JobError
 from job.runs.run import absolute, command_to_continue, usable
 from job.storage.base import Held, Storage, open_storage
@@ -240,7 +239,7 @@ def run_sweep(
     if holder is not None:
         raise _taken(opened, holder)
     with (
-        connected(opened.address, verbose=verbose, preload=_preload(opened.config)) as is_own,
+        connected(opened.address, verbose=verbose) as is_own,
         # One trial has to fit; what the others need, Ray Tune asks the autoscaler for.
         grown(opened.one_trial, board, stop_requested),
     ):
@@ -261,9 +260,7 @@ def run_sweep(
                 for name in folder.list():
                     folder.delete(name)
                 write_sweep(folder, sweep)
-            conductor = _search(
-                opened, sweep, config, slots, is_own, board, stop_requested, verbose
-            )
+            conductor = _search(opened, sweep, config, slots, board, stop_requested, verbose)
             if stop_requested():
                 raise Interrupted(
                     f"stopped with {len(conductor.outcomes)} of {opened.trials} trials done; "
@@ -273,14 +270,6 @@ def run_sweep(
             if conductor.winner is None:
                 raise JobError(_why_nobody_won(conductor))
             return read_sweep(folder), conductor.winner
-
-
-def _preload(config: SweepConfig) -> str | None:
-    """What the processes of a cluster that is started for the sweep import at once. There is one
-    for each processor: where not each of them gets a trial, the others would hold memory for
-    nothing."""
-    each = config.workers_per_trial == 1 and config.cpus_per_trial in (None, 1)
-    return "tuning.trials.preloaded" if each and not accelerator.has_device() else None
 
 
 def _one_trial(config: SweepConfig, device: str) -> TrainConfig:
@@ -347,7 +336,6 @@ def _search(
     sweep: Sweep,
     config: SweepConfig,
     slots: int,
-    is_own: bool,
     board: Board,
     stop_requested: Callable[[], int],
     verbose: bool,
@@ -380,7 +368,6 @@ def _search(
             config,
             board=board,
             slots=slots,
-            may_grow=not is_own,
             epochs=opened.epochs,
             max_failures=opened.max_failures,
             book=book,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from unittest import mock
 
-import ray
 from ray import tune
-from ray.air.execution import FixedResourceManager, PlacementGroupResourceManager
 from ray.exceptions import RayTaskError
-from ray.tune.execution import tune_controller
-from ray.tune.execution.class_cache import _ActorClassCache
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
@@ -29,6 +26,13 @@ from tuning.trials.trial import TrialProcess, outcome_of
 # for massively parallel hyperparameter tuning", MLSys 2020).
 FIRST_RUNG_EPOCHS = 1
 REDUCTION_FACTOR = 3
+# Ray Tune copies these into its processes' environment, and Ray writes that to its logs.
+SECRETS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+)
 
 
 class Asked(Searcher):
@@ -154,7 +158,6 @@ def tune_with(
     *,
     board: Board,
     slots: int,
-    may_grow: bool,
     epochs: int,
     max_failures: int,
     book: str,
@@ -168,7 +171,6 @@ def tune_with(
         config: The sweep's settings, with the resources of a trial.
         board: Shows it.
         slots: How many trials run at once.
-        may_grow: Machines may join the cluster while the tasks are done.
         epochs: Of a whole trial.
         max_failures: How often the process of one trial may be lost.
         book: A folder for Ray Tune's own files, from which nothing is restored.
@@ -222,23 +224,20 @@ def tune_with(
             verbose=0,
         ),
     )
-    # Placement groups, which an autoscaler looks at, are reserved by tasks, and no process that has
-    # seen one is taken for a trial.
-    reserving = PlacementGroupResourceManager if may_grow else FixedResourceManager
-    with (
-        mock.patch.object(_ActorClassCache, "get", _as_it_is),
-        mock.patch.object(tune_controller, "PlacementGroupResourceManager", reserving),
-    ):
+    with _without_secrets():
         tuner.fit()
     if recorder.failure:
         raise JobError(recorder.failure)
 
 
-def _as_it_is(cache: _ActorClassCache, trainable: type) -> Any:
-    """The actor class of a trainable, without Ray Tune's environment variables for it: it hands on
-    AWS secrets, which Ray then writes to its logs, and for variables of its own a process has to be
-    started, while idle ones are there, with everything imported."""
-    return cache._cache.setdefault(trainable, ray.remote(trainable))
+@contextlib.contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Whoever stores the sweep's files has read them already; trials have those of their node."""
+    kept = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:
