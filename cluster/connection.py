@@ -15,6 +15,7 @@ from job.config.config import TrainConfig
 from job.engine import accelerator
 from job.engine.runtime import stderr_held_back
 from job.errors import InputError, NoGpu
+from job.text import counted
 
 # Ray's defaults take a minute to notice a link that is down, and 418 s to fail what waits for it.
 # With these, a dead node is noticed in 8.6 s and a dead link in 11 s. They must be set where a
@@ -304,7 +305,7 @@ class Room(NamedTuple):
         there = ", ".join(
             f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes
         )
-        return f"{len(self.nodes)} node{'s' if len(self.nodes) > 1 else ''} with {there}"
+        return f"{counted(len(self.nodes), 'node')} with {there}"
 
 
 def _times(there: float, wanted: float) -> int:

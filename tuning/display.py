@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from job.stats import mean_sd
-from job.text import duration
+from job.text import counted, duration
 from tuning.conductor import Conductor
 from tuning.records import (
     FAILED,
@@ -41,12 +41,11 @@ def outcome_line(plan: Plan, outcome: Outcome) -> str:
     """A trial that ended, in a line."""
     best = outcome.best
     accuracy = f"val_accuracy {best.val_accuracy:.2%}  " if best else ""
-    epochs = len(outcome.history)
     said = f"  {outcome.error}" if outcome.error else ""
     again = f" (trial {plan.repeats} with seed {plan.seed})" if plan.kind == REPEAT else ""
     return (
         f"trial {plan.number}{again} {outcome.state}: {accuracy}{settings_text(plan.settings)}  "
-        f"{epochs} epoch{'' if epochs == 1 else 's'}, {duration(outcome.seconds)}{said}"
+        f"{counted(len(outcome.history), 'epoch')}, {duration(outcome.seconds)}{said}"
     )
 
 

@@ -16,6 +16,7 @@ from ray.tune.stopper import Stopper
 
 from job.errors import JobError
 from job.runs.state import rows_of
+from job.text import one_line
 from tuning.conductor import EVALUATE, TRAIN, Conductor
 from tuning.config import SweepConfig
 from tuning.display import Board
@@ -130,7 +131,7 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         task = trial.config["task"]
-        error = _one_line(trial)
+        error = _why(trial)
         if task["kind"] == TRAIN:
             report = trial.last_result
             outcome = Outcome(
@@ -253,10 +254,7 @@ def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:
     return [WandbLoggerCallback(project="lenet-on-ray", group=name)]
 
 
-def _one_line(trial: Any) -> str:
+def _why(trial: Any) -> str:
     """Why a trial's process was lost or broke."""
     error = trial.get_pickled_error() or trial.get_error()
-    if isinstance(error, RayTaskError):
-        error = error.cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason'}"
+    return one_line(error.cause if isinstance(error, RayTaskError) else error)

@@ -14,6 +14,7 @@ from job.data.catalogue import Dataset
 from job.errors import JobError, NoGpu
 from job.runs.run import open_run, settle
 from job.runs.state import EpochRow, rows_of
+from job.text import one_line
 from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
 from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome, best_row
 from tuning.trials.warm import Epoch, Warm
@@ -104,7 +105,7 @@ class TrialProcess(tune.Trainable):
             # with nothing that it may have spoilt, such as a GPU's memory.
             log.exception("trial %d failed", task.number)
             self._warm_for(task).forget()
-            yield report(state=FAILED, error=f"{type(error).__name__}: {_first_line(error)}")
+            yield report(state=FAILED, error=one_line(error))
 
     def _epochs(self, task: Task) -> Iterator[Epoch]:
         run = settle(task.run)
@@ -153,7 +154,3 @@ def outcome_of(report: dict[str, Any]) -> Outcome:
         restarts=report["restarts"],
         device=report["device"],
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), "")
