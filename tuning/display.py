@@ -67,7 +67,7 @@ def winner_lines(plan: Plan, winner: Winner) -> str:
     )
 
 
-class Board:
+class SweepDisplay:
     """Follows a sweep.
 
     Args:
@@ -121,7 +121,7 @@ class Board:
         return max(0.0, (left - running) * (sum(times) / len(times)) / self._slots)
 
 
-class LiveBoard(Board):
+class LiveDisplay(SweepDisplay):
     """One table that is drawn again and again, with failures scrolling above it."""
 
     def __init__(self, live: Any, console: Any, *arguments: Any) -> None:
@@ -185,14 +185,14 @@ class LiveBoard(Board):
 
 
 @contextlib.contextmanager
-def sweep_board(trials: int, epochs: int) -> Iterator[Board]:
+def sweep_display(trials: int, epochs: int) -> Iterator[SweepDisplay]:
     """Shows a sweep for the time of the block."""
     if not sys.stderr.isatty():
-        yield Board(trials, epochs)
+        yield SweepDisplay(trials, epochs)
         return
     from rich.console import Console
     from rich.live import Live
 
     console = Console(stderr=True)
     with Live("starting …", console=console, transient=True, auto_refresh=False) as live:
-        yield LiveBoard(live, console, trials, epochs)
+        yield LiveDisplay(live, console, trials, epochs)

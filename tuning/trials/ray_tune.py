@@ -19,7 +19,7 @@ from job.runs.state import rows_of
 from job.text import one_line
 from tuning.conductor import EVALUATE, TRAIN, Conductor
 from tuning.config import SweepConfig
-from tuning.display import Board
+from tuning.display import SweepDisplay
 from tuning.records import FAILED, STOPPED, UNFINISHED, Outcome
 from tuning.trials.trial import TrialProcess, outcome_of
 
@@ -36,7 +36,7 @@ SECRETS = (
 )
 
 
-class Asked(Searcher):
+class ConductorSearcher(Searcher):
     """The conductor, as Ray Tune asks it."""
 
     def __init__(self, conductor: Conductor, is_stopped: Callable[[], bool]) -> None:
@@ -81,7 +81,7 @@ class SearchScheduler(ASHAScheduler):
             super().on_trial_complete(tune_controller, trial, result)
 
 
-class End(Stopper):
+class SweepStopper(Stopper):
     """Stops trials of the search when the time is over, and everything when the sweep stops."""
 
     def __init__(self, is_over: Callable[[], bool], is_stopped: Callable[[], bool]) -> None:
@@ -100,19 +100,21 @@ class End(Stopper):
 class Recorder(tune.Callback):
     """Keeps what came of each trial, and shows it."""
 
-    def __init__(self, conductor: Conductor, board: Board, is_over: Callable[[], bool]) -> None:
-        self._conductor, self._board, self._is_over = conductor, board, is_over
+    def __init__(
+        self, conductor: Conductor, display: SweepDisplay, is_over: Callable[[], bool]
+    ) -> None:
+        self._conductor, self._display, self._is_over = conductor, display, is_over
         # Why the sweep can't go on.
         self.failure = ""
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._board.refresh()
+        self._display.refresh()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if result["kind"] == TRAIN:
-            self._board.report(result)
+            self._display.report(result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         report = trial.last_result
@@ -147,7 +149,7 @@ class Recorder(tune.Callback):
     def _ended(self, trial: Any, outcome: Outcome) -> None:
         number = trial.config["task"]["number"]
         self._conductor.trained(number, outcome)
-        self._board.ended(number)
+        self._display.ended(number)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -157,7 +159,7 @@ def tune_with(
     conductor: Conductor,
     config: SweepConfig,
     *,
-    board: Board,
+    display: SweepDisplay,
     slots: int,
     epochs: int,
     max_failures: int,
@@ -170,7 +172,7 @@ def tune_with(
     Args:
         conductor: Says what is to be done, and keeps what came of it.
         config: The sweep's settings, with the resources of a trial.
-        board: Shows it.
+        display: Shows it.
         slots: How many trials run at once.
         epochs: Of a whole trial.
         max_failures: How often the process of one trial may be lost.
@@ -181,7 +183,7 @@ def tune_with(
     Raises:
         JobError: A trial finds no GPU, or the winner could not be evaluated.
     """
-    recorder = Recorder(conductor, board, is_over)
+    recorder = Recorder(conductor, display, is_over)
 
     def is_stopped() -> bool:
         return bool(stop_requested() or recorder.failure)
@@ -204,7 +206,7 @@ def tune_with(
         tune_config=tune.TuneConfig(
             metric="merit",
             mode="max",
-            search_alg=Asked(conductor, is_stopped),
+            search_alg=ConductorSearcher(conductor, is_stopped),
             scheduler=scheduler,
             num_samples=-1,
             # Without a number, Ray Tune starts one process after the other. One trial more than
@@ -217,7 +219,7 @@ def tune_with(
         run_config=tune.RunConfig(
             name="sweep",
             storage_path=book,
-            stop=End(is_over, is_stopped),
+            stop=SweepStopper(is_over, is_stopped),
             failure_config=tune.FailureConfig(max_failures=max_failures),
             # Runs have checkpoints of their own.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

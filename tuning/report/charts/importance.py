@@ -20,8 +20,7 @@ from job.errors import InputError
 from tuning.records import Sweep, Trial
 from tuning.report.charts.parameters import ABSENT, FEW, Parameter, parameters_of, plain
 from tuning.report.text import share
-from tuning.space.space import Parameter as Way
-from tuning.space.space import parse_space
+from tuning.space.space import SearchRange, parse_space
 
 # Below this, hardly any arrangement is rarer than chance.
 MIN_TRIALS = 8
@@ -70,7 +69,7 @@ def drawn_parameters(sweep: Sweep, trials: Sequence[Trial]) -> list[Parameter]:
     if not ways or not all(trial.plan.drawn.keys() <= {w.key for w in ways} for trial in trials):
         return parameters_of([trial.plan.settings for trial in trials])
     found = {p.name: p for p in parameters_of([trial.plan.drawn for trial in trials])}
-    by_field: dict[str, list[Way]] = {}
+    by_field: dict[str, list[SearchRange]] = {}
     for way in ways:
         by_field.setdefault(way.field, []).append(way)
     parameters: list[Parameter] = []
@@ -85,7 +84,7 @@ def drawn_parameters(sweep: Sweep, trials: Sequence[Trial]) -> list[Parameter]:
     return parameters
 
 
-def _place(ways: Sequence[Way], trial: Trial) -> float | None:
+def _place(ways: Sequence[SearchRange], trial: Trial) -> float | None:
     """Where in its range, from 0 to 1, a trial's value was drawn."""
     for way in ways:
         if way.key in trial.plan.drawn:
