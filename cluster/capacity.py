@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from job.config.config import TrainConfig
 from job.engine import accelerator
 from job.errors import InputError, NoGpu
+from job.text import counted
 
 # Ray counts shares in ten-thousandths.
 WHOLE = 10_000
@@ -122,7 +123,7 @@ class Room(NamedTuple):
         there = ", ".join(
             f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes
         )
-        return f"{len(self.nodes)} node{'s' if len(self.nodes) > 1 else ''} with {there}"
+        return f"{counted(len(self.nodes), 'node')} with {there}"
 
 
 def _times(there: float, wanted: float) -> int:

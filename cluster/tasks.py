@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.connection import connected
 from job.errors import JobError
+from job.text import one_line
 
 POLL_SECONDS = 0.2
 
@@ -64,11 +65,6 @@ def _result(name: str, reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        raise JobError(f"{name}: {_one_line(error.cause)}") from error
+        raise JobError(f"{name}: {one_line(error.cause)}") from error
     except RayError as error:
-        raise JobError(f"{name}: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason'}"
+        raise JobError(f"{name}: {one_line(error)}") from error

@@ -41,7 +41,7 @@ def mean_sd(values: Iterable[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def percent(values: Iterable[float]) -> str:
+def mean_text(values: Iterable[float]) -> str:
     """Shares as `99.16 ± 0.04 %`, mean and standard deviation; a single one as `99.16 %`."""
     mean, sd = mean_sd(values)
     return f"{100 * mean:.2f} %" if sd is None else f"{100 * mean:.2f} ± {100 * sd:.2f} %"

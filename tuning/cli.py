@@ -68,7 +68,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         print(help_text.format_message())
         return 0
     except click.ClickException as error:
-        print(f"error: {_one_line(error.format_message())}", file=sys.stderr)
+        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
@@ -85,10 +85,6 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
 
 
 if __name__ == "__main__":

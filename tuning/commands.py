@@ -26,14 +26,14 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     called again with the same --name.
     """
     from job.training.signals import stop_on_signal
-    from tuning.display import sweep_board
-    from tuning.sweep import run_sweep, settle_sweep, summary
+    from tuning.display import sweep_display
+    from tuning.sweep import prepare_sweep, run_sweep, summary
 
     given = {name: value for name, value in options.items() if value is not None}
-    opened = settle_sweep(given, overwrite=overwrite)
+    opened = prepare_sweep(given, overwrite=overwrite)
     opened.folder.probe()
-    with sweep_board(opened.trials, opened.epochs) as board, stop_on_signal(board) as stop:
-        done, winner = run_sweep(opened, board, stop_requested=stop, verbose=verbose)
+    with sweep_display(opened.trials, opened.epochs) as display, stop_on_signal(display) as stop:
+        done, winner = run_sweep(opened, display, stop_requested=stop, verbose=verbose)
     print(json.dumps(dataclasses.asdict(winner)) if as_json else summary(done, winner))
 
 

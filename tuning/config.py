@@ -16,12 +16,12 @@ from job.config.fields import (
     Settings,
     check_given,
     choice,
-    duration,
     fields_of,
     integer,
     number,
     option,
     optional,
+    parse_duration,
     text,
 )
 from job.errors import InputError
@@ -92,7 +92,7 @@ class SweepConfig(Settings):
     )
     time_budget: float | None = option(
         None,
-        optional(duration),
+        optional(parse_duration),
         "Start no trial, and stop those in training, so long after the command began (30m).",
         metavar="TIME",
         fixed=False,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from job.stats import mean_sd
-from job.text import duration
+from job.text import counted, duration
 from tuning.conductor import Conductor
 from tuning.records import (
     FAILED,
@@ -41,12 +41,11 @@ def outcome_line(plan: Plan, outcome: Outcome) -> str:
     """A trial that ended, in a line."""
     best = outcome.best
     accuracy = f"val_accuracy {best.val_accuracy:.2%}  " if best else ""
-    epochs = len(outcome.history)
     said = f"  {outcome.error}" if outcome.error else ""
     again = f" (trial {plan.repeats} with seed {plan.seed})" if plan.kind == REPEAT else ""
     return (
         f"trial {plan.number}{again} {outcome.state}: {accuracy}{settings_text(plan.settings)}  "
-        f"{epochs} epoch{'' if epochs == 1 else 's'}, {duration(outcome.seconds)}{said}"
+        f"{counted(len(outcome.history), 'epoch')}, {duration(outcome.seconds)}{said}"
     )
 
 
@@ -68,7 +67,7 @@ def winner_lines(plan: Plan, winner: Winner) -> str:
     )
 
 
-class Board:
+class SweepDisplay:
     """Follows a sweep.
 
     Args:
@@ -122,7 +121,7 @@ class Board:
         return max(0.0, (left - running) * (sum(times) / len(times)) / self._slots)
 
 
-class LiveBoard(Board):
+class LiveDisplay(SweepDisplay):
     """One table that is drawn again and again, with failures scrolling above it."""
 
     def __init__(self, live: Any, console: Any, *arguments: Any) -> None:
@@ -186,14 +185,14 @@ class LiveBoard(Board):
 
 
 @contextlib.contextmanager
-def sweep_board(trials: int, epochs: int) -> Iterator[Board]:
+def sweep_display(trials: int, epochs: int) -> Iterator[SweepDisplay]:
     """Shows a sweep for the time of the block."""
     if not sys.stderr.isatty():
-        yield Board(trials, epochs)
+        yield SweepDisplay(trials, epochs)
         return
     from rich.console import Console
     from rich.live import Live
 
     console = Console(stderr=True)
     with Live("starting …", console=console, transient=True, auto_refresh=False) as live:
-        yield LiveBoard(live, console, trials, epochs)
+        yield LiveDisplay(live, console, trials, epochs)

@@ -34,14 +34,13 @@ from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, res
 from job.config.fields import check_unchanged, flag
 from job.config.xla import launched
 from job.data.examples import open_examples
-from job.engine import accelerator
 from job.errors import InputError, Interrupted, JobError
 from job.runs.run import absolute, command_to_continue, usable
 from job.storage.base import Held, Storage, open_storage
 from job.versions import versions
 from tuning.conductor import Conductor
 from tuning.config import DEFAULT_TRIALS, SweepConfig, check_share, epochs_of, split
-from tuning.display import Board, winner_lines
+from tuning.display import SweepDisplay, winner_lines
 from tuning.records import SWEEP_FILE, WINNER_FILE, Sweep, Winner, read_sweep, write_sweep
 from tuning.space.search import GridSearch, open_search
 from tuning.space.space import DEFAULT, Space, parse_space, read_space
@@ -58,7 +57,7 @@ TUNE_SETTINGS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Opened:
+class OpenSweep:
     """A sweep and its place.
 
     Attributes:
@@ -94,7 +93,7 @@ class Opened:
         return _one_trial(self.config, over_recipe(self.sweep.base).device)
 
 
-def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened:
+def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenSweep:
     """Finds out which sweep `lenet sweep` is to start or continue. Writes nothing.
 
     Args:
@@ -117,7 +116,7 @@ def settle_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> Opened
         folder = open_storage(storage, patience=common.storage_timeout).at(name)
         content = folder.list()
     opened = functools.partial(
-        Opened,
+        OpenSweep,
         folder=folder,
         address=common.address,
         max_failures=common.max_failures,
@@ -214,8 +213,8 @@ def _trials(config: SweepConfig, space: Space, base: Mapping[str, Any]) -> int:
 
 
 def run_sweep(
-    opened: Opened,
-    board: Board,
+    opened: OpenSweep,
+    display: SweepDisplay,
     *,
     stop_requested: Callable[[], int] = lambda: 0,
     verbose: bool = False,
@@ -224,7 +223,7 @@ def run_sweep(
 
     Args:
         opened: What to do.
-        board: Follows it.
+        display: Follows it.
         stop_requested: Asked often; a signal's number ends the sweep, which can go on later.
         verbose: Let the frameworks log to the terminal.
 
@@ -241,15 +240,15 @@ def run_sweep(
     if holder is not None:
         raise _taken(opened, holder)
     with (
-        connected(opened.address, verbose=verbose, preload=_preload(opened.config)) as is_own,
+        connected(opened.address, verbose=verbose) as is_own,
         # One trial has to fit; what the others need, Ray Tune asks the autoscaler for.
-        grown(opened.one_trial, board, stop_requested),
+        grown(opened.one_trial, display, stop_requested),
     ):
         here = room()
         check_gpus(opened.one_trial, here, is_own=is_own)
         config, slots = _fitted(opened.config, gpu_share(opened.one_trial, here), here)
         if here.has_gpus and not config.share.gpus and not opened.is_new:
-            board.note("this sweep began without GPUs and goes on without them")
+            display.note("this sweep began without GPUs and goes on without them")
         base = _launched(opened, "gpu" if config.share.gpus else "cpu")
         with _held(opened) as folder:
             sweep = dataclasses.replace(
@@ -262,9 +261,7 @@ def run_sweep(
                 for name in folder.list():
                     folder.delete(name)
                 write_sweep(folder, sweep)
-            conductor = _search(
-                opened, sweep, config, slots, is_own, board, stop_requested, verbose
-            )
+            conductor = _search(opened, sweep, config, slots, display, stop_requested, verbose)
             if stop_requested():
                 raise Interrupted(
                     f"stopped with {len(conductor.outcomes)} of {opened.trials} trials done; "
@@ -274,14 +271,6 @@ def run_sweep(
             if conductor.winner is None:
                 raise JobError(_why_nobody_won(conductor))
             return read_sweep(folder), conductor.winner
-
-
-def _preload(config: SweepConfig) -> str | None:
-    """What the processes of a cluster that is started for the sweep import at once. There is one
-    for each processor: where not each of them gets a trial, the others would hold memory for
-    nothing."""
-    each = config.workers_per_trial == 1 and config.cpus_per_trial in (None, 1)
-    return "tuning.trials.preloaded" if each and not accelerator.has_device() else None
 
 
 def _one_trial(config: SweepConfig, device: str) -> TrainConfig:
@@ -295,7 +284,7 @@ def _one_trial(config: SweepConfig, device: str) -> TrainConfig:
 
 
 @contextmanager
-def _held(opened: Opened) -> Iterator[Storage]:
+def _held(opened: OpenSweep) -> Iterator[Storage]:
     try:
         with opened.folder.locked():
             if WINNER_FILE in opened.folder.list() and not opened.is_new:
@@ -305,7 +294,7 @@ def _held(opened: Opened) -> Iterator[Storage]:
         raise _taken(opened, holder) from holder
 
 
-def _taken(opened: Opened, holder: object) -> InputError:
+def _taken(opened: OpenSweep, holder: object) -> InputError:
     return InputError("--name", opened.sweep.name, f"{holder} runs this sweep; take another name")
 
 
@@ -332,7 +321,7 @@ def _fitted(config: SweepConfig, gpus: float, here: Room) -> tuple[SweepConfig, 
     return config, slots
 
 
-def _launched(opened: Opened, kind: str) -> dict[str, Any]:
+def _launched(opened: OpenSweep, kind: str) -> dict[str, Any]:
     """What all trials have in common, with XLA only if it is asked for: a process compiles for each
     batch size and optimizer that it meets, some 5 s each."""
     base = {**opened.sweep.base, "xla": bool(opened.sweep.base.get("xla"))}
@@ -344,12 +333,11 @@ def _launched(opened: Opened, kind: str) -> dict[str, Any]:
 
 
 def _search(
-    opened: Opened,
+    opened: OpenSweep,
     sweep: Sweep,
     config: SweepConfig,
     slots: int,
-    is_own: bool,
-    board: Board,
+    display: SweepDisplay,
     stop_requested: Callable[[], int],
     verbose: bool,
 ) -> Conductor:
@@ -372,16 +360,15 @@ def _search(
         gpus=config.share.gpus if config.workers_per_trial == 1 else 0.0,
         is_over=is_over,
     )
-    board.follow(conductor, slots)
+    display.follow(conductor, slots)
     if not verbose:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="lenet-ray-tune-") as book:
         tune_with(
             conductor,
             config,
-            board=board,
+            display=display,
             slots=slots,
-            may_grow=not is_own,
             epochs=opened.epochs,
             max_failures=opened.max_failures,
             book=book,

@@ -72,7 +72,7 @@ def table() -> str:
             if first["augment_flip"] != "none":
                 moves.append("flip")
             curves = studies.histories(STUDY, setting).values()
-            learned = stats.percent(curve["accuracy"][-1] for curve in curves)
+            learned = stats.mean_text(curve["accuracy"][-1] for curve in curves)
             lines.append(
                 f"| {model} | **this project**, {first['parameters']:,} parameters, "
                 f"{first['epochs']} epochs | {', '.join(moves) or 'none'} "

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from job.stats import interval_text, mean_interval, percent
+from job.stats import interval_text, mean_interval, mean_text
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 NOTEBOOK = {"lenet5": "99.19 %", "ffnn": "37.36 % (a broken run)"}
@@ -172,7 +172,7 @@ def table(study: str) -> str:
 
 
 def spread(runs: list[dict], key: str) -> str:
-    return percent(run[key] for run in runs)
+    return mean_text(run[key] for run in runs)
 
 
 def interval(runs: list[dict]) -> str:

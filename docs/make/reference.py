@@ -43,7 +43,7 @@ PYTHON = {
     "job.results.figures": ("first_ten", "in_detail", "history", "confusion", "worst_mistakes"),
     "job.storage.base": ("open_storage", "Storage"),
     "job.storage.checkpoints": ("CheckpointStore",),
-    "tuning.sweep": ("settle_sweep", "run_sweep"),
+    "tuning.sweep": ("prepare_sweep", "run_sweep"),
     "tuning.space.space": ("read_space", "Space"),
     "job.errors": ("InputError", "JobError"),
 }

@@ -111,9 +111,9 @@ def print_comparison(document: dict[str, Any]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for group in document["groups"]:
         table.add_row(
-            *(group["title"], str(group["n"]), stats.percent(group["val_accuracy"])),
+            *(group["title"], str(group["n"]), stats.mean_text(group["val_accuracy"])),
             *(
-                stats.percent(group["test_accuracy"]),
+                stats.mean_text(group["test_accuracy"]),
                 stats.interval_text(group["interval"]),
                 group["interval_of"],
             ),

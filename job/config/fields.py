@@ -144,7 +144,7 @@ def interval(value: Any) -> str:
     return str(value)
 
 
-def duration(value: Any) -> float | None:
+def parse_duration(value: Any) -> float | None:
     """Accepts seconds (`90s`), minutes (`30m`) or hours (`1.5h`); gives seconds."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
         return float(value)

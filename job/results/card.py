@@ -23,7 +23,7 @@ from job.data.catalogue import CATALOGUE, Dataset
 from job.data.examples import Examples
 from job.models import MODELS
 from job.stats import share_interval
-from job.text import duration
+from job.text import duration, percent
 
 CARD_FILE = "README.md"
 TEMPLATE = "model_card.md.j2"
@@ -152,14 +152,6 @@ def escaped(value: Any) -> str:
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", entities)
 
 
-def percent(value: float) -> str:
-    return f"{value:.2%}"
-
-
-def counted(value: int) -> str:
-    return f"{value:,}"
-
-
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -170,7 +162,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(percent=percent, counted=counted, duration=duration, markup=Markup)
+    environment.filters.update(
+        percent=percent, counted="{:,}".format, duration=duration, markup=Markup
+    )
     return environment
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from job.runs.listing import Listed
-from job.text import duration
+from job.text import duration, percent
 
 
 def as_documents(runs: Sequence[Listed], *, detail: bool) -> list[dict[str, Any]]:
@@ -61,10 +61,6 @@ def print_detail(console: Any, listed: Listed) -> None:
     for path, count in sorted(listed.files.items()):
         if not path.startswith("checkpoints/"):
             console.print(f"   {size(count):>9}  {path}", markup=False)
-
-
-def percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
 
 
 def age(seconds: float) -> str:

@@ -13,8 +13,8 @@ from job import stats
 def test_mean_and_sample_standard_deviation():
     assert stats.mean_sd([0.99, 0.991, 0.992]) == (pytest.approx(0.991), pytest.approx(0.001))
     assert stats.mean_sd([0.5]) == (0.5, None)
-    assert stats.percent([0.99, 0.991, 0.992]) == "99.10 ± 0.10 %"
-    assert stats.percent([0.5]) == "50.00 %"
+    assert stats.mean_text([0.99, 0.991, 0.992]) == "99.10 ± 0.10 %"
+    assert stats.mean_text([0.5]) == "50.00 %"
 
 
 def test_interval_of_a_mean():

@@ -15,7 +15,7 @@ from job.data.examples import open_examples
 from job.errors import InputError
 from job.runs.run import settle
 from job.runs.state import sha256_of
-from tuning.trials.warm import Warm
+from tuning.trials.warm import WarmProcess
 
 DIGITS = str(Path(__file__).parents[1] / "test_runs" / "kept" / "digits")
 THREADS = len(os.sched_getaffinity(0))
@@ -35,19 +35,19 @@ SECOND: dict[str, Any] = {
 # too few to lose patience.
 SAME = ("deterministic", "patience")
 
-Train = Callable[[Warm, dict[str, Any]], str]
+Train = Callable[[WarmProcess, dict[str, Any]], str]
 
 
-def warm() -> Warm:
-    return Warm(THREADS, 0.0, open_examples("own", DIGITS).dataset)
+def warm() -> WarmProcess:
+    return WarmProcess(THREADS, 0.0, open_examples("own", DIGITS).dataset)
 
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory) -> Train:
-    """Trains a run in a process' `Warm`; gives SHA-256 of its weights."""
+    """Trains a run in a process' `WarmProcess`; gives SHA-256 of its weights."""
     storage = str(tmp_path_factory.mktemp("runs"))
 
-    def trained(process: Warm, settings: dict[str, Any]) -> str:
+    def trained(process: WarmProcess, settings: dict[str, Any]) -> str:
         run = settle({**settings, "storage": storage, "name": secrets.token_hex(8)})
         *_, last = process.train(run)
         assert last.is_last
@@ -57,7 +57,7 @@ def train(tmp_path_factory) -> Train:
 
 
 @pytest.fixture(scope="module")
-def used(train) -> tuple[Warm, str]:
+def used(train) -> tuple[WarmProcess, str]:
     """A process in which the first run was trained, and what came of it."""
     process = warm()
     return process, train(process, FIRST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from job.text import counted
 from tuning.report import text
 from tuning.report.charts import curves as charts
 from tuning.report.grid import Column, numbers, texts
@@ -87,7 +88,7 @@ def _curves(groups: Sequence[Group]) -> list[Chart]:
                 name=f"curve-{kind}",
                 title=f"Validation {kind}",
                 spec=charts.curves(lines, is_accuracy=kind == "accuracy"),
-                alternative=f"Line chart: validation {kind} of {text.counted(count, 'run')} over "
+                alternative=f"Line chart: validation {kind} of {counted(count, 'run')} over "
                 "the epochs. All values are in epochs.csv.",
             )
         )
@@ -108,7 +109,7 @@ def _curves_of_one(entry: Entry) -> list[Chart]:
                 is_accuracy=kind == "accuracy",
             ),
             alternative=f"Line chart: {kind} in training and validation over "
-            f"{text.counted(len(entry.history), 'epoch')}. The values are in the table of epochs.",
+            f"{counted(len(entry.history), 'epoch')}. The values are in the table of epochs.",
         )
         for kind in KINDS
     ]

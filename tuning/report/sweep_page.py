@@ -16,8 +16,7 @@ from tuning.report.charts.importance import MIN_TRIALS, drawn_parameters, import
 from tuning.report.charts.parameters import ABSENT, is_number
 from tuning.report.grid import Column, numbers, texts
 from tuning.report.page import render
-from tuning.space.space import Parameter as Way
-from tuning.space.space import parse_space
+from tuning.space.space import SearchRange, parse_space
 
 STATES = (FINISHED, STOPPED, FAILED, UNFINISHED)
 
@@ -174,7 +173,7 @@ def _space(sweep: Sweep) -> dict[str, Any]:
     return {text.words(way.key): _range_text(way) for way in ways}
 
 
-def _range_text(way: Way) -> str:
+def _range_text(way: SearchRange) -> str:
     if way.values:
         found = ", ".join(map(text.setting, way.values))
     else:

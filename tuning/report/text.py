@@ -14,7 +14,7 @@ THIN = "\u202f"
 
 
 def percent(value: float | None) -> str:
-    return NONE if value is None else f"{value * 100:.2f}{THIN}%"
+    return NONE if value is None else share(value, 2)
 
 
 def share(value: float, digits: int = 0) -> str:
@@ -53,10 +53,6 @@ def when(value: float | None) -> str:
         return NONE
     moment = datetime.datetime.fromtimestamp(value, datetime.UTC)
     return f"{moment.day} {moment:%b %Y, %H:%M} UTC"
-
-
-def counted(number: int, word: str) -> str:
-    return f"{number:,} {word}" + ("" if number == 1 else "s")
 
 
 def setting(value: Any) -> str:

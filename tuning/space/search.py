@@ -13,7 +13,7 @@ import numpy as np
 
 from tuning.config import SweepConfig
 from tuning.records import FAILED, FINISHED, Outcome, Plan, merit
-from tuning.space.space import Parameter, Point, Space
+from tuning.space.space import Point, SearchRange, Space
 
 
 class Search(Protocol):
@@ -40,7 +40,7 @@ class RandomSearch:
         # Raw Philox output stays the same between NumPy versions (NEP 19).
         bits = np.random.Philox(key=[self._seed, number])
 
-        def draw(parameter: Parameter) -> Any:
+        def draw(parameter: SearchRange) -> Any:
             return parameter.at(int(bits.random_raw() >> 11) * 2.0**-53)
 
         return self._space.choose(draw, self._base)
@@ -106,7 +106,7 @@ class OptunaSearch:
         """The trials as Optuna has them."""
         return self._study.trials
 
-    def _suggest(self, trial: Any, parameter: Parameter) -> Any:
+    def _suggest(self, trial: Any, parameter: SearchRange) -> Any:
         if parameter.values:
             return trial.suggest_categorical(parameter.key, parameter.values)
         suggest = trial.suggest_int if parameter.is_integer else trial.suggest_float

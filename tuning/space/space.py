@@ -89,7 +89,7 @@ DEFAULT: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Parameter:
+class SearchRange:
     """One way in which a setting is chosen: from `values`, or between `low` and `high`.
 
     Attributes:
@@ -169,7 +169,7 @@ class Parameter:
         return found
 
 
-# What was drawn, by `Parameter.key`, and the settings that follow from it.
+# What was drawn, by `SearchRange.key`, and the settings that follow from it.
 Point = tuple[dict[str, Any], dict[str, Any]]
 
 
@@ -177,9 +177,9 @@ Point = tuple[dict[str, Any], dict[str, Any]]
 class Space:
     """Parameters, each after those that it depends on."""
 
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[SearchRange, ...]
 
-    def choose(self, draw: Callable[[Parameter], Any], base: Mapping[str, Any]) -> Point:
+    def choose(self, draw: Callable[[SearchRange], Any], base: Mapping[str, Any]) -> Point:
         """Draws one point: a value for each parameter that applies.
 
         Args:
@@ -197,7 +197,7 @@ class Space:
     def grid(self, base: Mapping[str, Any]) -> Iterator[Point]:
         """All points of the grid, the last parameters changing fastest."""
 
-        def below(rest: tuple[Parameter, ...], drawn: dict, settings: dict) -> Iterator[Point]:
+        def below(rest: tuple[SearchRange, ...], drawn: dict, settings: dict) -> Iterator[Point]:
             if not rest:
                 yield drawn, settings
                 return
@@ -224,14 +224,14 @@ class Space:
         return {field: found if len(found) > 1 else found[0] for field, found in ways.items()}
 
     def _applies(
-        self, parameter: Parameter, settings: Mapping[str, Any], base: Mapping[str, Any]
+        self, parameter: SearchRange, settings: Mapping[str, Any], base: Mapping[str, Any]
     ) -> bool:
         if parameter.field in settings:
             return False
         return not parameter.when or parameter.applies(over_recipe({**base, **settings}).to_dict())
 
 
-def _set(settings: dict, parameter: Parameter, drawn: Any, base: Mapping[str, Any]) -> None:
+def _set(settings: dict, parameter: SearchRange, drawn: Any, base: Mapping[str, Any]) -> None:
     batch_size = over_recipe({**base, **settings}).batch_size if parameter.with_batch else 0
     settings[parameter.field] = parameter.scaled(drawn, batch_size)
 
@@ -288,7 +288,7 @@ def parse_space(document: Any, origin: str, *, is_kept: bool = False) -> Space:
         raise InputError("--space", origin, str(problem)) from None
 
 
-def _parameter(field: Any, way: Any, is_kept: bool) -> Parameter:
+def _parameter(field: Any, way: Any, is_kept: bool) -> SearchRange:
     parse = _parser(field, is_kept)
     if not isinstance(way, Mapping):
         raise ValueError("give `values`, or `low` and `high`")
@@ -305,7 +305,9 @@ def _parameter(field: Any, way: Any, is_kept: bool) -> Parameter:
         if not isinstance(way["values"], list) or not way["values"]:
             raise ValueError("`values` must be a list of at least one")
         values = tuple(_named(value, parse) for value in way["values"])
-        return Parameter(field=field, values=values, with_batch=_with_batch(way, values), when=when)
+        return SearchRange(
+            field=field, values=values, with_batch=_with_batch(way, values), when=when
+        )
     if "low" not in way or "high" not in way:
         raise ValueError("give `values`, or `low` and `high`")
     low, high = _named(way["low"], parse), _named(way["high"], parse)
@@ -321,7 +323,7 @@ def _parameter(field: Any, way: Any, is_kept: bool) -> Parameter:
     points = way.get("points", DEFAULT_POINTS)
     if type(points) is not int or not 1 <= points <= 1000:
         raise ValueError("`points` must be a whole number between 1 and 1000")
-    return Parameter(
+    return SearchRange(
         field=field,
         low=low,
         high=high,
@@ -365,7 +367,7 @@ def _table(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _ordered(parameters: list[Parameter]) -> Iterator[Parameter]:
+def _ordered(parameters: list[SearchRange]) -> Iterator[SearchRange]:
     """Each parameter after those that it depends on. Raises ValueError where that can't be."""
     left = list(parameters)
     while left:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from unittest import mock
 
-import ray
 from ray import tune
-from ray.air.execution import FixedResourceManager, PlacementGroupResourceManager
 from ray.exceptions import RayTaskError
-from ray.tune.execution import tune_controller
-from ray.tune.execution.class_cache import _ActorClassCache
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from job.errors import JobError
 from job.runs.state import rows_of
+from job.text import one_line
 from tuning.conductor import EVALUATE, TRAIN, Conductor
 from tuning.config import SweepConfig
-from tuning.display import Board
+from tuning.display import SweepDisplay
 from tuning.records import FAILED, STOPPED, UNFINISHED, Outcome
 from tuning.trials.trial import TrialProcess, outcome_of
 
@@ -29,9 +27,16 @@ from tuning.trials.trial import TrialProcess, outcome_of
 # for massively parallel hyperparameter tuning", MLSys 2020).
 FIRST_RUNG_EPOCHS = 1
 REDUCTION_FACTOR = 3
+# Ray Tune copies these into its processes' environment, and Ray writes that to its logs.
+SECRETS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+)
 
 
-class Asked(Searcher):
+class ConductorSearcher(Searcher):
     """The conductor, as Ray Tune asks it."""
 
     def __init__(self, conductor: Conductor, is_stopped: Callable[[], bool]) -> None:
@@ -76,7 +81,7 @@ class SearchScheduler(ASHAScheduler):
             super().on_trial_complete(tune_controller, trial, result)
 
 
-class End(Stopper):
+class SweepStopper(Stopper):
     """Stops trials of the search when the time is over, and everything when the sweep stops."""
 
     def __init__(self, is_over: Callable[[], bool], is_stopped: Callable[[], bool]) -> None:
@@ -95,19 +100,21 @@ class End(Stopper):
 class Recorder(tune.Callback):
     """Keeps what came of each trial, and shows it."""
 
-    def __init__(self, conductor: Conductor, board: Board, is_over: Callable[[], bool]) -> None:
-        self._conductor, self._board, self._is_over = conductor, board, is_over
+    def __init__(
+        self, conductor: Conductor, display: SweepDisplay, is_over: Callable[[], bool]
+    ) -> None:
+        self._conductor, self._display, self._is_over = conductor, display, is_over
         # Why the sweep can't go on.
         self.failure = ""
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._board.refresh()
+        self._display.refresh()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if result["kind"] == TRAIN:
-            self._board.report(result)
+            self._display.report(result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         report = trial.last_result
@@ -126,7 +133,7 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         task = trial.config["task"]
-        error = _one_line(trial)
+        error = _why(trial)
         if task["kind"] == TRAIN:
             report = trial.last_result
             outcome = Outcome(
@@ -142,7 +149,7 @@ class Recorder(tune.Callback):
     def _ended(self, trial: Any, outcome: Outcome) -> None:
         number = trial.config["task"]["number"]
         self._conductor.trained(number, outcome)
-        self._board.ended(number)
+        self._display.ended(number)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -152,9 +159,8 @@ def tune_with(
     conductor: Conductor,
     config: SweepConfig,
     *,
-    board: Board,
+    display: SweepDisplay,
     slots: int,
-    may_grow: bool,
     epochs: int,
     max_failures: int,
     book: str,
@@ -166,9 +172,8 @@ def tune_with(
     Args:
         conductor: Says what is to be done, and keeps what came of it.
         config: The sweep's settings, with the resources of a trial.
-        board: Shows it.
+        display: Shows it.
         slots: How many trials run at once.
-        may_grow: Machines may join the cluster while the tasks are done.
         epochs: Of a whole trial.
         max_failures: How often the process of one trial may be lost.
         book: A folder for Ray Tune's own files, from which nothing is restored.
@@ -178,7 +183,7 @@ def tune_with(
     Raises:
         JobError: A trial finds no GPU, or the winner could not be evaluated.
     """
-    recorder = Recorder(conductor, board, is_over)
+    recorder = Recorder(conductor, display, is_over)
 
     def is_stopped() -> bool:
         return bool(stop_requested() or recorder.failure)
@@ -201,7 +206,7 @@ def tune_with(
         tune_config=tune.TuneConfig(
             metric="merit",
             mode="max",
-            search_alg=Asked(conductor, is_stopped),
+            search_alg=ConductorSearcher(conductor, is_stopped),
             scheduler=scheduler,
             num_samples=-1,
             # Without a number, Ray Tune starts one process after the other. One trial more than
@@ -214,7 +219,7 @@ def tune_with(
         run_config=tune.RunConfig(
             name="sweep",
             storage_path=book,
-            stop=End(is_over, is_stopped),
+            stop=SweepStopper(is_over, is_stopped),
             failure_config=tune.FailureConfig(max_failures=max_failures),
             # Runs have checkpoints of their own.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -222,23 +227,20 @@ def tune_with(
             verbose=0,
         ),
     )
-    # Placement groups, which an autoscaler looks at, are reserved by tasks, and no process that has
-    # seen one is taken for a trial.
-    reserving = PlacementGroupResourceManager if may_grow else FixedResourceManager
-    with (
-        mock.patch.object(_ActorClassCache, "get", _as_it_is),
-        mock.patch.object(tune_controller, "PlacementGroupResourceManager", reserving),
-    ):
+    with _without_secrets():
         tuner.fit()
     if recorder.failure:
         raise JobError(recorder.failure)
 
 
-def _as_it_is(cache: _ActorClassCache, trainable: type) -> Any:
-    """The actor class of a trainable, without Ray Tune's environment variables for it: it hands on
-    AWS secrets, which Ray then writes to its logs, and for variables of its own a process has to be
-    started, while idle ones are there, with everything imported."""
-    return cache._cache.setdefault(trainable, ray.remote(trainable))
+@contextlib.contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Whoever stores the sweep's files has read them already; trials have those of their node."""
+    kept = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:
@@ -254,10 +256,7 @@ def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:
     return [WandbLoggerCallback(project="lenet-on-ray", group=name)]
 
 
-def _one_line(trial: Any) -> str:
+def _why(trial: Any) -> str:
     """Why a trial's process was lost or broke."""
     error = trial.get_pickled_error() or trial.get_error()
-    if isinstance(error, RayTaskError):
-        error = error.cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason'}"
+    return one_line(error.cause if isinstance(error, RayTaskError) else error)

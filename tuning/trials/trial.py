@@ -14,9 +14,10 @@ from job.data.catalogue import Dataset
 from job.errors import JobError, NoGpu
 from job.runs.run import open_run, settle
 from job.runs.state import EpochRow, rows_of
+from job.text import one_line
 from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
 from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome, best_row
-from tuning.trials.warm import Epoch, Warm
+from tuning.trials.warm import Epoch, WarmProcess
 
 # What a task gives, step by step; closed, it ends there.
 Reports = Generator[dict[str, Any], None, None]
@@ -54,7 +55,7 @@ class TrialProcess(tune.Trainable):
     """Does tasks, one after the other, and keeps what they share."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._warm: Warm | None = None
+        self._warm: WarmProcess | None = None
         self._begin(Task(**config["task"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -104,7 +105,7 @@ class TrialProcess(tune.Trainable):
             # with nothing that it may have spoilt, such as a GPU's memory.
             log.exception("trial %d failed", task.number)
             self._warm_for(task).forget()
-            yield report(state=FAILED, error=f"{type(error).__name__}: {_first_line(error)}")
+            yield report(state=FAILED, error=one_line(error))
 
     def _epochs(self, task: Task) -> Iterator[Epoch]:
         run = settle(task.run)
@@ -125,8 +126,10 @@ class TrialProcess(tune.Trainable):
         else:
             yield report_of(task, (), state=FINISHED, result=result)
 
-    def _warm_for(self, task: Task) -> Warm:
-        self._warm = self._warm or Warm(task.threads, task.gpus, Dataset.from_dict(task.dataset))
+    def _warm_for(self, task: Task) -> WarmProcess:
+        self._warm = self._warm or WarmProcess(
+            task.threads, task.gpus, Dataset.from_dict(task.dataset)
+        )
         return self._warm
 
     def _device(self, task: Task) -> str:
@@ -153,7 +156,3 @@ def outcome_of(report: dict[str, Any]) -> Outcome:
         restarts=report["restarts"],
         device=report["device"],
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), "")

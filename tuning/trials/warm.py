@@ -45,7 +45,7 @@ class Loaded(NamedTuple):
     validation: DeviceSplit
 
 
-class Warm:
+class WarmProcess:
     """What a process keeps from run to run.
 
     Args:

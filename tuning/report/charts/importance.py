@@ -16,14 +16,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from job.errors import InputError
 from tuning.records import Sweep, Trial
 from tuning.report.charts.parameters import ABSENT, FEW, Parameter, parameters_of, plain
 from tuning.report.text import share
-from tuning.space.space import Parameter as Way
-from tuning.space.space import parse_space
+from tuning.space.space import SearchRange, parse_space
 
 # Below this, hardly any arrangement is rarer than chance.
 MIN_TRIALS = 8
@@ -72,7 +69,7 @@ def drawn_parameters(sweep: Sweep, trials: Sequence[Trial]) -> list[Parameter]:
     if not ways or not all(trial.plan.drawn.keys() <= {w.key for w in ways} for trial in trials):
         return parameters_of([trial.plan.settings for trial in trials])
     found = {p.name: p for p in parameters_of([trial.plan.drawn for trial in trials])}
-    by_field: dict[str, list[Way]] = {}
+    by_field: dict[str, list[SearchRange]] = {}
     for way in ways:
         by_field.setdefault(way.field, []).append(way)
     parameters: list[Parameter] = []
@@ -87,7 +84,7 @@ def drawn_parameters(sweep: Sweep, trials: Sequence[Trial]) -> list[Parameter]:
     return parameters
 
 
-def _place(ways: Sequence[Way], trial: Trial) -> float | None:
+def _place(ways: Sequence[SearchRange], trial: Trial) -> float | None:
     """Where in its range, from 0 to 1, a trial's value was drawn."""
     for way in ways:
         if way.key in trial.plan.drawn:
@@ -163,30 +160,19 @@ def grouped(values: Sequence[Any], parameter: Parameter) -> tuple[list[int], lis
 
 def epsilon_squared(groups: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
     """Share of the ranking of `values` that `groups` explain, 0 to 1, and how often shuffled ranks
-    explain as much. Equal values share their mean rank."""
-    ranks = mean_ranks(values)
-    members = np.eye(max(groups) + 1)[list(groups)]
-    sizes = members.sum(axis=0)
-    members, sizes = members[:, sizes > 0], sizes[sizes > 0]
-    centred = ranks - ranks.mean()
-    total = float((centred**2).sum())
-    if total == 0.0:
+    explain as much."""
+    from scipy.stats import kruskal, permutation_test
+
+    if len(set(values)) == 1:
         return 0.0, 1.0
-
-    def between(arranged: np.ndarray) -> np.ndarray:
-        return ((arranged @ members) ** 2 / sizes).sum(axis=-1) / total
-
-    count, number = len(groups), len(sizes)
-    explained = float(between(centred))
-    # H is (n - 1) times `explained`; epsilon squared is (H - k + 1) / (n - k).
-    share = ((count - 1) * explained - number + 1) / (count - number)
-    shuffled = np.random.default_rng(0).permuted(np.tile(centred, (SHUFFLES, 1)), axis=1)
-    as_good = int((between(shuffled) >= explained - 1e-12).sum())
-    return min(max(share, 0.0), 1.0), (as_good + 1) / (SHUFFLES + 1)
-
-
-def mean_ranks(values: Sequence[float]) -> np.ndarray:
-    """Ranks from 1; equal values get the mean of theirs."""
-    _, place, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]
+    pairs = list(zip(values, groups, strict=True))
+    samples = [[v for v, g in pairs if g == group] for group in sorted(set(groups))]
+    shuffled = permutation_test(
+        samples,
+        lambda *several, axis: kruskal(*several, axis=axis).statistic,
+        n_resamples=SHUFFLES,
+        alternative="greater",
+        rng=0,
+    )
+    share = (shuffled.statistic - len(samples) + 1) / (len(pairs) - len(samples))
+    return min(max(float(share), 0.0), 1.0), float(shuffled.pvalue)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from job.text import counted
 from tuning.records import FAILED, FINISHED, STOPPED, UNFINISHED, Sweep, Trial, merit
 from tuning.report import text
 from tuning.report.charts import curves as charts
@@ -72,8 +73,8 @@ def curves(sweep: Sweep, best: Best) -> list[Chart]:
                 ],
                 is_accuracy=measure == "val_accuracy",
             ),
-            alternative=f"Line chart: {title.lower()} of {text.counted(len(drawn), 'trial')} over "
-            f"up to {text.counted(most, 'epoch')}. Trial {best.trial.plan.number}, the best, ends "
+            alternative=f"Line chart: {title.lower()} of {counted(len(drawn), 'trial')} over "
+            f"up to {counted(most, 'epoch')}. Trial {best.trial.plan.number}, the best, ends "
             f"at {end}. All values are in epochs.csv.",
         )
         for measure, title, end in kinds
@@ -105,7 +106,7 @@ def parallel(found: Sequence[Trial], best: Best) -> list[Chart]:
         Chart(
             name="parallel",
             spec=maps.parallel(paths, axes),
-            alternative=f"Parallel coordinates of {text.counted(len(trials), 'trial')}: {names}. "
+            alternative=f"Parallel coordinates of {counted(len(trials), 'trial')}: {names}. "
             + IN_TABLE,
         )
     ]
@@ -212,7 +213,7 @@ def _cell_tip(trials: Sequence[Trial]) -> tuple[tuple[str, str], ...]:
     top = trials[0]
     return (
         ("best", f"{text.percent(accuracy_of(top))}, trial {top.plan.number}"),
-        ("its state", f"{top.outcome.state}, {text.counted(len(top.outcome.history), 'epoch')}"),
+        ("its state", f"{top.outcome.state}, {counted(len(top.outcome.history), 'epoch')}"),
         ("trials here", ", ".join(str(trial.plan.number) for trial in trials)),
     )
 
@@ -234,7 +235,7 @@ def times(sweep: Sweep) -> list[Chart]:
         Chart(
             name="times",
             spec=maps.times(parts),
-            alternative=f"Bar chart: time for which {text.counted(len(parts), 'trial')} held their "
+            alternative=f"Bar chart: time for which {counted(len(parts), 'trial')} held their "
             f"resources, in training and validation, and otherwise. {IN_TABLE}",
         )
     ]
