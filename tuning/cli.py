@@ -78,7 +78,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         # A full or failing disk, say: no fault of the program, and a traceback would not help.
-        reason = error.strerror or _one_line(str(error))
+        reason = error.strerror or " ".join(str(error).split())
         print(f"error: {error.filename or 'input/output'}: {reason}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, click.Abort):
