@@ -6,8 +6,9 @@ images", 2009; https://www.cs.toronto.edu/~kriz/cifar.html), in both of its vers
 
 A batch of the binary version is 10,000 records of a label and 3,072 pixels: 32 rows of 32 red
 values, then the green and the blue ones. The Python version holds the same examples in the same
-order as pickles, which are read without unpickling (`job/data/pickled.py`). What is read from
-either becomes the files of the binary version, and is held to their SHA-256.
+order as pickles, which can call anything: they are read from its archive only, once its SHA-256 is
+the published one. What is read from either becomes the files of the binary version, and is held to
+their SHA-256.
 
 The hashes were not computed from a copy of our own. Archives: those of TensorFlow Datasets
 (url_checksums/cifar10.txt) and Keras (`keras.datasets.cifar10`). Batches: those that TorchVision
@@ -16,23 +17,19 @@ for Ruby (ankane/torchvision-ruby, lib/torchvision/datasets/cifar10.rb) checks.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
+import pickle
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-from job.data.pickled import parse_batch
 
 IMAGE_SHAPE = (32, 32, 3)
 PIXELS = 32 * 32 * 3
 RECORD = 1 + PIXELS
-# More than a batch of the Python version takes for an example beside its pixels: its file's name.
-NAME_BYTES = 256
 
 LABELS = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -47,12 +44,7 @@ BATCHES = {
     "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
     "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 }
-FOLDERS = (
-    "cifar-10-batches-bin",
-    "cifar-10-batches-py",
-    # Where Keras unpacks it.
-    "cifar-10-batches-py-target/cifar-10-batches-py",
-)
+FOLDER = "cifar-10-batches-bin"
 
 
 class Archive(NamedTuple):
@@ -72,12 +64,19 @@ ARCHIVES = {
 }
 
 
-# Gets the first so many bytes of a file; None where there is no such file.
-Reader = Callable[[str, int], bytes | None]
+# As their authors name them, and as Keras 3 and Keras 2 keep the second of them.
+ARCHIVE_NAMES = (*ARCHIVES, "cifar-10-batches-py-target_archive", "cifar-10-batches-py.tar.gz")
+# What the pickled batches of 2009 call, as NumPy has it today.
+CALLS = {
+    ("numpy.core.multiarray", "_reconstruct"): np.ndarray.__new__,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
 
 
 def read(place: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
-    """Reads the batches from an archive, or from a folder that holds one, or one unpacked.
+    """Reads the batches from an archive, or from a folder that holds one, or the binary version's
+    batches.
 
     Args:
         place: The file or folder.
@@ -91,30 +90,29 @@ def read(place: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
         ValueError: What there is can't be what was published; the message names the file.
     """
     if place.is_file():
-        size = place.stat().st_size
-        if size not in {archive.size for archive in ARCHIVES.values()}:
-            raise ValueError(f"{place} has {size:,} bytes, which no published archive has")
-        try:
-            return unpack(place.read_bytes(), sizes)
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
+        return _unpacked(place, sizes)
     first = next(iter(sizes))
-    for folder in (place, *(place / name for name in FOLDERS)):
-        if any((folder / name).is_file() for name in (first, _python_name(first))):
-            return _batches(functools.partial(_head, folder), folder, sizes)
-    for name in ARCHIVES:
+    for folder in (place, place / FOLDER):
+        if (folder / first).is_file():
+            return {name: _head(folder / name, size) for name, size in sizes.items()}
+    for name in ARCHIVE_NAMES:
         if (place / name).is_file():
-            return read(place / name, sizes)
-    names = ", ".join((_python_name(first), *FOLDERS, *ARCHIVES))
-    raise FileNotFoundError(f"{place} has no {first} (also tried {names})")
+            return _unpacked(place / name, sizes)
+    for name in ("", "cifar-10-batches-py/", "cifar-10-batches-py-target/cifar-10-batches-py/"):
+        if (place / name / _python_name(first)).is_file():
+            raise ValueError(
+                f"{place} has pickles ({name}{_python_name(first)}), which are read from "
+                f"{' or '.join(ARCHIVES)} only; name that archive or its folder"
+            )
+    raise FileNotFoundError(f"{place} has no {first} (also tried {', '.join((FOLDER, *ARCHIVES))})")
 
 
-def unpack(content: bytes, sizes: Mapping[str, int]) -> dict[str, bytes]:
+def unpack(content: bytes, names: Iterable[str]) -> dict[str, bytes]:
     """Reads the batches from a published archive; nothing of another one is unpacked.
 
     Args:
         content: The archive.
-        sizes: As for `read`.
+        names: The batches of the binary version.
 
     Raises:
         ValueError: It is not as published.
@@ -123,14 +121,12 @@ def unpack(content: bytes, sizes: Mapping[str, int]) -> dict[str, bytes]:
     if digest not in {archive.sha256 for archive in ARCHIVES.values()}:
         raise ValueError(f"is not as published: SHA-256 is {digest[:16]}…")
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-        members = {Path(member.name).name: member for member in archive if member.isfile()}
-
-        def head(name: str, limit: int) -> bytes | None:
-            # Of a plain file, which all members are, it gives a stream.
-            stream = archive.extractfile(members[name]) if name in members else None
-            return None if stream is None else stream.read(limit)
-
-        return _batches(head, Path("the archive"), sizes)
+        members = {
+            Path(member.name).name: stream.read()
+            for member in archive
+            if (stream := archive.extractfile(member))
+        }
+    return {name: members.get(name) or _from_pickle(members[_python_name(name)]) for name in names}
 
 
 def decode(batches: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
@@ -145,38 +141,42 @@ def encode(images: np.ndarray, labels: np.ndarray) -> bytes:
     return _records(images.transpose(0, 3, 1, 2).reshape(-1, PIXELS), labels)
 
 
-def _records(planes: np.ndarray, labels: np.ndarray) -> bytes:
+def _records(planes: np.ndarray, labels: Sequence[int] | np.ndarray) -> bytes:
     return np.column_stack([np.asarray(labels, np.uint8), planes]).tobytes()
 
 
-def _batches(head: Reader, place: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
-    return {name: _batch(head, place, name, size) for name, size in sizes.items()}
-
-
-def _batch(head: Reader, place: Path, name: str, size: int) -> bytes:
-    # One byte over the size is enough to see that a file is too long.
-    content = head(name, size + 1)
-    if content is not None:
-        return content
-    other, rows = _python_name(name), size // RECORD
-    limit = size + rows * NAME_BYTES
-    content = head(other, limit + 1)
-    if content is None:
-        raise FileNotFoundError(f"{place} has no {name} (also tried {other})")
+def _unpacked(path: Path, names: Iterable[str]) -> dict[str, bytes]:
+    size = path.stat().st_size
+    if size not in {archive.size for archive in ARCHIVES.values()}:
+        raise ValueError(f"{path} has {size:,} bytes, which no published archive has")
     try:
-        if len(content) > limit:
-            raise ValueError(f"holds more than {limit:,} bytes")
-        return _records(*parse_batch(content, rows, PIXELS))
+        return unpack(path.read_bytes(), names)
     except ValueError as error:
-        raise ValueError(f"{place / other}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _head(path: Path, size: int) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}")
+    with path.open("rb") as stream:
+        # One byte over the size is enough to see that a file is too long.
+        return stream.read(size + 1)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Calls what a batch needs and nothing else, should the pinned archive ever be another one."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in CALLS:
+            raise ValueError(f"names {module}.{name}, which no batch has")
+        return CALLS[module, name]
+
+
+def _from_pickle(content: bytes) -> bytes:
+    """A batch of the Python version, from an archive that is the published one, as records."""
+    batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    return _records(batch[b"data"], batch[b"labels"])
 
 
 def _python_name(name: str) -> str:
     return name.removesuffix(".bin")
-
-
-def _head(folder: Path, name: str, limit: int) -> bytes | None:
-    if not (folder / name).is_file():
-        return None
-    with (folder / name).open("rb") as stream:
-        return stream.read(limit)

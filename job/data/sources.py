@@ -105,7 +105,7 @@ def obtain(name: str, data: str | None = None, *, patience: float = QUICK_SECOND
 
 def _by_hand(dataset: Dataset) -> str:
     if dataset.files[0].is_batch:
-        return f"{' or '.join(cifar.ARCHIVES)}, or what it unpacks to,"
+        return f"{' or '.join(cifar.ARCHIVES)}, or the folder {cifar.FOLDER},"
     return f"{', '.join(file.name for file in dataset.files)} (plain or .gz)"
 
 
@@ -220,10 +220,9 @@ def _from_mirror(url: str, dataset: Dataset) -> Contents:
 
 def _from_archive(url: str, dataset: Dataset) -> Contents:
     name = url.rpartition("/")[2]
-    sizes = {file.name: file.size for file in dataset.files}
     try:
         packed = _download(url, name, cifar.ARCHIVES[name].size)
-        contents = cifar.unpack(packed, sizes)
+        contents = cifar.unpack(packed, [file.name for file in dataset.files])
         for file in dataset.files:
             name = file.name
             check_file(file, contents[name])
