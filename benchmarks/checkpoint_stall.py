@@ -42,8 +42,9 @@ class Training:
 
         start_tensorflow()
         from job.config.config import resolve
-        from job.data.catalogue import CATALOGUE, training_splits
+        from job.data.catalogue import CATALOGUE
         from job.data.sources import obtain
+        from job.data.splits import training_splits
         from job.engine.device_split import DeviceSplit
         from job.engine.engine import Engine
         from job.engine.randomness import batches, example_order

@@ -21,8 +21,10 @@ from typing import Any
 import studies
 from paired import circumstances
 
-from job.data.catalogue import CATALOGUE, Split, test_split, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import test_split, training_splits
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "docs" / "results" / "notebook_story.json"

@@ -132,8 +132,9 @@ def keras_tuner(size: Size, folder: str) -> None:
     import keras
     import keras_tuner
 
-    from job.data.catalogue import CATALOGUE, training_splits
+    from job.data.catalogue import CATALOGUE
     from job.data.sources import obtain
+    from job.data.splits import training_splits
     from job.models import build_model
 
     train = training_rows(size.rows)

@@ -32,8 +32,9 @@ from typing import Any, NamedTuple
 from paired import circumstances, compared, keep, kept_rounds, ratio
 
 from job.config.recipes import RECIPES
-from job.data.catalogue import CATALOGUE, test_split, training_splits
+from job.data.catalogue import CATALOGUE
 from job.data.sources import obtain
+from job.data.splits import test_split, training_splits
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "to_accuracy.json"
 RECIPE = RECIPES["quick"]["lenet5"]

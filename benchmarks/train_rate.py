@@ -37,8 +37,10 @@ from typing import Any
 from paired import Side, circumstances, compared, in_turn, keep, kept_rounds, peak_mb, ratio
 from peers import peer_packages
 
-from job.data.catalogue import CATALOGUE, Split, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import training_splits
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "train_rate.json"
 TORCH = Path(__file__).with_name("torch.txt")

@@ -43,8 +43,10 @@ from typing import Any, NamedTuple
 from paired import circumstances, compared, keep, kept_rounds, ratio
 from peers import peer_packages
 
-from job.data.catalogue import CATALOGUE, Split, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import training_splits
 from job.models import lenet5
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from job.data.catalogue import DataFile, Dataset
-from job.data.cifar import BATCHES, LABELS, PIXELS, RECORD, Archive
+from job.data.catalogue import Dataset
+from job.data.files import DataFile
+from job.data.readers.cifar import BATCHES, LABELS, PIXELS, RECORD, Archive
 
 ROWS = 40
 

@@ -15,8 +15,10 @@ import pytest
 from object_store import ObjectStore
 from stand_in import stand_in_gpu  # noqa: F401  a fixture
 
-from job.data.catalogue import CATALOGUE, Split, test_split, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import test_split, training_splits
 from job.engine.accelerator import VISIBLE, has_device
 
 # Tests compute on processors, and on a stand-in where they say so: what a GPU of this machine would

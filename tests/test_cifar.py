@@ -22,13 +22,15 @@ from cifar_files import batch, packed, python2_batch
 from PIL import Image
 from test_train import train
 
-from job.data import cifar
 from job.data import sources as download
 from job.data.cache import cache_folder
-from job.data.catalogue import CATALOGUE, Split, check_file, test_split, training_splits
+from job.data.catalogue import CATALOGUE
 from job.data.examples import open_examples, stage
-from job.data.parquet import write_dataset
+from job.data.files import Split, check_file
+from job.data.readers import cifar
+from job.data.readers.parquet import write_dataset
 from job.data.sources import cached, obtain
+from job.data.splits import test_split, training_splits
 from job.engine.scoring import predict
 from job.errors import InputError, JobError
 from job.results.evaluate import model_with
@@ -136,7 +138,7 @@ def test_an_archive_comes_from_a_mirror(published, batches, monkeypatch):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(published))
     monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setitem(
@@ -155,7 +157,7 @@ def test_an_archive_comes_from_a_mirror(published, batches, monkeypatch):
             CATALOGUE, "cifar10", dataclasses.replace(CATALOGUE["cifar10"], files=files)
         )
         # Nor is what a good archive holds, if it is not what is wanted.
-        with pytest.raises(JobError, match=r"python\.tar\.gz: data_batch_1\.bin: SHA-256 is"):
+        with pytest.raises(JobError, match=r"python\.tar\.gz: data_batch_1\.bin SHA-256 is"):
             obtain("cifar10")
         server.shutdown()
         thread.join()

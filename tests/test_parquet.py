@@ -21,9 +21,10 @@ from conftest import environment, tree
 from PIL import Image
 from test_bad_input import refused
 
-from job.data.catalogue import CATALOGUE, Dataset, Split
+from job.data.catalogue import CATALOGUE, Dataset
 from job.data.examples import open_examples
-from job.data.parquet import _pixels, read_dataset, write_dataset
+from job.data.files import Split
+from job.data.readers.parquet import _pixels, write_dataset
 from job.data.sources import obtain
 from job.errors import InputError, JobError
 from job.runs.data import dataset_of, examples_of
@@ -145,14 +146,14 @@ def test_a_flipped_bit_is_noticed(part, dataset, lenet, tmp_path, request):
 
 def test_every_byte_of_the_document_counts(own):
     """The set reads as before, or not at all, whichever character is another one."""
-    before = read_dataset(str(own))
+    before = open_examples("own", str(own))
     document = (own / "dataset.json").read_bytes()
     for index in range(len(document)):
         changed = bytearray(document)
         changed[index] ^= 4
         (own / "dataset.json").write_bytes(changed)
         try:
-            assert read_dataset(str(own)) == before
+            assert open_examples("own", str(own)) == before
         except InputError as error:
             assert "dataset.json" in str(error)
         else:
@@ -349,7 +350,7 @@ def test_train_refuses_a_bad_set_and_writes_nothing(case, own, lenet, tmp_path):
 
 def test_a_set_of_another_writer_is_read(own):
     """No metadata, more columns, several row groups, another compression."""
-    before = read_dataset(str(own))
+    before = open_examples("own", str(own))
 
     def change(table):
         extra = pa.array(range(len(table)))
@@ -359,7 +360,7 @@ def test_a_set_of_another_writer_is_read(own):
     table = pq.read_table(own / "test.parquet")
     pq.write_table(table, own / "test.parquet", row_group_size=2, compression="snappy")
     rewrite(lambda table: table, "test.parquet")(own)
-    assert read_dataset(str(own)) == before
+    assert open_examples("own", str(own)) == before
 
 
 UNUSABLE = {
@@ -484,10 +485,10 @@ def reads(monkeypatch) -> list[str]:
 def test_object_storage_is_read_once_and_a_damaged_copy_again(s3, node, reads, caplog):
     write_dataset(open_storage(s3), "counts", NAMES, TRAIN, TEST)
     reads.clear()
-    first = read_dataset(s3)
+    first = open_examples("own", s3)
     assert reads == ["dataset.json", *PARTS]
     reads.clear()
-    assert read_dataset(s3) == first
+    assert open_examples("own", s3) == first
     assert reads == ["dataset.json"]
     kept = [path for path in node.iterdir() if path.suffix != ".lock"]
     for path in kept:
@@ -497,7 +498,7 @@ def test_object_storage_is_read_once_and_a_damaged_copy_again(s3, node, reads, c
         damage(kept[0])
         reads.clear()
         with caplog.at_level(logging.WARNING):
-            assert read_dataset(s3) == first
+            assert open_examples("own", s3) == first
         assert len(reads) == 2
         assert f"{kept[0]} is damaged" in caplog.text
         assert hashlib.sha256(kept[0].read_bytes()).hexdigest() == kept[0].name
@@ -521,7 +522,7 @@ def _read_together(place: str, start, reads) -> None:
 
     S3Storage.read = counting
     start.wait()
-    read_dataset(place)
+    open_examples("own", place)
 
 
 def test_workers_of_a_node_fetch_once(s3, node):

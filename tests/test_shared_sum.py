@@ -152,7 +152,8 @@ start_tensorflow(threads=1)
 shared = shared_sum()
 strategy = distribution(2)
 from job.config.config import resolve
-from job.data.catalogue import CATALOGUE, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.splits import training_splits
 from job.data.sources import obtain
 from job.engine.device_split import DeviceSplit
 from job.engine.engine import Engine

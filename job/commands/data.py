@@ -22,8 +22,9 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
     download fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX,
     from which `lenet train --data DEST/DATASET` reads.
     """
-    from job.data.catalogue import CATALOGUE, SMALL, test_split, training_splits
+    from job.data.catalogue import CATALOGUE, SMALL
     from job.data.sources import cached, obtain
+    from job.data.splits import test_split, training_splits
     from job.errors import nearest
 
     if action == "stage":

@@ -21,12 +21,15 @@ import hashlib
 import io
 import pickle
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from job.data.files import Contents, DataFile, ImageShape, Split, checked
+
+TEST_FILES = 1
 IMAGE_SHAPE = (32, 32, 3)
 PIXELS = 32 * 32 * 3
 RECORD = 1 + PIXELS
@@ -74,45 +77,36 @@ CALLS = {
 }
 
 
-def read(place: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
-    """Reads the batches from an archive, or from a folder that holds one, or the binary version's
-    batches.
+def read(folder: Path, name: str, files: Sequence[DataFile]) -> Contents:
+    """As `Reader.read`: an archive, or a folder that holds one, or the binary version's batches."""
+    return checked(_read(folder, files), files, folder)
 
-    Args:
-        place: The file or folder.
-        sizes: Bytes of the batches of the binary version, by name.
 
-    Returns:
-        The batches of the binary version by name; their SHA-256 is for the caller to check.
-
-    Raises:
-        FileNotFoundError: There is neither; the message names what is missing.
-        ValueError: What there is can't be what was published; the message names the file.
-    """
+def _read(place: Path, files: Sequence[DataFile]) -> Contents:
     if place.is_file():
-        return _unpacked(place, sizes)
-    first = next(iter(sizes))
+        return _unpacked(place, files)
+    first = files[0].name
     for folder in (place, place / FOLDER):
         if (folder / first).is_file():
-            return {name: _head(folder / name, size) for name, size in sizes.items()}
-    for name in ARCHIVE_NAMES:
-        if (place / name).is_file():
-            return _unpacked(place / name, sizes)
-    for name in ("", "cifar-10-batches-py/", "cifar-10-batches-py-target/cifar-10-batches-py/"):
-        if (place / name / _python_name(first)).is_file():
+            return {file.name: _head(folder / file.name, file.size) for file in files}
+    for archive in ARCHIVE_NAMES:
+        if (place / archive).is_file():
+            return _unpacked(place / archive, files)
+    for below in ("", "cifar-10-batches-py/", "cifar-10-batches-py-target/cifar-10-batches-py/"):
+        if (place / below / _python_name(first)).is_file():
             raise ValueError(
-                f"{place} has pickles ({name}{_python_name(first)}), which are read from "
+                f"{place} has pickles ({below}{_python_name(first)}), which are read from "
                 f"{' or '.join(ARCHIVES)} only; name that archive or its folder"
             )
     raise FileNotFoundError(f"{place} has no {first} (also tried {', '.join((FOLDER, *ARCHIVES))})")
 
 
-def unpack(content: bytes, names: Iterable[str]) -> dict[str, bytes]:
+def unpack(content: bytes, files: Sequence[DataFile]) -> Contents:
     """Reads the batches from a published archive; nothing of another one is unpacked.
 
     Args:
         content: The archive.
-        names: The batches of the binary version.
+        files: The batches of the binary version; their SHA-256 is for the caller to check.
 
     Raises:
         ValueError: It is not as published.
@@ -126,31 +120,52 @@ def unpack(content: bytes, names: Iterable[str]) -> dict[str, bytes]:
             for member in archive
             if (stream := archive.extractfile(member))
         }
-    return {name: members.get(name) or _from_pickle(members[_python_name(name)]) for name in names}
+    return {
+        file.name: members.get(file.name) or _from_pickle(members[_python_name(file.name)])
+        for file in files
+    }
 
 
-def decode(batches: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (n, 32, 32, 3) and labels int32 (n,) of batches of the binary version."""
-    records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, RECORD)
+def decode(contents: Contents, files: Sequence[DataFile]) -> Split:
+    """As `Reader.decode`."""
+    content = b"".join(contents[file.name] for file in files)
+    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].astype(np.int32)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return Split(images, records[:, 0].astype(np.int32))
 
 
-def encode(images: np.ndarray, labels: np.ndarray) -> bytes:
-    """The inverse of `decode`: records of the binary version."""
-    return _records(images.transpose(0, 3, 1, 2).reshape(-1, PIXELS), labels)
+def encode(rows: Split, files: Sequence[DataFile]) -> Contents:
+    """As `Reader.encode`; the last batch gets what is left over."""
+    planes = rows.images.transpose(0, 3, 1, 2).reshape(-1, PIXELS)
+    records = memoryview(_records(planes, rows.labels))
+    contents = {}
+    for file in files:
+        size = len(records) if file is files[-1] else file.size
+        contents[file.name], records = bytes(records[:size]), records[size:]
+    return contents
+
+
+def image_shape(files: Sequence[DataFile]) -> ImageShape:
+    """As `Reader.image_shape`."""
+    return IMAGE_SHAPE
+
+
+def by_hand(files: Sequence[DataFile]) -> str:
+    """As `Reader.by_hand`."""
+    return f"{' or '.join(ARCHIVES)}, or the folder {FOLDER},"
 
 
 def _records(planes: np.ndarray, labels: Sequence[int] | np.ndarray) -> bytes:
     return np.column_stack([np.asarray(labels, np.uint8), planes]).tobytes()
 
 
-def _unpacked(path: Path, names: Iterable[str]) -> dict[str, bytes]:
+def _unpacked(path: Path, files: Sequence[DataFile]) -> Contents:
     size = path.stat().st_size
     if size not in {archive.size for archive in ARCHIVES.values()}:
         raise ValueError(f"{path} has {size:,} bytes, which no published archive has")
     try:
-        return unpack(path.read_bytes(), names)
+        return unpack(path.read_bytes(), files)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
