@@ -284,9 +284,9 @@ def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
     given = {"recipe": "notebook", "model": task.model, "epochs": 1}
     given |= {"limit_train": task.resume_rows, "data": task.data}
     run = settle({**given, "name": name, "storage": task.folder})
-    with begun(run, Silent()):
+    with begun(run, Silent()) as examples:
         try:
-            train_and_evaluate(run, Silent(), outside, evaluate=False)
+            train_and_evaluate(run, examples, Silent(), outside, evaluate=False)
             ended = "finished"
         except Interrupted:
             ended = "interrupted"

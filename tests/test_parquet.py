@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -20,9 +21,10 @@ import pytest
 from conftest import environment, tree
 from PIL import Image
 from test_bad_input import refused
+from test_train import train
 
 from job.data.catalogue import CATALOGUE, Dataset
-from job.data.examples import open_examples
+from job.data.examples import Examples, open_examples
 from job.data.files import Split
 from job.data.readers.parquet import _pixels, write_dataset
 from job.data.sources import obtain
@@ -639,6 +641,27 @@ def test_a_run_that_starts_anew_takes_what_it_is_given(own, tmp_path, monkeypatc
             pass
     with begun(settle(given), Silent()):
         assert dataset_of(settle(given)).name == "others"
+
+
+def test_a_run_reads_its_data_once_and_a_driver_lets_them_go(own, tmp_path, monkeypatch):
+    opened = []
+
+    def counting(*arguments, **more):
+        opened.append(arguments)
+        return open_examples(*arguments, **more)
+
+    monkeypatch.setattr("job.runs.data.open_examples", counting)
+    given = {"dataset": "own", "data": str(own), "epochs": 1, "batch_size": 10}
+    train(tmp_path, "x", **given, limit_train=None)
+    assert len(opened) == 1
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(one, Examples) for one in gc.get_objects())
+
+    before = held()
+    with begun(settle({**given, "storage": str(tmp_path), "name": "y"}), Silent()):
+        assert held() == before
 
 
 def test_runs_of_earlier_versions_noted_no_data(tmp_path):
