@@ -117,8 +117,8 @@ def measure() -> dict[str, Any]:
 def background(training: Training, place: str) -> tuple[Callable[[], None], Callable[[], None]]:
     """What `lenet train` does."""
     from job.storage.background import Uploads
-    from job.storage.base import open_storage
     from job.storage.checkpoints import CheckpointStore
+    from job.storage.open import open_storage
 
     checkpoints = CheckpointStore(open_storage(place, patience=600), "benchmark")
     checkpoints.claim()

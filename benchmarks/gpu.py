@@ -31,7 +31,7 @@ from in_time import Failed, OutOfTime, lines
 from paired import circumstances
 
 from job.engine import accelerator
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tuning.records import read_sweep
 
 PARTS_FILE = Path(__file__).with_name("gpu_parts.py")

@@ -33,7 +33,7 @@ from peers import peer_packages
 from workers import PEERS as PINNED
 from workers import training_rows
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tuning.records import FAILED, SEARCH, STOPPED, Sweep, read_sweep
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -20,7 +20,7 @@ from lab import HERE, OWN_FOLDERS, USER, Bind, Host, Lab
 from nodes import alive, training_workers
 from object_store import ObjectStore
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 
 LAPTOP = "laptop"
 PROJECT = "/root/lenet"

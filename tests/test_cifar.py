@@ -37,7 +37,7 @@ from job.results.evaluate import model_with
 from job.results.predict import read_examples
 from job.runs.data import dataset_of
 from job.runs.run import open_run, settle
-from job.storage.base import LocalStorage
+from job.storage.disk import LocalStorage
 from tuning.trials.warm import Warm
 
 PUBLISHED = CATALOGUE["cifar10"]

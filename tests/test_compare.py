@@ -17,7 +17,7 @@ from conftest import result_of
 from job.compare.compare import compare
 from job.errors import InputError, JobError
 from job.results.predictions import Predictions, read_predictions, write_predictions
-from job.storage.base import LocalStorage
+from job.storage.disk import LocalStorage
 
 FILE = "test_predictions.parquet"
 Make = Callable[..., None]

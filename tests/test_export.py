@@ -28,7 +28,7 @@ from job.engine.scoring import predict, scale  # noqa: E402
 from job.results.export import TOLERANCE, compare, export_run  # noqa: E402
 from job.results.export_formats import FORMATS  # noqa: E402
 from job.runs.run import open_run, settle  # noqa: E402
-from job.storage.base import open_storage  # noqa: E402
+from job.storage.open import open_storage  # noqa: E402
 from job.train import Alone, begun, train_and_evaluate  # noqa: E402
 from job.training.progress import PlainProgress  # noqa: E402
 

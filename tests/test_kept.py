@@ -14,7 +14,7 @@ import pytest
 from conftest import Lenet, environment
 
 from job.runs.run import open_run
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tuning.records import FINISHED, UNFINISHED, read_sweep
 from tuning.report.totals import config_of
 

@@ -14,7 +14,7 @@ from conftest import command, environment, result_of, tree
 from gpu_machine import on_gpu_machine, problem
 from nodes import Nodes
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tuning.records import FAILED, FINISHED, STOPPED, Sweep, read_sweep
 
 TINY = ("--model", "ffnn", "--limit-train", 256, "--epochs", 1)

@@ -31,7 +31,8 @@ from job.data.sources import obtain
 from job.errors import InputError, JobError
 from job.runs.data import dataset_of, examples_of
 from job.runs.run import settle
-from job.storage.base import LocalStorage, open_storage
+from job.storage.disk import LocalStorage
+from job.storage.open import open_storage
 from job.storage.s3 import S3Storage
 from job.train import begun
 from job.training.progress import Silent

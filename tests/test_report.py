@@ -29,7 +29,7 @@ from report_data import (
 )
 
 from job.errors import InputError
-from job.storage.base import LocalStorage
+from job.storage.disk import LocalStorage
 from tuning.records import FINISHED, SEARCH, STOPPED, UNFINISHED, Outcome, Plan, Sweep, Trial, merit
 from tuning.report import totals as facts
 from tuning.report.charts.importance import (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from report_data import HOSTILE, hostile_sweep, keep_run, realistic_sweep
 
-from job.storage.base import LocalStorage
+from job.storage.disk import LocalStorage
 from tuning.report.command import report, write_report
 
 CHROMIUM = next(

@@ -14,7 +14,7 @@ from conftest import SMOKE, command, environment, result_of
 from fault_proxy import FaultProxy
 from object_store import ObjectStore
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 
 OFTEN = ("--checkpoint-every", "20")
 

@@ -17,7 +17,7 @@ from nodes import Nodes, training_workers
 from PIL import Image
 from stand_in import NAME, NONE, StandIn
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tuning.records import FINISHED, read_sweep
 
 # The recipe with everything: augmentation, a schedule, label smoothing.

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 from conftest import Lenet, command, environment, result_of, tree
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tuning.records import (
     FAILED,
     FINISHED,

@@ -20,7 +20,7 @@ import pytest
 from conftest import Lenet, command, environment, result_of
 from nodes import Nodes, training_workers
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 
 SETTINGS = [
     *("--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"),

@@ -22,7 +22,7 @@ def work(payload: dict[str, Any]) -> None:
 
     from cluster.workers.mailbox import WorkerEnd
     from job.runs.data import examples_of
-    from job.storage.base import open_storage
+    from job.storage.open import open_storage
     from job.train import Place, train_and_evaluate
     from job.training.progress import Silent, warnings_to
 

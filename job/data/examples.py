@@ -15,7 +15,8 @@ from job.data.readers.parquet import read_dataset, write_dataset
 from job.data.sources import obtain
 from job.data.splits import test_split, training_splits
 from job.errors import InputError
-from job.storage.base import QUICK_SECONDS, open_storage
+from job.storage.base import QUICK_SECONDS
+from job.storage.open import open_storage
 
 
 class Examples(NamedTuple):

@@ -9,7 +9,8 @@ from typing import Any
 
 from job.errors import InputError, JobError
 from job.runs.run import CONFIG_FILE, Run, open_run, usable
-from job.storage.base import StoreError, open_storage
+from job.storage.base import StoreError
+from job.storage.open import open_storage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

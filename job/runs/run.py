@@ -19,9 +19,10 @@ from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
 from job.runs.state import RunState, sha256_of
-from job.storage.base import Held, Storage, StoreError, open_storage
+from job.storage.base import Held, Storage, StoreError
 from job.storage.checkpoints import BadCheckpoint, CheckpointStore
 from job.storage.documents import read_document, to_json
+from job.storage.open import open_storage
 from job.versions import Device
 
 CONFIG_FILE = "config.json"

@@ -33,7 +33,8 @@ from job.data.readers.dataset_json import (
     shown,
 )
 from job.errors import InputError
-from job.storage.base import QUICK_SECONDS, Storage, StoreError, open_storage
+from job.storage.base import QUICK_SECONDS, Storage, StoreError
+from job.storage.open import open_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +49,7 @@ def write_dataset(
     """Writes a data set. Equal examples become equal files.
 
     Args:
-        destination: Where, as `job.storage.base.open_storage` gives it. A set that is there is
+        destination: Where, as `job.storage.open.open_storage` gives it. A set that is there is
             replaced.
         name: 1 to 100 letters, digits, `.`, `_` or `-`.
         labels: 2 to 256 label names; label 0 is the first.
