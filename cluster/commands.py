@@ -60,9 +60,9 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
                 check = functools.partial(start, run.config, place, verbose=verbose)
             else:
                 run, check = run.launched("cpu"), lambda: None
-            with begun(run, progress, check_device=check):
+            with begun(run, progress, check_device=check) as examples:
                 result = train_and_evaluate(
-                    run, progress, Alone(stop), place=place, verbose=verbose
+                    run, examples, progress, Alone(stop), place=place, verbose=verbose
                 )
         else:
             from cluster.workers.launch import launch

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from job.config.config import TrainConfig
 from job.config.xla import decided, launched
+from job.data.examples import Examples
 from job.engine.accelerator import has_device
 from job.errors import Displaced, Interrupted
 from job.runs.data import examples_of, keep_dataset
@@ -101,7 +102,7 @@ def begun(
     *,
     lock: bool = True,
     check_device: Callable[[], object] = lambda: None,
-) -> Iterator[None]:
+) -> Iterator[Examples]:
     """Checks everything that can be checked without TensorFlow, then holds the run's folder for
     the time of the block.
 
@@ -111,6 +112,9 @@ def begun(
         lock: As `Run.begun`.
         check_device: Called before anything is written; raises what keeps the device from training.
 
+    Yields:
+        What the run is trained on, verified. A driver, whose workers read their own, lets it go.
+
     Raises:
         InputError: The data given can't be used, or another process trains this run; nothing was
             written.
@@ -118,22 +122,23 @@ def begun(
     config = run.config
     examples = examples_of(run)
     examples.training(config.limit_train)
-    dataset = examples.dataset
-    # A driver would hold the pixels for as long as its workers train.
-    del examples
     check_device()
     with run.begun(lock=lock):
-        keep_dataset(run.storage, dataset)
+        keep_dataset(run.storage, examples.dataset)
         progress.note(
-            f"{config.name}: {config.model} on {dataset.name}, {config.epochs} epochs, "
+            f"{config.name}: {config.model} on {examples.dataset.name}, {config.epochs} epochs, "
             f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
             f"seed {config.seed}"
         )
-        yield
+        # Else a driver would hold the pixels here for as long as its workers train.
+        given = [examples]
+        del examples
+        yield given.pop()
 
 
 def train_and_evaluate(
     run: Run,
+    examples: Examples,
     progress: Progress,
     outside: Outside | None = None,
     *,
@@ -146,6 +151,7 @@ def train_and_evaluate(
 
     Args:
         run: Where and how to train.
+        examples: What `begun` gave, or on a worker `examples_of`.
         progress: Follows the run.
         outside: What the worker hears from outside.
         place: This worker's place.
@@ -167,7 +173,6 @@ def train_and_evaluate(
     """
     outside = outside or Alone()
     config = run.config
-    examples = examples_of(run, patience=config.storage_timeout)
     dataset = examples.dataset
     train, validation = examples.training(config.limit_train)
     is_chief = place.rank == 0

@@ -12,8 +12,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from job.data.catalogue import CATALOGUE, Split, test_split, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import test_split, training_splits
 from job.engine.accelerator import VISIBLE, has_device
 from tests.kit.commands import SMOKE, Lenet, command, environment
 from tests.kit.object_store import ObjectStore

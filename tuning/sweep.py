@@ -36,7 +36,8 @@ from job.config.xla import launched
 from job.data.examples import open_examples
 from job.errors import InputError, Interrupted, JobError
 from job.runs.run import absolute, command_to_continue, usable
-from job.storage.base import Held, Storage, open_storage
+from job.storage.base import Held, Storage
+from job.storage.open import open_storage
 from job.versions import versions
 from tuning.conductor import Conductor
 from tuning.config import DEFAULT_TRIALS, SweepConfig, check_share, epochs_of, split

@@ -20,8 +20,10 @@ from typing import Any
 
 from benchmarks.accuracy import studies
 from benchmarks.kit.paired import circumstances
-from job.data.catalogue import CATALOGUE, Split, test_split, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import test_split, training_splits
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "docs" / "results" / "notebook_story.json"

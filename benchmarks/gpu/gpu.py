@@ -30,7 +30,7 @@ from benchmarks.gpu.table import BATCHES, EPOCHS, NOT_MEASURED, RESULT, table
 from benchmarks.kit.in_time import Failed, OutOfTime, lines
 from benchmarks.kit.paired import circumstances
 from job.engine import accelerator
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tuning.records import read_sweep
 
 CHILD = ("-m", "benchmarks.gpu.parts")

@@ -23,7 +23,7 @@ from job.config.config import TrainConfig, resolve
 from job.config.xla import launched
 
 if TYPE_CHECKING:
-    from job.data.catalogue import Split
+    from job.data.files import Split
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
 
@@ -207,7 +207,7 @@ def trained_steps(net: Engine, data: DeviceSplit, batch: int, steps: int) -> Non
 
 def photographs(count: int) -> Split:
     """Noise of CIFAR-10's size: how fast a net trains does not depend on what it sees."""
-    from job.data.catalogue import Split
+    from job.data.files import Split
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
@@ -284,9 +284,9 @@ def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
     given = {"recipe": "notebook", "model": task.model, "epochs": 1}
     given |= {"limit_train": task.resume_rows, "data": task.data}
     run = settle({**given, "name": name, "storage": task.folder})
-    with begun(run, Silent()):
+    with begun(run, Silent()) as examples:
         try:
-            train_and_evaluate(run, Silent(), outside, evaluate=False)
+            train_and_evaluate(run, examples, Silent(), outside, evaluate=False)
             ended = "finished"
         except Interrupted:
             ended = "interrupted"

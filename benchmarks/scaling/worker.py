@@ -36,8 +36,9 @@ def work(model: str, world: int, rank: int) -> None:
 def training(model: str, strategy: Any, rank: int, world: int) -> Callable[[dict[str, int]], Any]:
     """Trains a span of as many steps as a request says, from its first, at its batch."""
     from job.config.config import resolve
-    from job.data.catalogue import CATALOGUE, training_splits
+    from job.data.catalogue import CATALOGUE
     from job.data.sources import obtain
+    from job.data.splits import training_splits
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
     from job.engine.randomness import batches, example_order

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kit.paired import Side, circumstances, compared, in_turn, keep, kept_rounds, ratio
-from job.data.catalogue import CATALOGUE, training_splits
+from job.data.catalogue import CATALOGUE
 from job.data.sources import obtain
+from job.data.splits import training_splits
 
 RESULT = Path(__file__).parents[2] / "docs" / "results" / "ablation.json"
 CASES = [("lenet5", 32), ("lenet5", 128), ("ffnn", 32), ("ffnn", 128)]

@@ -42,8 +42,9 @@ class Training:
 
         start_tensorflow()
         from job.config.config import resolve
-        from job.data.catalogue import CATALOGUE, training_splits
+        from job.data.catalogue import CATALOGUE
         from job.data.sources import obtain
+        from job.data.splits import training_splits
         from job.engine.device_split import DeviceSplit
         from job.engine.engine import Engine
         from job.engine.randomness import batches, example_order
@@ -115,8 +116,8 @@ def measure() -> dict[str, Any]:
 def background(training: Training, place: str) -> tuple[Callable[[], None], Callable[[], None]]:
     """What `lenet train` does."""
     from job.storage.background import Uploads
-    from job.storage.base import open_storage
     from job.storage.checkpoints import CheckpointStore
+    from job.storage.open import open_storage
 
     checkpoints = CheckpointStore(open_storage(place, patience=600), "benchmark")
     checkpoints.claim()

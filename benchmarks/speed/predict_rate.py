@@ -27,8 +27,10 @@ import numpy as np
 from benchmarks.kit.paired import Side, circumstances, compared, in_turn, keep, kept_rounds, ratio
 from benchmarks.kit.peers import peer_packages
 from benchmarks.speed.train_rate import TORCH, torch_at_hand, torch_model, training_rows
-from job.data.catalogue import CATALOGUE, Split, test_split
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import test_split
 
 RESULT = Path(__file__).parents[2] / "docs" / "results" / "predict_rate.json"
 MODELS = ("lenet5", "ffnn")

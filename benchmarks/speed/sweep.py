@@ -32,7 +32,7 @@ from benchmarks.kit.paired import circumstances, compared, keep, kept_rounds, ra
 from benchmarks.kit.peers import peer_packages
 from benchmarks.speed.workers import PEERS as PINNED
 from benchmarks.speed.workers import training_rows
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tuning.records import FAILED, SEARCH, STOPPED, Sweep, read_sweep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -131,8 +131,9 @@ def keras_tuner(size: Size, folder: str) -> None:
     import keras
     import keras_tuner
 
-    from job.data.catalogue import CATALOGUE, training_splits
+    from job.data.catalogue import CATALOGUE
     from job.data.sources import obtain
+    from job.data.splits import training_splits
     from job.models import build_model
 
     train = training_rows(size.rows)

@@ -31,8 +31,9 @@ from typing import Any, NamedTuple
 
 from benchmarks.kit.paired import circumstances, compared, keep, kept_rounds, ratio
 from job.config.recipes import RECIPES
-from job.data.catalogue import CATALOGUE, test_split, training_splits
+from job.data.catalogue import CATALOGUE
 from job.data.sources import obtain
+from job.data.splits import test_split, training_splits
 
 RESULT = Path(__file__).parents[2] / "docs" / "results" / "to_accuracy.json"
 RECIPE = RECIPES["quick"]["lenet5"]

@@ -45,8 +45,10 @@ from benchmarks.kit.paired import (
     ratio,
 )
 from benchmarks.kit.peers import peer_packages
-from job.data.catalogue import CATALOGUE, Split, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import training_splits
 
 RESULT = Path(__file__).parents[2] / "docs" / "results" / "train_rate.json"
 TORCH = Path(__file__).parents[1] / "kit" / "torch.txt"

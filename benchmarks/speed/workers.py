@@ -42,8 +42,10 @@ from typing import Any, NamedTuple
 
 from benchmarks.kit.paired import circumstances, compared, keep, kept_rounds, ratio
 from benchmarks.kit.peers import peer_packages
-from job.data.catalogue import CATALOGUE, Split, training_splits
+from job.data.catalogue import CATALOGUE
+from job.data.files import Split
 from job.data.sources import obtain
+from job.data.splits import training_splits
 from job.models import lenet5
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"

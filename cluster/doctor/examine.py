@@ -25,7 +25,8 @@ from cluster.tf_config import free_address
 from job.config.config import TrainConfig
 from job.errors import InputError
 from job.runs.run import absolute
-from job.storage.base import borrowed, open_storage
+from job.storage.disk import borrowed
+from job.storage.open import open_storage
 
 # For each question. The longest, importing TensorFlow, takes 5-10 s where nothing else goes on. For
 # GPUs kernels are compiled at their first use, and NCCL is started.

@@ -207,7 +207,7 @@ def storage_problem(uri: str, marker: str | None = None) -> str | None:
         What is wrong; None where it can be used.
     """
     from job.errors import InputError
-    from job.storage.base import open_storage
+    from job.storage.open import open_storage
 
     storage = open_storage(uri)
     try:

@@ -21,7 +21,8 @@ def work(payload: dict[str, Any]) -> None:
     import ray.train
 
     from cluster.workers.mailbox import WorkerEnd
-    from job.storage.base import open_storage
+    from job.runs.data import examples_of
+    from job.storage.open import open_storage
     from job.train import Place, train_and_evaluate
     from job.training.progress import Silent, warnings_to
 
@@ -47,6 +48,7 @@ def work(payload: dict[str, Any]) -> None:
         with warnings_to(progress):
             result = train_and_evaluate(
                 run,
+                examples_of(run, patience=config.storage_timeout),
                 progress,
                 outside,
                 place=place,

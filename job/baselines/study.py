@@ -26,8 +26,9 @@ from job.errors import InputError, Interrupted
 from job.results.predictions import write_predictions
 from job.runs.data import keep_dataset
 from job.runs.run import RESULT_FILE, absolute, command_to_continue, usable
-from job.storage.base import Held, Storage, open_storage
+from job.storage.base import Held, Storage
 from job.storage.documents import read_document, to_json
+from job.storage.open import open_storage
 from job.text import duration
 from job.training.progress import NoteTaker
 

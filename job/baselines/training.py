@@ -15,8 +15,8 @@ import numpy as np
 
 from job.baselines.learners import Preparation, learner_of
 from job.baselines.methods import METHODS, Method
-from job.data.catalogue import Split
 from job.data.examples import Examples
+from job.data.files import Split
 from job.engine.runtime import hardware
 from job.errors import InputError
 from job.results.predictions import Predictions

@@ -22,8 +22,10 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
     download fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX,
     from which `lenet train --data DEST/DATASET` reads.
     """
-    from job.data.catalogue import CATALOGUE, SMALL, test_split, training_splits
-    from job.data.sources import cached, obtain
+    from job.data.cache import cache_folder
+    from job.data.catalogue import CATALOGUE, SMALL
+    from job.data.sources import Found, cached, obtain
+    from job.data.splits import test_split, training_splits
     from job.errors import nearest
 
     if action == "stage":
@@ -44,8 +46,9 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
     for name in names or (CATALOGUE if action == "show" else SMALL):
         dataset = CATALOGUE[name]
         if action == "download":
-            obtain(name, data)
-        found = cached(name, data)
+            found = Found(data or str(cache_folder(name)), obtain(name, data), "")
+        else:
+            found = cached(name, data)
         print(f"{name}: {found.place}" + ("" if found.contents else f" ({found.problem})"))
         if found.contents is None:
             missing.append(name)

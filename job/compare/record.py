@@ -15,8 +15,9 @@ from job.errors import InputError, JobError
 from job.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from job.runs.data import dataset_of, kept_dataset
 from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, checked_name, open_run, usable
-from job.storage.base import Storage, open_storage
+from job.storage.base import Storage
 from job.storage.documents import read_document
+from job.storage.open import open_storage
 
 # Where settings come from, and what chance is taken: neither makes another model.
 IRRELEVANT = ("recipe", "seed")

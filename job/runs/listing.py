@@ -9,7 +9,9 @@ from typing import Any
 
 from job.errors import InputError, JobError
 from job.runs.run import CONFIG_FILE, Run, open_run, usable
-from job.storage.base import StoreError, open_storage
+from job.runs.state import best_row
+from job.storage.base import StoreError
+from job.storage.open import open_storage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,11 +96,9 @@ def result_facts(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_facts(run: Run) -> dict[str, Any]:
-    state = run.restore()
-    if state is None:
-        return {}
-    best = state.best
-    return {"epochs": len(state.history), "val_accuracy": best and best.val_accuracy}
+    history = run.history()
+    best = best_row(history)
+    return {"epochs": len(history), "val_accuracy": best and best.val_accuracy}
 
 
 def orphans(runs: Sequence[Listed]) -> list[tuple[Listed, list[str]]]:

@@ -12,16 +12,17 @@ import os
 import secrets
 import shlex
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
-from job.runs.state import RunState, sha256_of
-from job.storage.base import Held, Storage, StoreError, open_storage
+from job.runs.state import STATE_FILE, EpochRow, RunState, history_of, sha256_of
+from job.storage.base import Held, Storage, StoreError
 from job.storage.checkpoints import BadCheckpoint, CheckpointStore
 from job.storage.documents import read_document, to_json
+from job.storage.open import open_storage
 from job.versions import Device
 
 CONFIG_FILE = "config.json"
@@ -31,6 +32,7 @@ DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,9 +179,22 @@ class Run:
         Raises:
             JobError: There are checkpoints, but none that can be trusted.
         """
+        return self._restored(RunState.from_files)
+
+    def history(self) -> tuple[EpochRow, ...]:
+        """The finished epochs by the newest checkpoint, whose arrays, megabytes, are not read.
+
+        Raises:
+            JobError: As `restore`.
+        """
+        return self._restored(history_of, [STATE_FILE]) or ()
+
+    def _restored(
+        self, read: Callable[[Mapping[str, bytes]], T], only: Collection[str] | None = None
+    ) -> T | None:
         try:
-            restored = self.checkpoints.restore()
-            return None if restored is None else RunState.from_files(restored.files)
+            restored = self.checkpoints.restore(only)
+            return None if restored is None else read(restored.files)
         except (BadCheckpoint, ValueError) as error:
             raise JobError(f"run {self.config.name!r}: {error}") from error
 

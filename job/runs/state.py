@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class EpochRow:
 def rows_of(documents: Iterable[Mapping[str, Any]]) -> tuple[EpochRow, ...]:
     """Rows that were kept or sent as plain data. Raises TypeError where they are something else."""
     return tuple(EpochRow(**document) for document in documents)
+
+
+def best_row(history: Iterable[EpochRow]) -> EpochRow | None:
+    """The epoch with the lowest validation loss, None of none."""
+    return min(history, key=lambda row: row.val_loss, default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,10 +115,8 @@ class RunState:
         Raises:
             ValueError: The files are not a checkpoint of this format.
         """
-        try:
-            document = json.loads(files[STATE_FILE])
-            if document["format"] != FORMAT:
-                raise ValueError(f"checkpoint format {document['format']}, expected {FORMAT}")
+        with _trusting():
+            document = _document(files)
             arrays = safetensors.numpy.load(files[ARRAYS_FILE])
             groups = {
                 group: {path: arrays[f"{group}/{path}"] for path in paths}
@@ -127,14 +131,31 @@ class RunState:
                 optimizer=groups["optimizer"],
                 best_weights=groups["best"],
             )
-        except (
-            KeyError,
-            TypeError,
-            UnicodeDecodeError,
-            json.JSONDecodeError,
-            safetensors.SafetensorError,
-        ) as error:
-            raise ValueError(f"not a checkpoint's files: {error!r}") from error
+
+
+def history_of(files: Mapping[str, bytes]) -> tuple[EpochRow, ...]:
+    """The history in `state.json`, for which no arrays are needed. Raises ValueError as
+    `RunState.from_files`."""
+    with _trusting():
+        return rows_of(_document(files)["history"])
+
+
+def _document(files: Mapping[str, bytes]) -> dict[str, Any]:
+    document = json.loads(files[STATE_FILE])
+    if document["format"] != FORMAT:
+        raise ValueError(f"checkpoint format {document['format']}, expected {FORMAT}")
+    return document
+
+
+@contextlib.contextmanager
+def _trusting() -> Iterator[None]:
+    try:
+        yield
+    except (
+        *(KeyError, TypeError, UnicodeDecodeError),
+        *(json.JSONDecodeError, safetensors.SafetensorError),
+    ) as error:
+        raise ValueError(f"not a checkpoint's files: {error!r}") from error
 
 
 def sha256_of(arrays: Iterable[np.ndarray]) -> str:

@@ -25,7 +25,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from job.errors import JobError
@@ -171,8 +171,11 @@ class CheckpointStore:
         """The newest step that is known to be committed, without asking the storage."""
         return self._known.entries[-1].step if self._known and self._known.entries else None
 
-    def restore(self) -> Restored | None:
+    def restore(self, only: Collection[str] | None = None) -> Restored | None:
         """The newest checkpoint that verifies, or None where nothing was ever committed.
+
+        Args:
+            only: Read and verify no other files of it.
 
         Raises:
             BadCheckpoint: Checkpoints were committed, but none of them verifies.
@@ -181,7 +184,7 @@ class CheckpointStore:
         entries = self.entries()
         for entry in sorted(entries, key=lambda e: e.step, reverse=True):
             try:
-                return Restored(entry.step, self._verified(entry), skipped)
+                return Restored(entry.step, self._verified(entry, only), skipped)
             except BadCheckpoint as problem:
                 skipped.append(f"{entry.folder}: {problem}")
                 log.warning("skipped checkpoint %s/%s", self._storage.uri, skipped[-1])
@@ -248,7 +251,7 @@ class CheckpointStore:
             self._storage.delete(name)
         return orphans
 
-    def _verified(self, entry: Entry) -> dict[str, bytes]:
+    def _verified(self, entry: Entry, only: Collection[str] | None = None) -> dict[str, bytes]:
         raw = self._read(f"{entry.folder}/{MANIFEST}", MAX_DOCUMENT_BYTES)
         if _sha256(raw) != entry.manifest_sha256:
             raise BadCheckpoint(
@@ -261,6 +264,8 @@ class CheckpointStore:
             raise BadCheckpoint("was written by a run with other settings")
         files = {}
         for name, expected in manifest["files"].items():
+            if only is not None and name not in only:
+                continue
             content = self._read(f"{entry.folder}/{name}", min(expected["size"], MAX_FILE_BYTES))
             if _sha256(content) != expected["sha256"]:
                 raise BadCheckpoint(

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from job.data.catalogue import DataFile, Dataset
-from job.data.cifar import BATCHES, LABELS, PIXELS, RECORD, Archive
+from job.data.catalogue import Dataset
+from job.data.files import DataFile
+from job.data.readers.cifar import BATCHES, LABELS, PIXELS, RECORD, Archive
 
 ROWS = 40
 
@@ -124,6 +125,14 @@ def python2_batch(labels: np.ndarray, planes: np.ndarray) -> bytes:
     return Python2().batch(labels, planes)
 
 
+def packed(folder: Path) -> bytes:
+    """A folder as an archive."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
+        archive.add(folder, folder.name)
+    return stream.getvalue()
+
+
 def write(folder: Path) -> tuple[Dataset, dict[str, Archive], dict[str, bytes]]:
     """Writes both versions into a folder, as folders and as archives.
 
@@ -143,10 +152,7 @@ def write(folder: Path) -> tuple[Dataset, dict[str, Archive], dict[str, bytes]]:
                 pickled = python2_batch(*batch(number))
                 (folder / name / file.removesuffix(".bin")).write_bytes(pickled)
         (folder / name / "readme.html").write_text("<html>")
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
-            archive.add(folder / name, name)
-        content = packed.getvalue()
+        content = packed(folder / name)
         (folder / f"cifar-10-{version}.tar.gz").write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         archives[f"cifar-10-{version}.tar.gz"] = Archive(len(content), digest)

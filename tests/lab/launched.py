@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tests.kit.commands import command
 from tests.kit.nodes import alive, training_workers
 from tests.kit.object_store import ObjectStore

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, result_of
 from tests.kit.nodes import Nodes, training_workers
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from job.data import sources as download
-from job.data.catalogue import CATALOGUE, SMALL, training_splits
+from job.data.catalogue import CATALOGUE, SMALL
 from job.data.sources import NPM_PACKAGE, cached, obtain
+from job.data.splits import training_splits
 from job.errors import JobError
 from tests.kit.commands import environment
 
@@ -195,7 +196,7 @@ def test_a_cache_that_was_killed_while_it_was_filled_is_filled_again(mirror, mni
     url = download.MIRRORS["mnist"][0]
     done = subprocess.run([sys.executable, "-c", script, url], env=environment())
     assert done.returncode == -9
-    whole = [p for p in os.listdir(cache_of(empty_home)) if not p.startswith(".partial-")]
+    whole = [p for p in os.listdir(cache_of(empty_home)) if not p.startswith(".writing-")]
     assert len(whole) == 2
     assert obtain("mnist") == mnist
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -19,19 +20,22 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from job.data.catalogue import CATALOGUE, Dataset, Split
-from job.data.examples import open_examples
-from job.data.parquet import _pixels, read_dataset, write_dataset
+from job.data.catalogue import CATALOGUE, Dataset
+from job.data.examples import Examples, open_examples
+from job.data.files import Split
+from job.data.readers.parquet import _pixels, write_dataset
 from job.data.sources import obtain
 from job.errors import InputError, JobError
 from job.runs.data import dataset_of, examples_of
 from job.runs.run import settle
-from job.storage.base import LocalStorage, open_storage
+from job.storage.disk import LocalStorage
+from job.storage.open import open_storage
 from job.storage.s3 import S3Storage
 from job.train import begun
 from job.training.progress import Silent
 from tests.kit.commands import environment, tree
 from tests.test_config.test_bad_input import refused
+from tests.test_runs.test_train import train
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 PARTS = ("train.parquet", "test.parquet")
@@ -145,14 +149,14 @@ def test_a_flipped_bit_is_noticed(part, dataset, lenet, tmp_path, request):
 
 def test_every_byte_of_the_document_counts(own):
     """The set reads as before, or not at all, whichever character is another one."""
-    before = read_dataset(str(own))
+    before = open_examples("own", str(own))
     document = (own / "dataset.json").read_bytes()
     for index in range(len(document)):
         changed = bytearray(document)
         changed[index] ^= 4
         (own / "dataset.json").write_bytes(changed)
         try:
-            assert read_dataset(str(own)) == before
+            assert open_examples("own", str(own)) == before
         except InputError as error:
             assert "dataset.json" in str(error)
         else:
@@ -349,7 +353,7 @@ def test_train_refuses_a_bad_set_and_writes_nothing(case, own, lenet, tmp_path):
 
 def test_a_set_of_another_writer_is_read(own):
     """No metadata, more columns, several row groups, another compression."""
-    before = read_dataset(str(own))
+    before = open_examples("own", str(own))
 
     def change(table):
         extra = pa.array(range(len(table)))
@@ -359,7 +363,7 @@ def test_a_set_of_another_writer_is_read(own):
     table = pq.read_table(own / "test.parquet")
     pq.write_table(table, own / "test.parquet", row_group_size=2, compression="snappy")
     rewrite(lambda table: table, "test.parquet")(own)
-    assert read_dataset(str(own)) == before
+    assert open_examples("own", str(own)) == before
 
 
 UNUSABLE = {
@@ -484,10 +488,10 @@ def reads(monkeypatch) -> list[str]:
 def test_object_storage_is_read_once_and_a_damaged_copy_again(s3, node, reads, caplog):
     write_dataset(open_storage(s3), "counts", NAMES, TRAIN, TEST)
     reads.clear()
-    first = read_dataset(s3)
+    first = open_examples("own", s3)
     assert reads == ["dataset.json", *PARTS]
     reads.clear()
-    assert read_dataset(s3) == first
+    assert open_examples("own", s3) == first
     assert reads == ["dataset.json"]
     kept = [path for path in node.iterdir() if path.suffix != ".lock"]
     for path in kept:
@@ -497,7 +501,7 @@ def test_object_storage_is_read_once_and_a_damaged_copy_again(s3, node, reads, c
         damage(kept[0])
         reads.clear()
         with caplog.at_level(logging.WARNING):
-            assert read_dataset(s3) == first
+            assert open_examples("own", s3) == first
         assert len(reads) == 2
         assert f"{kept[0]} is damaged" in caplog.text
         assert hashlib.sha256(kept[0].read_bytes()).hexdigest() == kept[0].name
@@ -521,7 +525,7 @@ def _read_together(place: str, start, reads) -> None:
 
     S3Storage.read = counting
     start.wait()
-    read_dataset(place)
+    open_examples("own", place)
 
 
 def test_workers_of_a_node_fetch_once(s3, node):
@@ -638,6 +642,27 @@ def test_a_run_that_starts_anew_takes_what_it_is_given(own, tmp_path, monkeypatc
             pass
     with begun(settle(given), Silent()):
         assert dataset_of(settle(given)).name == "others"
+
+
+def test_a_run_reads_its_data_once_and_a_driver_lets_them_go(own, tmp_path, monkeypatch):
+    opened = []
+
+    def counting(*arguments, **more):
+        opened.append(arguments)
+        return open_examples(*arguments, **more)
+
+    monkeypatch.setattr("job.runs.data.open_examples", counting)
+    given = {"dataset": "own", "data": str(own), "epochs": 1, "batch_size": 10}
+    train(tmp_path, "x", **given, limit_train=None)
+    assert len(opened) == 1
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(one, Examples) for one in gc.get_objects())
+
+    before = held()
+    with begun(settle({**given, "storage": str(tmp_path), "name": "y"}), Silent()):
+        assert held() == before
 
 
 def test_runs_of_earlier_versions_noted_no_data(tmp_path):

@@ -17,7 +17,8 @@ import tensorflow as tf  # noqa: E402
 
 from job.config import config  # noqa: E402
 from job.config.config import resolve  # noqa: E402
-from job.data.catalogue import CATALOGUE, Split  # noqa: E402
+from job.data.catalogue import CATALOGUE  # noqa: E402
+from job.data.files import Split  # noqa: E402
 from job.engine import engine  # noqa: E402
 from job.engine.augment import augmented, draws  # noqa: E402
 from job.engine.device_split import DeviceSplit  # noqa: E402

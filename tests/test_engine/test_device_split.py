@@ -11,7 +11,7 @@ start_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-from job.data.catalogue import Split  # noqa: E402
+from job.data.files import Split  # noqa: E402
 from job.engine.device_split import DeviceSplit, images_of, row_length  # noqa: E402
 
 COUNT = 7

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from job.config.config import resolve
-from job.data.catalogue import CATALOGUE, training_splits
+from job.data.catalogue import CATALOGUE
 from job.data.sources import obtain
+from job.data.splits import training_splits
 from job.engine.runtime import start_tensorflow
 
 GOLDEN = Path(__file__).with_name("golden.json")

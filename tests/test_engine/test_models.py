@@ -11,7 +11,7 @@ start_tensorflow()
 
 import keras  # noqa: E402
 
-from job.data.catalogue import check_image_shape  # noqa: E402
+from job.data.files import check_image_shape  # noqa: E402
 from job.models import MODELS, build_model  # noqa: E402
 
 LENET5 = [

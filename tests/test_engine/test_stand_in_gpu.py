@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, result_of
 from tests.kit.nodes import Nodes, training_workers
 from tests.kit.stand_in import NAME, NONE, StandIn

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from job.config.config import TrainConfig, resolve
-from job.data.catalogue import CATALOGUE, test_split, training_splits
+from job.data.catalogue import CATALOGUE
 from job.data.examples import Examples
+from job.data.splits import test_split, training_splits
 from job.results.card import model_card
 from job.runs.run import open_run
 from job.stats import share_interval

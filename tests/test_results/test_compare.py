@@ -16,7 +16,7 @@ import pytest
 from job.compare.compare import compare
 from job.errors import InputError, JobError
 from job.results.predictions import Predictions, read_predictions, write_predictions
-from job.storage.base import LocalStorage
+from job.storage.disk import LocalStorage
 from tests.kit.commands import result_of
 
 FILE = "test_predictions.parquet"

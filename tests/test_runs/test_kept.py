@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from job.runs.run import open_run
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tests.kit.commands import Lenet, environment
 from tuning.records import FINISHED, UNFINISHED, read_sweep
 from tuning.report.totals import config_of

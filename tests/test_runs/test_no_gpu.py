@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tests.kit.commands import command, environment, result_of, tree
 from tests.kit.gpu_machine import on_gpu_machine, problem
 from tests.kit.nodes import Nodes

@@ -45,8 +45,8 @@ def train(folder: Path, name: str, **more) -> dict:
 
 def train_run(run: Run, stop=lambda: 0) -> dict:
     progress = PlainProgress()
-    with begun(run, progress):
-        return train_and_evaluate(run, progress, Alone(stop))
+    with begun(run, progress) as examples:
+        return train_and_evaluate(run, examples, progress, Alone(stop))
 
 
 def stop_after(spans: int):

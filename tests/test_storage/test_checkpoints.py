@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.runs.state import EpochProgress, EpochRow, RunState
-from job.storage.base import LocalStorage
 from job.storage.checkpoints import BadCheckpoint, CheckpointStore, Entry, retained
+from job.storage.disk import LocalStorage
 
 FILES = {"arrays.safetensors": b"a" * 1000, "state.json": b"{}"}
 
@@ -98,8 +98,8 @@ def test_a_changed_index_entry_is_noticed(tmp_path, caplog):
 DIES = """
 import os, signal, sys
 from job.storage.checkpoints import CheckpointStore
-from job.storage.base import LocalStorage
-import job.storage.base, shutil
+from job.storage.disk import LocalStorage
+import shutil
 folder, deadly = sys.argv[1], int(sys.argv[2])
 calls = 0
 def counted(function):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tests.kit.commands import SMOKE, command, environment, result_of
 from tests.kit.fault_proxy import FaultProxy
 from tests.kit.object_store import ObjectStore

@@ -11,9 +11,11 @@ import pytest
 
 from job.errors import InputError, JobError
 from job.storage import lease
-from job.storage.base import Conflict, Held, LocalStorage, Storage, StoreError, open_storage
+from job.storage.base import Conflict, Held, Storage, StoreError
 from job.storage.checkpoints import BadCheckpoint, CheckpointStore, Superseded
+from job.storage.disk import LocalStorage
 from job.storage.lease import LOCK, Claim
+from job.storage.open import open_storage
 from job.storage.s3 import Connection, S3Storage
 
 

@@ -19,7 +19,7 @@ import pytest
 import vl_convert
 
 from job.errors import InputError
-from job.storage.base import LocalStorage
+from job.storage.disk import LocalStorage
 from tests.kit.report_data import (
     BEGAN,
     EPOCHS,

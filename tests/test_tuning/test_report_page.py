@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from job.storage.base import LocalStorage
+from job.storage.disk import LocalStorage
 from tests.kit.report_data import HOSTILE, hostile_sweep, keep_run, realistic_sweep
 from tuning.report.command import report, write_report
 

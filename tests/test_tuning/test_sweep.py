@@ -17,7 +17,7 @@ import psutil
 import pyarrow.parquet
 import pytest
 
-from job.storage.base import open_storage
+from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, result_of, tree
 from tuning.records import (
     FAILED,

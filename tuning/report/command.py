@@ -13,7 +13,8 @@ from pathlib import PurePosixPath
 from job.config.fields import number, run_name
 from job.errors import InputError
 from job.runs.run import CONFIG_FILE, Run, absolute, open_run, usable
-from job.storage.base import Storage, open_storage
+from job.storage.base import Storage
+from job.storage.open import open_storage
 from tuning.records import SWEEP_FILE, Sweep, read_sweep
 from tuning.report import tables
 from tuning.report import totals as facts

@@ -10,9 +10,9 @@ from typing import Any, cast
 from job.config.config import command_of
 from job.errors import InputError
 from job.runs.run import Run
-from job.runs.state import EpochRow
+from job.runs.state import EpochRow, best_row
 from job.stats import mean_sd
-from tuning.records import Sweep, best_row
+from tuning.records import Sweep
 from tuning.report.totals import config_of
 
 FINISHED, UNFINISHED = "finished", "unfinished"
@@ -101,8 +101,8 @@ def entry_of_run(run: Run) -> Entry:
         InputError: It has no finished epoch yet.
         JobError: Its record can't be trusted.
     """
-    state, result = run.restore(), run.result()
-    if state is None or not state.history:
+    history, result = run.history(), run.result()
+    if not history:
         raise InputError("NAME", run.config.name, "has no finished epoch yet; let it train on")
     result = result or {}
     commands = {"Train the same again": command_of(run.config, result.get("device", ""))}
@@ -113,7 +113,7 @@ def entry_of_run(run: Run) -> Entry:
         name=name_of(run),
         state=FINISHED if result else UNFINISHED,
         settings=run.config.fixed_dict(),
-        history=state.history,
+        history=history,
         test_accuracy=result.get("test_accuracy"),
         commands=commands,
         created=run.created,

@@ -33,8 +33,7 @@ def train_nested(run: Run) -> Iterator[Epoch]:
     Raises:
         TrainingDiverged, InputError, JobError: As `launch`.
     """
-    state = run.restore() if not run.is_new else None
-    history = state.history if state else ()
+    history = () if run.is_new else run.history()
     for i, _ in enumerate(history):
         yield Epoch(history[: i + 1], False, _restarts(run))
     epochs, stop = Epochs(), threading.Event()

@@ -31,7 +31,8 @@ Tallies = dict[str, tuple[int, int]]
 
 def counted(config: TrainConfig, rows: int) -> dict[str, Tallies]:
     """The counts of a span that follows another one, so that nothing is compiled any more."""
-    from job.data.catalogue import CATALOGUE, Split
+    from job.data.catalogue import CATALOGUE
+    from job.data.files import Split
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
     from job.engine.randomness import batches, example_order

@@ -4,14 +4,12 @@
     dataset.json                  name, labels, shape of an image, and size, SHA-256 and rows of
                                   both files; written last: its presence makes the set visible
 
-What is read becomes the IDX files that the same examples would be published as, so that all further
-checks and splits are those of MNIST. pyarrow, which takes most of a second to import, is imported
+pyarrow, which takes most of a second to import, is imported
 where Parquet is met.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -22,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from job.data.cache import fetch_once
-from job.data.catalogue import Dataset, Split, check_image_shape, idx_files
-from job.data.dataset_json import (
+from job.data.files import ImageShape, OwnData, Split, check_image_shape
+from job.data.readers.dataset_json import (
     DOCUMENT,
     MAX_DOCUMENT_BYTES,
     MAX_ROWS,
@@ -35,7 +33,8 @@ from job.data.dataset_json import (
     shown,
 )
 from job.errors import InputError
-from job.storage.base import QUICK_SECONDS, Storage, StoreError, open_storage
+from job.storage.base import QUICK_SECONDS, Storage, StoreError
+from job.storage.open import open_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +49,7 @@ def write_dataset(
     """Writes a data set. Equal examples become equal files.
 
     Args:
-        destination: Where, as `job.storage.base.open_storage` gives it. A set that is there is
+        destination: Where, as `job.storage.open.open_storage` gives it. A set that is there is
             replaced.
         name: 1 to 100 letters, digits, `.`, `_` or `-`.
         labels: 2 to 256 label names; label 0 is the first.
@@ -85,9 +84,7 @@ def write_dataset(
     destination.write(DOCUMENT, document)
 
 
-def read_dataset(
-    data: str, *, patience: float = QUICK_SECONDS
-) -> tuple[Dataset, dict[str, bytes]] | None:
+def read_dataset(data: str, *, patience: float = QUICK_SECONDS) -> OwnData | None:
     """Reads and checks a data set. From object storage, each file is fetched once for all processes
     of a machine.
 
@@ -96,7 +93,7 @@ def read_dataset(
         patience: Seconds for which an object store may fail to answer.
 
     Returns:
-        What it is, and IDX content by file name; None for a local folder without `dataset.json`.
+        The data set; None for a local folder without `dataset.json`.
 
     Raises:
         InputError: It is not whole, or not such a data set; the message names the file.
@@ -112,20 +109,12 @@ def read_dataset(
                 raise ValueError(f"holds no {DOCUMENT}; `lenet data stage` writes one")
             return None
         document = parse(content)
-        arrays: list[np.ndarray] = []
-        for part in PARTS:
-            arrays += _decoded(part, _fetched(source, part, document.files[part]), document)
+        train, test = (
+            _decoded(part, _fetched(source, part, document.files[part]), document) for part in PARTS
+        )
     except (OSError, ValueError, StoreError) as error:
         raise InputError("--data", source.uri, " ".join(str(error).split())) from error
-    train, test = (document.files[part].rows for part in PARTS)
-    named = functools.partial(idx_files, train=train, test=test, image_shape=document.image_shape)
-    plain = [
-        b"".join([file.header, array.data])
-        for file, array in zip(named(*4 * [""]), arrays, strict=True)
-    ]
-    files = named(*(hashlib.sha256(content).hexdigest() for content in plain))
-    dataset = Dataset(name=document.name, files=files, labels=document.labels, is_digits=False)
-    return dataset, {file.name: content for file, content in zip(files, plain, strict=True)}
+    return OwnData(document.name, document.labels, train, test)
 
 
 def _holds(destination: Storage, document: bytes) -> bool:
@@ -162,7 +151,7 @@ def _encoded(
     split: Split,
     name: str,
     labels: Sequence[str],
-    image_shape: tuple[int, int, int],
+    image_shape: ImageShape,
 ) -> bytes:
     """A split as a Parquet file, a pure function of the arguments and pyarrow's version."""
     images, values = (np.asarray(array) for array in split)
@@ -221,8 +210,8 @@ def _fetched(source: Storage, part: str, entry: Entry) -> bytes:
     return fetch_once(entry.sha256, entry.size, fetch) if source.is_remote else fetch()
 
 
-def _decoded(part: str, content: bytes, document: Document) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 (n * pixels of an image,) and labels uint8 (n,) of a Parquet file.
+def _decoded(part: str, content: bytes, document: Document) -> Split:
+    """The examples of a Parquet file, labels as uint8.
 
     Raises:
         ValueError: It is none, or not one of such a data set.
@@ -255,7 +244,8 @@ def _decoded(part: str, content: bytes, document: Document) -> tuple[np.ndarray,
             raise ValueError(f"{part}: column {column} has rows without a value")
     values = np.ascontiguousarray(table.column("label").to_numpy())
     _check_labels(part, values, len(document.labels))
-    return _pixels(table.column("image"), pixels), values
+    flat = _pixels(table.column("image"), pixels)
+    return Split(flat.reshape(-1, *document.image_shape), values)
 
 
 def _names(name: str, labels: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,5 @@
-"""Reads the files of data sets from a folder, strictly: sizes are capped, pickles are refused, and
-nothing is returned that is not as published."""
+"""The four files of MNIST's form, IDX, plain or `.gz`, and Keras' `mnist.npz`; read strictly: sizes
+are capped, pickles are refused, and nothing is returned that is not as published."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import gzip
 import io
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
-from job.data import cifar
-from job.data.catalogue import DataFile, Dataset, check_file, idx_header
+from job.data.files import Contents, DataFile, ImageShape, Split, checked, idx_header
+
+TEST_FILES = 2
 
 
 def read_capped(stream: io.BufferedIOBase | IO[bytes], limit: int) -> bytes:
@@ -36,7 +38,7 @@ def gunzip(compressed: bytes, limit: int) -> bytes:
         raise ValueError(f"is not a whole gzip file ({error})") from None
 
 
-def read_npz(path: Path, dataset: Dataset) -> dict[str, bytes]:
+def read_npz(path: Path, files: Sequence[DataFile]) -> Contents:
     """Reads Keras' `mnist.npz` as the four IDX files it was made from.
 
     Returns:
@@ -49,7 +51,7 @@ def read_npz(path: Path, dataset: Dataset) -> dict[str, bytes]:
     contents = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for key, file in zip(keys, dataset.files, strict=True):
+            for key, file in zip(keys, files, strict=True):
                 with archive.open(f"{key}.npy") as member:
                     # Labels may be int64; a header is a few hundred bytes at most.
                     raw = io.BytesIO(read_capped(member, 8 * file.size + 1000))
@@ -79,45 +81,73 @@ def _npy_to_idx(raw: io.BytesIO, file: DataFile) -> bytes:
     return idx_header(shape) + array.astype(np.uint8).tobytes()
 
 
-def read_folder(folder: Path, dataset: Dataset) -> dict[str, bytes]:
-    """Reads and checks the data set in a folder: IDX files, plain or `.gz`, or `mnist.npz`; of
-    CIFAR-10 what `cifar.read` takes.
-
-    Returns:
-        Verified content by file name.
-
-    Raises:
-        FileNotFoundError: A file is missing; the message names it.
-        ValueError: A file is not the published one; the message names it and says how.
-    """
-    npz = folder / f"{dataset.name}.npz"
-    if dataset.files[0].is_batch:
-        where = {file.name: folder for file in dataset.files}
-        contents = cifar.read(folder, {file.name: file.size for file in dataset.files})
-    elif npz.exists():
-        where = {file.name: npz for file in dataset.files}
+def read(folder: Path, name: str, files: Sequence[DataFile]) -> Contents:
+    """As `Reader.read`: IDX files, plain or `.gz`, or an npz archive of the data set's name."""
+    npz = folder / f"{name}.npz"
+    if npz.exists():
         try:
-            contents = read_npz(npz, dataset)
+            contents = read_npz(npz, files)
         except ValueError as error:
             raise ValueError(f"{npz}: {error}") from None
-    else:
-        where, contents = {}, {}
-        for file in dataset.files:
-            path = _find(folder, file.name)
-            where[file.name] = path
-            with path.open("rb") as stream:
-                try:
-                    # One byte over the size is enough to see that a file is too long.
-                    raw = stream.read(file.size + 1)
-                    contents[file.name] = gunzip(raw, file.size) if path.suffix == ".gz" else raw
-                except ValueError as error:
-                    raise ValueError(f"{path}: {error}") from None
-    for file in dataset.files:
-        try:
-            check_file(file, contents[file.name])
-        except ValueError as error:
-            raise ValueError(f"{where[file.name]}: {file.name} {error}") from None
+        return checked(contents, files, npz)
+    contents = {}
+    for file in files:
+        path = _find(folder, file.name)
+        with path.open("rb") as stream:
+            try:
+                # One byte over the size is enough to see that a file is too long.
+                raw = stream.read(file.size + 1)
+                contents[file.name] = gunzip(raw, file.size) if path.suffix == ".gz" else raw
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+        checked(contents, [file], path)
     return contents
+
+
+def decode(contents: Contents, files: Sequence[DataFile]) -> Split:
+    """As `Reader.decode`."""
+    images, labels = (
+        np.frombuffer(contents[file.name], np.uint8, offset=len(file.header)) for file in files
+    )
+    shape = (len(labels), *image_shape(files))
+    return Split(images.reshape(shape), labels.astype(np.int32))
+
+
+def encode(rows: Split, files: Sequence[DataFile]) -> Contents:
+    """As `Reader.encode`; the arrays' own shapes are in the headers."""
+    images = rows.images[..., 0] if rows.images.shape[-1] == 1 else rows.images
+    arrays = (np.ascontiguousarray(images), rows.labels.astype(np.uint8))
+    return {
+        file.name: b"".join([idx_header(array.shape), array.data])
+        for file, array in zip(files, arrays, strict=True)
+    }
+
+
+def image_shape(files: Sequence[DataFile]) -> ImageShape:
+    """As `Reader.image_shape`."""
+    # `Dataset.from_dict` lets no set of other shapes through.
+    return cast(ImageShape, (*files[0].shape[1:], 1)[:3])
+
+
+def by_hand(files: Sequence[DataFile]) -> str:
+    """As `Reader.by_hand`."""
+    return f"{', '.join(file.name for file in files)} (plain or .gz)"
+
+
+def files_of(
+    *hashes: str,
+    train: int = 60_000,
+    test: int = 10_000,
+    image_shape: ImageShape = (28, 28, 1),
+) -> tuple[DataFile, ...]:
+    """The four files of a data set by their SHA-256, as MNIST names them, with their rows."""
+    image = image_shape if image_shape[2] > 1 else image_shape[:2]
+    shapes = ((train, *image), (train,), (test, *image), (test,))
+    names = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images", "labels")]
+    return tuple(
+        DataFile(f"{name}-idx{len(shape)}-ubyte", sha256, shape)
+        for name, sha256, shape in zip(names, hashes, shapes, strict=True)
+    )
 
 
 def _find(folder: Path, name: str) -> Path:

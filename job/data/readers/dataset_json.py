@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from job.data.catalogue import check_image_shape
+from job.data.files import ImageShape, check_image_shape
 
 FORMAT = 1
 DOCUMENT = "dataset.json"
@@ -37,7 +37,7 @@ class Document(NamedTuple):
     name: str
     labels: tuple[str, ...]
     files: dict[str, Entry]
-    image_shape: tuple[int, int, int] = GRAY
+    image_shape: ImageShape = GRAY
 
     def to_json(self) -> bytes:
         document = {

@@ -1,0 +1,185 @@
+"""A folder on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from job.errors import InputError
+from job.storage.base import WRITING, Conflict, Held, plain_parts, this_process
+
+LOCK_FILE = ".lock"
+
+
+class LocalStorage:
+    """A folder on disk."""
+
+    is_remote = False
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
+    def at(self, path: str) -> LocalStorage:
+        return LocalStorage(self._path(path))
+
+    def read(self, path: str, *, limit: int) -> bytes:
+        with self._path(path).open("rb") as stream:
+            content = stream.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"{path} is larger than {limit:,} bytes")
+        return content
+
+    def write(self, path: str, content: bytes) -> None:
+        target = self._path(path)
+        _make_folders(target.parent)
+        temporary = target.with_name(f"{WRITING}{secrets.token_hex(8)}")
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            # A crash before this line leaves the old file (and a `.writing-*` file that nobody
+            # reads); after it, the new one. Without the fsync above, the name could come to point
+            # at a file whose bytes were lost.
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        # A crash before this line may still bring the old file back.
+        _sync_folder(target.parent)
+
+    def version(self, path: str) -> str | None:
+        try:
+            return hashlib.sha256(self._path(path).read_bytes()).hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def write_if(self, path: str, content: bytes, version: str | None) -> str:
+        target = self._path(path)
+        _make_folders(target.parent)
+        # The kernel gives this lock up, too, when its holder dies.
+        with target.with_name(f".{target.name}.lock").open("a") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            if self.version(path) != version:
+                raise Conflict(str(target))
+            self.write(path, content)
+        return hashlib.sha256(content).hexdigest()
+
+    def files(self) -> dict[str, int]:
+        sizes = {}
+        for path in self.root.rglob("*"):
+            # A run in training removes files while they are looked at.
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and not path.name.startswith("."):
+                    sizes[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return sizes
+
+    def list(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return sorted(p.name for p in self.root.iterdir() if not p.name.startswith("."))
+
+    def delete(self, path: str) -> None:
+        target = self._path(path)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+    def probe(self) -> None:
+        try:
+            with borrowed(self.root), tempfile.TemporaryFile(dir=self.root) as stream:
+                # Some network file systems have no locks.
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                "--storage", self.root, f"can't be written ({error.strerror}); name another folder"
+            ) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        _make_folders(self.root)
+        with (self.root / LOCK_FILE).open("a+") as stream:
+            try:
+                # The kernel gives the lock up when its holder dies, however that happens.
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Held(_name_in(stream)) from None
+            stream.truncate(0)
+            stream.write(this_process())
+            stream.flush()
+            yield
+            stream.truncate(0)
+
+    def holder(self) -> str | None:
+        try:
+            with (self.root / LOCK_FILE).open("r") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return None
+                except BlockingIOError:
+                    return _name_in(stream)
+        except FileNotFoundError:
+            return None
+
+    def _path(self, path: str) -> Path:
+        return self.root.joinpath(*plain_parts(path))
+
+
+def _name_in(lock: TextIO) -> str:
+    """Who holds a lock file; one who has just got it may not have written its name yet."""
+    for _ in range(50):
+        lock.seek(0)
+        name = lock.read(200).strip()
+        if name:
+            return name
+        time.sleep(0.02)
+    return "another process"
+
+
+@contextlib.contextmanager
+def borrowed(folder: Path) -> Iterator[None]:
+    """A folder for the time of the block; what had to be made for it and is left empty goes."""
+    missing = list(_missing(folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for made in missing:
+            with contextlib.suppress(OSError):
+                made.rmdir()
+
+
+def _make_folders(folder: Path) -> None:
+    missing = list(_missing(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _sync_folder(made.parent)
+
+
+def _missing(folder: Path) -> Iterator[Path]:
+    for candidate in (folder, *folder.parents):
+        if candidate.exists():
+            return
+        yield candidate
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
