@@ -75,6 +75,7 @@ def connected(
         os.environ["RAY_preload_python_modules"] = preload  # noqa: SIM112  Ray's own spelling
     field = "--address"
     if address in (None, "auto") and (given := os.environ.get("RAY_ADDRESS")):
+        # Which Ray would take as well, and try for minutes.
         field, address = "RAY_ADDRESS", given
     named = None if address in (None, "auto", "local") else address
     if named is not None:

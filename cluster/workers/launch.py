@@ -181,7 +181,7 @@ def _controller(value: list[Any]) -> Any:
     from ray.exceptions import RayError
 
     with contextlib.suppress(RayError):
-        return ray.get(value[0])
+        return ray.get(value[0], timeout=END_SECONDS)
     return None
 
 
