@@ -276,15 +276,15 @@ def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
     """Trains a run, or goes on with it; returns its last step and the SHA-256 of its weights, which
     is the `weights_sha256` of a finished run."""
     from job.errors import Interrupted
-    from job.runs.run import settle
+    from job.runs.run import prepare_run
     from job.runs.state import sha256_of
-    from job.train import begun, train_and_evaluate
+    from job.train import train_and_evaluate, training_session
     from job.training.progress import Silent
 
     given = {"recipe": "notebook", "model": task.model, "epochs": 1}
     given |= {"limit_train": task.resume_rows, "data": task.data}
-    run = settle({**given, "name": name, "storage": task.folder})
-    with begun(run, Silent()):
+    run = prepare_run({**given, "name": name, "storage": task.folder})
+    with training_session(run, Silent()):
         try:
             train_and_evaluate(run, Silent(), outside, evaluate=False)
             ended = "finished"

@@ -27,8 +27,8 @@ Made by `make docs` from the commands' `--help` and the docstrings. How things f
 # In the order in which a program meets them.
 PYTHON = {
     "job.config.config": ("TrainConfig", "resolve"),
-    "job.runs.run": ("settle", "open_run", "verified_best", "Run"),
-    "job.train": ("begun", "train_and_evaluate", "Place", "Outside"),
+    "job.runs.run": ("prepare_run", "open_run", "verified_best", "Run"),
+    "job.train": ("training_session", "train_and_evaluate", "Place", "Outside"),
     "cluster.workers.launch": ("launch",),
     "job.results.evaluate": ("evaluate", "model_with"),
     "job.results.predict": ("read_examples",),
@@ -43,7 +43,7 @@ PYTHON = {
     "job.results.figures": ("first_ten", "in_detail", "history", "confusion", "worst_mistakes"),
     "job.storage.base": ("open_storage", "Storage"),
     "job.storage.checkpoints": ("CheckpointStore",),
-    "tuning.sweep": ("settle_sweep", "run_sweep"),
+    "tuning.sweep": ("prepare_sweep", "run_sweep"),
     "tuning.space.space": ("read_space", "Space"),
     "job.errors": ("InputError", "JobError"),
 }

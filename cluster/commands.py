@@ -38,13 +38,13 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     A run that was interrupted goes on when it is called again with the same --name.
     """
     from job.engine.accelerator import greatest_capability, is_expected
-    from job.runs.run import settle
-    from job.train import Alone, Place, begun, start, train_and_evaluate
+    from job.runs.run import prepare_run
+    from job.train import Alone, Place, start, train_and_evaluate, training_session
     from job.training.progress import training_progress, warnings_to
     from job.training.signals import stop_on_signal
 
     given = {name: value for name, value in options.items() if value is not None}
-    run = settle(given, overwrite=overwrite)
+    run = prepare_run(given, overwrite=overwrite)
     run.storage.probe()
     with (
         training_progress() as progress,
@@ -60,7 +60,7 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
                 check = functools.partial(start, run.config, place, verbose=verbose)
             else:
                 run, check = run.launched("cpu"), lambda: None
-            with begun(run, progress, check_device=check):
+            with training_session(run, progress, check_device=check):
                 result = train_and_evaluate(
                     run, progress, Alone(stop), place=place, verbose=verbose
                 )
@@ -111,19 +111,19 @@ def baselines(
     same training rows are shown in the same table.
     """
     from cluster.tasks import on_cluster
-    from job.baselines.study import run_baselines, settle
+    from job.baselines.study import prepare_study, run_baselines
     from job.baselines.table import print_table, to_document
     from job.training.progress import PlainProgress
     from job.training.signals import stop_on_signal
 
     given = {name: value for name, value in options.items() if value is not None}
-    opened = settle(given, runs, overwrite=overwrite)
-    opened.folder.probe()
+    study = prepare_study(given, runs, overwrite=overwrite)
+    study.folder.storage.probe()
     progress = PlainProgress()
     with stop_on_signal(progress) as stop:
-        workers = functools.partial(on_cluster, opened.config.address, verbose=verbose)
-        methods = run_baselines(opened, progress, stop, workers)
-    document = to_document([*methods, *opened.beside])
+        workers = functools.partial(on_cluster, study.config.address, verbose=verbose)
+        methods = run_baselines(study, progress, stop, workers)
+    document = to_document([*methods, *study.beside])
     if as_json:
         print(json.dumps(document))
     else:

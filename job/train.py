@@ -95,7 +95,7 @@ class Alone:
 
 
 @contextlib.contextmanager
-def begun(
+def training_session(
     run: Run,
     progress: Progress,
     *,
@@ -108,7 +108,7 @@ def begun(
     Args:
         run: The run.
         progress: Is told what begins.
-        lock: As `Run.begun`.
+        lock: As `Run.claimed`.
         check_device: Called before anything is written; raises what keeps the device from training.
 
     Raises:
@@ -122,7 +122,7 @@ def begun(
     # A driver would hold the pixels for as long as its workers train.
     del examples
     check_device()
-    with run.begun(lock=lock):
+    with run.claimed(lock=lock):
         keep_dataset(run.storage, dataset)
         progress.note(
             f"{config.name}: {config.model} on {dataset.name}, {config.epochs} epochs, "
@@ -141,8 +141,8 @@ def train_and_evaluate(
     evaluate: bool = True,
     verbose: bool = False,
 ) -> dict[str, Any] | None:
-    """Trains a run, within `begun`, to its end, from its last checkpoint if it has one, and
-    evaluates it. With several workers, each of them calls this with its place.
+    """Trains a run, within `training_session`, to its end, from its last checkpoint if it has one,
+    and evaluates it. With several workers, each of them calls this with its place.
 
     Args:
         run: Where and how to train.
@@ -301,7 +301,7 @@ def taken_up(
     is_same = before and dataclasses.replace(here, from_step=before[-1].from_step) == before[-1]
     lost = max(0, last.step - state.step)
     progress.note(
-        f"continuing {run.config.name} at step {state.step:,} (epoch {len(state.history) + 1})"
+        f"continuing {run.name} at step {state.step:,} (epoch {len(state.history) + 1})"
         + (f", {lost:,} steps after the last checkpoint are trained again" if lost else "")
     )
     return Notes(

@@ -20,6 +20,7 @@ from tuning.records import (
     FINISHED,
     REPEAT,
     STOPPED,
+    SWEEP_FILE,
     UNFINISHED,
     Outcome,
     Plan,
@@ -27,9 +28,9 @@ from tuning.records import (
     Trial,
     Winner,
     best_row,
+    document_of,
     write_outcome,
     write_plan,
-    write_sweep,
     write_winner,
 )
 
@@ -234,7 +235,7 @@ def hostile_sweep() -> Sweep:
 
 def keep(folder: Storage, sweep: Sweep) -> None:
     """Writes a sweep as its driver would have."""
-    write_sweep(folder, sweep)
+    folder.write(SWEEP_FILE, to_json(document_of(sweep)))
     for trial in sweep.trials:
         write_plan(folder, trial.plan)
         if trial.outcome.state != UNFINISHED:

@@ -24,7 +24,7 @@ from job.engine.device_split import DeviceSplit  # noqa: E402
 from job.engine.engine import Engine  # noqa: E402
 from job.engine.randomness import AUGMENTATION, batches, example_order, philox, worker_slice  # noqa: E402
 from job.errors import InputError, Interrupted  # noqa: E402
-from tuning.sweep import settle_sweep  # noqa: E402
+from tuning.sweep import prepare_sweep  # noqa: E402
 
 BOTH = {"augment_shift": 2, "augment_flip": "horizontal", "dataset": "fashion-mnist"}
 COUNT = 50
@@ -214,9 +214,9 @@ def test_a_sweep_searches_it_and_refuses_to_mirror_digits_before_it_starts(tmp_p
     )
     given = {"space": str(space), "storage": str(tmp_path / "runs"), "search": "grid"}
     with pytest.raises(InputError, match="a mirrored digit of mnist"):
-        settle_sweep(given)
+        prepare_sweep(given)
     space.write_text("[augment_shift]\nlow = 0\nhigh = 4\n")
-    opened = settle_sweep(given)
+    opened = prepare_sweep(given)
     assert opened.trials == 3
     points = [opened.space.parameters[0].at(unit) for unit in (0.0, 0.5, 0.999)]
     assert [resolve({"augment_shift": point}).augment_shift for point in points] == [0, 2, 4]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conftest import result_of
 
-from job.runs.run import Notes, Run, settle
+from job.runs.run import Notes, Run, prepare_run
 from job.runs.state import RunState
 from job.train import taken_up
 from job.training.progress import Silent
@@ -32,7 +32,7 @@ def entry(step: int, device: tuple) -> Device:
 
 
 def test_each_change_has_an_entry(tmp_path):
-    run = settle({"storage": str(tmp_path), "name": "r"})
+    run = prepare_run({"storage": str(tmp_path), "name": "r"})
     assert attempt(run, 0, GPU, 100).devices == (entry(0, GPU),)
     assert attempt(run, 80, GPU, 200).devices == (entry(0, GPU),)
     moved = (entry(0, GPU), entry(180, PROCESSORS))
@@ -44,7 +44,7 @@ def test_each_change_has_an_entry(tmp_path):
 
 
 def test_steps_that_are_trained_again_are_of_who_does_it(tmp_path):
-    run = settle({"storage": str(tmp_path), "name": "r"})
+    run = prepare_run({"storage": str(tmp_path), "name": "r"})
     attempt(run, 0, GPU, 100)
     attempt(run, 80, PROCESSORS, 120)
     assert attempt(run, 40, GPU, 130).devices == (entry(0, GPU),)
@@ -52,7 +52,7 @@ def test_steps_that_are_trained_again_are_of_who_does_it(tmp_path):
 
 
 def test_of_a_run_of_before_only_the_rest_is_known(tmp_path):
-    run = settle({"storage": str(tmp_path), "name": "r"})
+    run = prepare_run({"storage": str(tmp_path), "name": "r"})
     document = {"step": 100, "restarts": 1, "lost_steps": 7}
     run.storage.write("reached.json", json.dumps(document).encode())
     assert run.notes() == Notes(**document)

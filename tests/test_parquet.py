@@ -27,10 +27,10 @@ from job.data.parquet import _pixels, read_dataset, write_dataset
 from job.data.sources import obtain
 from job.errors import InputError, JobError
 from job.runs.data import dataset_of, examples_of
-from job.runs.run import settle
+from job.runs.run import prepare_run
 from job.storage.base import LocalStorage, open_storage
 from job.storage.s3 import S3Storage
-from job.train import begun
+from job.train import training_session
 from job.training.progress import Silent
 
 DOCS = Path(__file__).parents[1] / "docs" / "data.md"
@@ -619,12 +619,12 @@ def test_a_run_that_starts_anew_takes_what_it_is_given(own, tmp_path, monkeypatc
     """Also if it dies when its settings are written and its data are not noted yet."""
     write_dataset(LocalStorage(tmp_path / "other"), "others", ["a", "b", "c"], TEST, TEST)
     given = {"dataset": "own", "data": str(own), "storage": str(tmp_path / "runs"), "name": "x"}
-    with begun(settle(given), Silent()):
+    with training_session(prepare_run(given), Silent()):
         pass
-    assert dataset_of(settle(given)).name == "counts"
+    assert dataset_of(prepare_run(given)).name == "counts"
     given["data"] = str(tmp_path / "other")
     with pytest.raises(InputError, match="is not the data set"):
-        examples_of(settle(given))
+        examples_of(prepare_run(given))
     with monkeypatch.context() as patch:
         write = LocalStorage.write
 
@@ -634,17 +634,20 @@ def test_a_run_that_starts_anew_takes_what_it_is_given(own, tmp_path, monkeypatc
                 raise KeyboardInterrupt
 
         patch.setattr(LocalStorage, "write", dying)
-        with pytest.raises(KeyboardInterrupt), begun(settle(given, overwrite=True), Silent()):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            training_session(prepare_run(given, overwrite=True), Silent()),
+        ):
             pass
-    with begun(settle(given), Silent()):
-        assert dataset_of(settle(given)).name == "others"
+    with training_session(prepare_run(given), Silent()):
+        assert dataset_of(prepare_run(given)).name == "others"
 
 
 def test_runs_of_earlier_versions_noted_no_data(tmp_path):
     storage = {"storage": str(tmp_path)}
-    assert dataset_of(settle({"dataset": "mnist", **storage})) == CATALOGUE["mnist"]
+    assert dataset_of(prepare_run({"dataset": "mnist", **storage})) == CATALOGUE["mnist"]
     with pytest.raises(JobError, match=r"data\.json is missing"):
-        dataset_of(settle({"dataset": "own", **storage}))
+        dataset_of(prepare_run({"dataset": "own", **storage}))
 
 
 @pytest.mark.parametrize(
@@ -663,7 +666,7 @@ def test_runs_of_earlier_versions_noted_no_data(tmp_path):
     ],
 )
 def test_damaged_notes_of_a_run_are_not_trusted(content, tmp_path):
-    run = settle({"storage": str(tmp_path)})
+    run = prepare_run({"storage": str(tmp_path)})
     run.storage.write("data.json", content.encode())
     with pytest.raises(JobError, match=r"data\.json can't be trusted"):
         dataset_of(run)

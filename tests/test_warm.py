@@ -13,7 +13,7 @@ import pytest
 from job.config.config import FIELDS, is_fixed
 from job.data.examples import open_examples
 from job.errors import InputError
-from job.runs.run import settle
+from job.runs.run import prepare_run
 from job.runs.state import sha256_of
 from tuning.trials.warm import Warm
 
@@ -48,7 +48,7 @@ def train(tmp_path_factory) -> Train:
     storage = str(tmp_path_factory.mktemp("runs"))
 
     def trained(process: Warm, settings: dict[str, Any]) -> str:
-        run = settle({**settings, "storage": storage, "name": secrets.token_hex(8)})
+        run = prepare_run({**settings, "storage": storage, "name": secrets.token_hex(8)})
         *_, last = process.train(run)
         assert last.is_last
         return sha256_of(run.launched("cpu").restore().weights.values())

@@ -27,11 +27,11 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     """
     from job.training.signals import stop_on_signal
     from tuning.display import sweep_board
-    from tuning.sweep import run_sweep, settle_sweep, summary
+    from tuning.sweep import prepare_sweep, run_sweep, summary
 
     given = {name: value for name, value in options.items() if value is not None}
-    opened = settle_sweep(given, overwrite=overwrite)
-    opened.folder.probe()
+    opened = prepare_sweep(given, overwrite=overwrite)
+    opened.folder.storage.probe()
     with sweep_board(opened.trials, opened.epochs) as board, stop_on_signal(board) as stop:
         done, winner = run_sweep(opened, board, stop_requested=stop, verbose=verbose)
     print(json.dumps(dataclasses.asdict(winner)) if as_json else summary(done, winner))

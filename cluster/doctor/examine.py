@@ -24,7 +24,7 @@ from cluster.files.cluster_file import problems
 from cluster.tf_config import free_address
 from job.config.config import TrainConfig
 from job.errors import InputError
-from job.runs.run import absolute
+from job.runs.folder import absolute
 from job.storage.base import borrowed, open_storage
 
 # For each question. The longest, importing TensorFlow, takes 5-10 s where nothing else goes on. For

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from cluster.autoscaling import grown
 from cluster.connection import Share, connected, shares
 from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
-from job.runs.run import Run, absolute
-from job.train import begun
+from job.runs.folder import absolute
+from job.runs.run import Run
+from job.train import training_session
 from job.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -61,16 +62,16 @@ def launch(
         The content of the run's `result.json`, None for a trial.
 
     Raises:
-        InputError: The cluster can't be reached or does not hold the workers, or as `begun`;
-            nothing was written.
+        InputError: The cluster can't be reached or does not hold the workers, or as
+            `training_session`; nothing was written.
         Interrupted, TrainingDiverged: As `train_and_evaluate`.
         NoGpu: A worker that has a share of a GPU finds none; there was no other attempt.
         JobError: Workers failed more often than `max_failures`.
     """
     least, most = run.config.worker_limits
     if not is_trial:
-        # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
-        run.check_free()
+        # Asked again, with certainty, in `training_session`; this spares a start of Ray in vain.
+        run.folder.check_free()
     with (
         connected(
             run.config.address, elastic=least < most, verbose=verbose, preload=_preload()
@@ -81,7 +82,7 @@ def launch(
         share = shares(run.config, is_own=is_own)
         run = run.launched("gpu" if share.gpus else "cpu")
         with (
-            begun(run, progress, lock=not is_trial),
+            training_session(run, progress, lock=not is_trial),
             # Ray Train keeps a little book of its own; nothing is ever restored from it.
             tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
         ):
@@ -232,7 +233,7 @@ def _trainer(
             elastic_resize_monitor_interval_s=5.0,
         ),
         run_config=RunConfig(
-            name=run.config.name,
+            name=run.name,
             storage_path=book,
             failure_config=FailureConfig(max_failures=run.config.max_failures),
             callbacks=[LeftBehind(backend), Reachable(mailbox)],

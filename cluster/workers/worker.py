@@ -9,7 +9,7 @@ from typing import Any
 
 from job.config.config import TrainConfig
 from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
-from job.runs.run import Run
+from job.runs.run import begun_run
 
 # Training leaves a machine so long before it is taken away: enough for a span of steps and a
 # checkpoint, while the rest of the time that was granted is still used.
@@ -21,7 +21,6 @@ def work(payload: dict[str, Any]) -> None:
     import ray.train
 
     from cluster.workers.mailbox import WorkerEnd
-    from job.storage.base import open_storage
     from job.train import Place, train_and_evaluate
     from job.training.progress import Silent, warnings_to
 
@@ -33,12 +32,7 @@ def work(payload: dict[str, Any]) -> None:
         gpus=payload["gpus"],
     )
     config = TrainConfig(**{**payload["config"], "storage": payload["storage"]})
-    assert config.name is not None  # `settle` has filled it in.
-    run = Run(
-        config=config,
-        storage=open_storage(config.storage, patience=config.storage_timeout).at(config.name),
-        created=payload["created"],
-    )
+    run = begun_run(config, payload["created"])
     mail = WorkerEnd(payload["mailbox"])
     outside = WorkerOutside(mail if place.rank == 0 else None, payload["may_leave"])
     progress = mail if place.rank == 0 else Silent()

@@ -14,7 +14,8 @@ from job.data.catalogue import Dataset
 from job.errors import InputError, JobError
 from job.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from job.runs.data import dataset_of, kept_dataset
-from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, checked_name, open_run, usable
+from job.runs.folder import usable
+from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, checked_name, open_run
 from job.storage.base import Storage, open_storage
 from job.storage.documents import read_document
 

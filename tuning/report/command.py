@@ -12,12 +12,13 @@ from pathlib import PurePosixPath
 
 from job.config.fields import number, run_name
 from job.errors import InputError
-from job.runs.run import CONFIG_FILE, Run, absolute, open_run, usable
+from job.runs.folder import absolute, usable
+from job.runs.run import CONFIG_FILE, Run, open_run
 from job.storage.base import Storage, open_storage
 from tuning.records import SWEEP_FILE, Sweep, read_sweep
 from tuning.report import tables
 from tuning.report import totals as facts
-from tuning.report.runs import Entry, check_comparable, entries_of_winner, entry_of_run, name_of
+from tuning.report.runs import Entry, check_comparable, entries_of_winner, entry_of_run
 from tuning.report.runs_page import runs_page
 from tuning.report.sweep_page import sweep_page
 
@@ -107,7 +108,7 @@ def _entries(target: Sweep | Run) -> list[Entry]:
 
 
 def _title(targets: Sequence[Sweep | Run]) -> str:
-    names = [each.name if isinstance(each, Sweep) else name_of(each) for each in targets]
+    names = [each.name for each in targets]
     more = len(names) - TITLED
     return ", ".join(names[:TITLED]) + (f" and {more} more" if more > 0 else "")
 

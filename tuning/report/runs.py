@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from job.config.config import command_of
 from job.errors import InputError
@@ -89,11 +89,6 @@ class Group:
         return mean_sd(entry.train_seconds for entry in self.entries)[0]
 
 
-def name_of(run: Run) -> str:
-    """A run's name, which `Run` has filled in."""
-    return cast(str, run.config.name)
-
-
 def entry_of_run(run: Run) -> Entry:
     """A run as it stands.
 
@@ -103,14 +98,14 @@ def entry_of_run(run: Run) -> Entry:
     """
     state, result = run.restore(), run.result()
     if state is None or not state.history:
-        raise InputError("NAME", run.config.name, "has no finished epoch yet; let it train on")
+        raise InputError("NAME", run.name, "has no finished epoch yet; let it train on")
     result = result or {}
     commands = {"Train the same again": command_of(run.config, result.get("device", ""))}
     if not result:
         commands["Continue it"] = run.command
     shown = ("baseline_accuracy", "test_loss", "parameters", "workers", "restarts", "lost_steps")
     return Entry(
-        name=name_of(run),
+        name=run.name,
         state=FINISHED if result else UNFINISHED,
         settings=run.config.fixed_dict(),
         history=state.history,

@@ -33,7 +33,7 @@ def train_nested(run: Run) -> Iterator[Epoch]:
     Raises:
         TrainingDiverged, InputError, JobError: As `launch`.
     """
-    state = run.restore() if not run.is_new else None
+    state = run.restore() if not run.folder.is_new else None
     history = state.history if state else ()
     for i, _ in enumerate(history):
         yield Epoch(history[: i + 1], False, _restarts(run))

@@ -76,7 +76,7 @@ class Warm:
         config = run.config
         from job.training.loop import Hooks, initial_state, is_finished, run_epochs
 
-        with run.begun(lock=False), contextlib.ExitStack() as stack:
+        with run.claimed(lock=False), contextlib.ExitStack() as stack:
             keep_dataset(run.storage, loaded.examples.dataset)
             run.checkpoints.claim()
             state = run.restore()
