@@ -11,7 +11,7 @@ import numpy as np
 from job.config.config import resolve
 from job.data.catalogue import CATALOGUE
 from job.runs.run import CHECKPOINTS, CONFIG_FILE, RESULT_FILE
-from job.runs.state import EpochRow, RunState, sha256_of
+from job.runs.state import EpochRow, RunState, best_row, sha256_of
 from job.storage.base import Storage
 from job.storage.checkpoints import CheckpointStore
 from job.storage.documents import to_json
@@ -27,7 +27,6 @@ from tuning.records import (
     Sweep,
     Trial,
     Winner,
-    best_row,
     document_of,
     write_outcome,
     write_plan,

@@ -16,7 +16,7 @@ from conftest import result_of, tree
 
 from cluster.tasks import on_cluster, run_tasks
 from job.baselines.study import Study, prepare_study, run_baselines
-from job.compare.record import Finished
+from job.compare.record import Record
 from job.errors import InputError, Interrupted, JobError
 from job.training.progress import NoteTaker, Silent
 
@@ -63,7 +63,7 @@ def test_the_command(lenet, finished_run, tmp_path):
     assert len(json.loads(lenet("runs", "--json", cwd=tmp_path).stdout)) == 1
 
 
-def trained(study: Study, progress: NoteTaker, stop: Callable[[], int]) -> list[Finished]:
+def trained(study: Study, progress: NoteTaker, stop: Callable[[], int]) -> list[Record]:
     workers = functools.partial(on_cluster, study.config.address)
     return run_baselines(study, progress, stop, workers)
 

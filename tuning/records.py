@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from job.runs.state import EpochRow, rows_of
+from job.runs.state import EpochRow, best_row, rows_of
 from job.storage.base import Storage
 from job.storage.documents import read_document, to_json
 
@@ -140,11 +140,6 @@ class Sweep:
     versions: dict[str, str]
     trials: tuple[Trial, ...] = ()
     winner: Winner | None = None
-
-
-def best_row(history: Iterable[EpochRow]) -> EpochRow | None:
-    """The epoch with the lowest validation loss, None of none."""
-    return min(history, key=lambda row: row.val_loss, default=None)
 
 
 def merit(outcome: Outcome) -> tuple[float, float]:

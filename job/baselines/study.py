@@ -17,7 +17,7 @@ from typing import Any
 
 from job.baselines.methods import BASELINE_FIELDS, METHODS, BaselineConfig
 from job.baselines.training import check_trainable, train_and_test
-from job.compare.record import Finished, of_baseline, open_finished
+from job.compare.record import Record, of_baseline, open_finished
 from job.config.fields import check_given, check_unchanged
 from job.data.catalogue import Dataset
 from job.data.examples import Examples, check_same, open_examples
@@ -52,13 +52,13 @@ class Study:
         config: Its settings, with the name filled in.
         examples: Its data set.
         folder: Where it is kept.
-        beside: Finished nets that are shown with it.
+        beside: Record nets that are shown with it.
     """
 
     config: BaselineConfig
     examples: Examples
     folder: Folder
-    beside: tuple[Finished, ...]
+    beside: tuple[Record, ...]
 
     @property
     def command(self) -> str:
@@ -83,7 +83,7 @@ def prepare_study(
 
     Args:
         given: The settings that the user gave, by field name.
-        beside: Finished runs to show in the same table, as `open_finished` takes them.
+        beside: Record runs to show in the same table, as `open_finished` takes them.
         overwrite: Start anew where one of that name exists.
 
     Raises:
@@ -133,7 +133,7 @@ def _continued(
     return config, dataset
 
 
-def _check_split(run: Finished, examples: Examples, rows: int) -> None:
+def _check_split(run: Record, examples: Examples, rows: int) -> None:
     if run.dataset != examples.dataset:
         raise InputError(
             "RUN",
@@ -155,7 +155,7 @@ def run_baselines(
     progress: NoteTaker,
     stop_requested: Callable[[], int],
     workers: Callable[[], AbstractContextManager[RunTasks]],
-) -> list[Finished]:
+) -> list[Record]:
     """Trains and tests the methods that are missing, each by a worker of its own.
 
     Args:
@@ -201,11 +201,8 @@ def _train(
         keep_dataset(folder, study.examples.dataset)
         write_predictions(folder, outcome.predictions)
         folder.write(RESULT_FILE, to_json(outcome.result))
-        progress.note(_line(of_baseline(folder, name), time.monotonic() - began))
-
-
-def _line(method: Finished, seconds: float) -> str:
-    return (
-        f"{method.model}: validation {method.val_accuracy:.2%}, test {method.test_accuracy:.2%}; "
-        f"{method.how}  {duration(seconds)}"
-    )
+        method, seconds = of_baseline(folder, name), time.monotonic() - began
+        progress.note(
+            f"{name}: validation {method.val_accuracy:.2%}, test {method.test_accuracy:.2%}; "
+            f"{method.how}  {duration(seconds)}"
+        )

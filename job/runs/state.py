@@ -40,6 +40,11 @@ def rows_of(documents: Iterable[Mapping[str, Any]]) -> tuple[EpochRow, ...]:
     return tuple(EpochRow(**document) for document in documents)
 
 
+def best_row(history: Iterable[EpochRow]) -> EpochRow | None:
+    """The epoch with the lowest validation loss, None of none."""
+    return min(history, key=lambda row: row.val_loss, default=None)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochProgress:
     """Sums over the steps of the unfinished epoch."""

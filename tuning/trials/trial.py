@@ -13,9 +13,9 @@ from ray import tune
 from job.data.catalogue import Dataset
 from job.errors import JobError, NoGpu
 from job.runs.run import open_run, prepare_run
-from job.runs.state import EpochRow, rows_of
+from job.runs.state import EpochRow, best_row, rows_of
 from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
-from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome, best_row
+from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome
 from tuning.trials.warm import Epoch, Warm
 
 # What a task gives, step by step; closed, it ends there.
