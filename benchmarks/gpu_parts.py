@@ -257,22 +257,22 @@ def keras(task: Task) -> Found:
 
 def begin(task: Task) -> Found:
     """A run to its end, and the same run until it is interrupted."""
-    from job.train import Alone
+    from job.training.supervisor import Unsupervised
 
-    yield "undisturbed", trained(task, "undisturbed", Alone())
+    yield "undisturbed", trained(task, "undisturbed", Unsupervised())
     asked = itertools.count(1)
-    stop = Alone(lambda: signal.SIGINT if next(asked) >= SPANS_BEFORE_STOP else 0)
+    stop = Unsupervised(lambda: signal.SIGINT if next(asked) >= SPANS_BEFORE_STOP else 0)
     yield "interrupted", trained(task, "interrupted", stop)
 
 
 def resume(task: Task) -> Found:
     """The interrupted run to its end, in a process that knows nothing of its beginning."""
-    from job.train import Alone
+    from job.training.supervisor import Unsupervised
 
-    yield "resumed", trained(task, "interrupted", Alone())
+    yield "resumed", trained(task, "interrupted", Unsupervised())
 
 
-def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
+def trained(task: Task, name: str, supervisor: Any) -> dict[str, Any]:
     """Trains a run, or goes on with it; returns its last step and the SHA-256 of its weights, which
     is the `weights_sha256` of a finished run."""
     from job.errors import Interrupted
@@ -286,7 +286,7 @@ def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
     run = prepare_run({**given, "name": name, "storage": task.folder})
     with training_session(run, Silent()):
         try:
-            train_and_evaluate(run, Silent(), outside, evaluate=False)
+            train_and_evaluate(run, Silent(), supervisor, evaluate=False)
             ended = "finished"
         except Interrupted:
             ended = "interrupted"

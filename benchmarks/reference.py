@@ -28,7 +28,9 @@ Made by `make docs` from the commands' `--help` and the docstrings. How things f
 PYTHON = {
     "job.config.config": ("TrainConfig", "resolve"),
     "job.runs.run": ("prepare_run", "open_run", "verified_best", "Run"),
-    "job.train": ("training_session", "train_and_evaluate", "Place", "Outside"),
+    "job.train": ("training_session", "train_and_evaluate"),
+    "job.training.attempt": ("TrainingProcess", "Worker"),
+    "job.training.supervisor": ("Supervisor",),
     "cluster.workers.launch": ("launch",),
     "job.results.evaluate": ("evaluate", "model_with"),
     "job.results.predict": ("read_examples",),

@@ -39,9 +39,11 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     """
     from job.engine.accelerator import greatest_capability, is_expected
     from job.runs.run import prepare_run
-    from job.train import Alone, Place, start, train_and_evaluate, training_session
+    from job.train import train_and_evaluate, training_session
+    from job.training.attempt import TrainingProcess, Worker
     from job.training.progress import training_progress, warnings_to
     from job.training.signals import stop_on_signal
+    from job.training.supervisor import Unsupervised
 
     given = {name: value for name, value in options.items() if value is not None}
     run = prepare_run(given, overwrite=overwrite)
@@ -54,16 +56,15 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
         if run.config.worker_limits == (1, 1) and run.config.address is None:
             check: Callable[[], object]
             # Without Ray a share is none or the whole: nobody else is kept from the rest.
-            place = Place(gpus=0.0 if run.config.gpus_per_worker == 0 else None)
-            if is_expected(run.config.device, place.gpus):
+            worker = Worker(gpus=0.0 if run.config.gpus_per_worker == 0 else None)
+            process = TrainingProcess(worker, verbose=verbose)
+            if is_expected(run.config.device, worker.gpus):
                 run = run.launched("gpu", greatest_capability())
-                check = functools.partial(start, run.config, place, verbose=verbose)
+                check = functools.partial(process.start, run.config)
             else:
                 run, check = run.launched("cpu"), lambda: None
             with training_session(run, progress, check_device=check):
-                result = train_and_evaluate(
-                    run, progress, Alone(stop), place=place, verbose=verbose
-                )
+                result = train_and_evaluate(run, progress, Unsupervised(stop), process=process)
         else:
             from cluster.workers.launch import launch
 

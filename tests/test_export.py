@@ -29,7 +29,7 @@ from job.results.export import TOLERANCE, compare, export_run  # noqa: E402
 from job.results.export_formats import FORMATS  # noqa: E402
 from job.runs.run import open_run, prepare_run  # noqa: E402
 from job.storage.base import open_storage  # noqa: E402
-from job.train import Alone, train_and_evaluate, training_session  # noqa: E402
+from job.train import train_and_evaluate, training_session  # noqa: E402
 from job.training.progress import PlainProgress  # noqa: E402
 
 
@@ -319,7 +319,7 @@ def test_a_run_in_another_precision_is_compared_in_float32(tmp_path, mnist):
     few = {"limit_train": 200, "epochs": 1, "model": "ffnn", "precision": "mixed_bfloat16"}
     run, progress = prepare_run({**few, "storage": str(tmp_path), "name": "r"}), PlainProgress()
     with training_session(run, progress):
-        train_and_evaluate(run, progress, Alone())
+        train_and_evaluate(run, progress)
     document = export_run(open_run("r", str(tmp_path)), ["onnx"], tmp_path / "out")
     assert document["trained_in"] == "mixed_bfloat16"
     assert "trained and measured in mixed" in (tmp_path / "out/README.md").read_text()

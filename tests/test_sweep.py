@@ -467,7 +467,7 @@ def test_a_winner_that_can_not_be_evaluated_ends_the_sweep(tmp_path):
 def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
     """A process that ran out of memory forgets what it kept, and takes the next task."""
     from tuning.trials.trial import TrialProcess
-    from tuning.trials.warm import Warm
+    from tuning.trials.warm import WarmProcess
 
     forgotten = []
 
@@ -475,8 +475,8 @@ def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
         raise MemoryError("no room for 3 GiB\nmore words")
         yield
 
-    monkeypatch.setattr(Warm, "train", train)
-    monkeypatch.setattr(Warm, "forget", lambda self: forgotten.append(True))
+    monkeypatch.setattr(WarmProcess, "train", train)
+    monkeypatch.setattr(WarmProcess, "forget", lambda self: forgotten.append(True))
     task = task_of("train", tmp_path)
     process = TrialProcess({"task": dataclasses.asdict(task)})
     report = process.step()

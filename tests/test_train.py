@@ -30,9 +30,10 @@ import tensorflow as tf  # noqa: E402
 
 from job.config.config import resolve  # noqa: E402
 from job.errors import InputError, Interrupted, TrainingDiverged  # noqa: E402
-from job.runs.run import Notes, Run, open_run, prepare_run  # noqa: E402
-from job.train import Alone, train_and_evaluate, training_session  # noqa: E402
+from job.runs.run import Reached, Run, open_run, prepare_run  # noqa: E402
+from job.train import train_and_evaluate, training_session  # noqa: E402
 from job.training.progress import PlainProgress  # noqa: E402
+from job.training.supervisor import Unsupervised  # noqa: E402
 
 SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
 
@@ -46,7 +47,7 @@ def train(folder: Path, name: str, **more) -> dict:
 def train_run(run: Run, stop=lambda: 0) -> dict:
     progress = PlainProgress()
     with training_session(run, progress):
-        return train_and_evaluate(run, progress, Alone(stop))
+        return train_and_evaluate(run, progress, Unsupervised(stop))
 
 
 def stop_after(spans: int):
@@ -315,7 +316,7 @@ COUNTS = '"step": 1, "restarts": 0, "lost_steps": 0'
 def test_unreadable_notes_do_not_stop_a_run(tmp_path, content, caplog):
     run = prepare_run({"storage": str(tmp_path), "name": "r"})
     run.storage.write("reached.json", content.encode())
-    assert run.notes() == Notes()
+    assert run.reached() == Reached()
     assert "reached.json can't be read" in caplog.text
 
 

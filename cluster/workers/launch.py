@@ -1,14 +1,15 @@
 """A run on the workers of a Ray cluster.
 
 The driver checks, connects and shows progress; it imports no TensorFlow. Each worker runs
-`job.train.train_and_evaluate` with its place. Ray Train replaces lost workers and starts the group
-again; the run itself goes on from its own last checkpoint, which only this project's storage layer
-writes and reads.
+`job.train.train_and_evaluate`. Ray Train replaces lost workers and starts the group again; the run
+itself goes on from its own last checkpoint, which only this project's storage layer writes and
+reads.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pickle
@@ -206,25 +207,24 @@ def _trainer(
 
     from cluster.workers.backend import LeftBehind, Reachable, TensorflowBackend
     from cluster.workers.trainer import Trainer
-    from cluster.workers.worker import work
+    from cluster.workers.worker import WorkOrder, work
 
     least, most = run.config.worker_limits
-    payload = {
-        "config": run.config.to_dict(),
-        "created": run.created,
-        "storage": absolute(run.config.storage),
-        "cpus": share.cpus,
-        "gpus": share.gpus,
-        "evaluate": evaluate,
-        "may_leave": not is_own,
-        "verbose": verbose,
-        "mailbox": mailbox,
-    }
+    order = WorkOrder(
+        config=dataclasses.replace(run.config, storage=absolute(run.config.storage)),
+        created=run.created,
+        cpus=share.cpus,
+        gpus=share.gpus,
+        evaluate=evaluate,
+        may_leave=not is_own,
+        verbose=verbose,
+        mailbox=mailbox,
+    )
     backend = TensorflowBackend()
     return Trainer(
         work,
         is_own=is_own,
-        train_loop_config=payload,
+        train_loop_config={"order": order},
         backend_config=backend,
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most),

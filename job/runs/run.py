@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Notes:
+class Reached:
     """How far a run got, and what its interruptions cost, kept beside its checkpoints.
 
     Attributes:
@@ -109,24 +109,24 @@ class Run:
                 self.checkpoints.remove_orphans()
             yield
 
-    def note(self, notes: Notes) -> None:
-        """Keeps the run's notes."""
-        self.storage.write(REACHED_FILE, json.dumps(dataclasses.asdict(notes)).encode())
+    def note(self, reached: Reached) -> None:
+        """Keeps how far the run got."""
+        self.storage.write(REACHED_FILE, json.dumps(dataclasses.asdict(reached)).encode())
 
-    def notes(self) -> Notes | None:
-        """The run's notes, None before its first span of steps."""
+    def reached(self) -> Reached | None:
+        """How far the run got, None before its first span of steps."""
         try:
             document = read_document(self.storage, REACHED_FILE)
             counts = {k: _whole(document[k]) for k in ("step", "restarts", "lost_steps")}
             # Runs of before devices were noted have none.
             devices = tuple(Device(**one) for one in document.get("devices", ()))
-            return Notes(**counts, devices=devices)
+            return Reached(**counts, devices=devices)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             # Only the count of lost steps hangs on it, which is no reason to refuse the run.
             log.warning("%s/%s can't be read: %s", self.storage.uri, REACHED_FILE, error)
-            return Notes()
+            return Reached()
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run achieved, or None for an unfinished one.

@@ -68,5 +68,5 @@ def train_nested(run: Run) -> Iterator[Epoch]:
 
 
 def _restarts(run: Run) -> int:
-    notes = run.notes()
-    return notes.restarts if notes else 0
+    reached = run.reached()
+    return reached.restarts if reached else 0

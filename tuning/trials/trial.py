@@ -16,7 +16,7 @@ from job.runs.run import open_run, prepare_run
 from job.runs.state import EpochRow, best_row, rows_of
 from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
 from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome
-from tuning.trials.warm import Epoch, Warm
+from tuning.trials.warm import Epoch, WarmProcess
 
 # What a task gives, step by step; closed, it ends there.
 Reports = Generator[dict[str, Any], None, None]
@@ -54,7 +54,7 @@ class TrialProcess(tune.Trainable):
     """Does tasks, one after the other, and keeps what they share."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._warm: Warm | None = None
+        self._warm: WarmProcess | None = None
         self._begin(Task(**config["task"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -125,8 +125,10 @@ class TrialProcess(tune.Trainable):
         else:
             yield report_of(task, (), state=FINISHED, result=result)
 
-    def _warm_for(self, task: Task) -> Warm:
-        self._warm = self._warm or Warm(task.threads, task.gpus, Dataset.from_dict(task.dataset))
+    def _warm_for(self, task: Task) -> WarmProcess:
+        self._warm = self._warm or WarmProcess(
+            task.threads, task.gpus, Dataset.from_dict(task.dataset)
+        )
         return self._warm
 
     def _device(self, task: Task) -> str:
