@@ -13,6 +13,7 @@ from job.data.examples import Examples
 from job.engine.accelerator import has_device
 from job.runs.run import Reached, Run
 from job.runs.state import RunState, sha256_of
+from job.training.pace import STARTING_SECONDS
 from job.training.progress import NoteTaker, Progress
 from job.training.supervisor import Supervisor
 from job.training.writer import RunWriter
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from job.engine.engine import Engine
     from job.training.loop import Ending
 
-# Importing TensorFlow and building a model on a busy machine.
-STARTING_SECONDS = 120.0
 # Evaluating and drawing, once.
 FINISHING_SECONDS = 300.0
 

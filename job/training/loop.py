@@ -15,18 +15,10 @@ from job.engine.engine import Engine, StepMetrics
 from job.engine.randomness import batches, example_order
 from job.errors import TrainingDiverged
 from job.runs.state import EpochProgress, EpochRow, RunState
+from job.training.pace import STARTING_SECONDS, Pace
 from job.training.progress import Progress, SpanReport
 from job.training.supervisor import Supervisor
 from job.training.writer import RunWriter
-
-# Spans are as long as this, so that the display moves and a signal is answered at once, while
-# Python is met a few times a second only. Their length has no influence on the numbers.
-SPAN_SECONDS = 0.5
-FIRST_SPAN_STEPS = 8
-# How long nothing may happen while functions are traced and compiled and workers find each other;
-# and later, as a multiple of the last span's time.
-STARTING_SECONDS = 120.0
-PATIENCE_FACTOR = 5
 
 
 class Ending(enum.Enum):
@@ -84,7 +76,7 @@ def run_epochs(
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     engine.restore(state.weights, state.optimizer)
-    pace = _Pace(config)
+    pace = Pace(config)
     supervisor.heartbeat(STARTING_SECONDS)
     while not is_finished(state, config):
         epoch = len(state.history)
@@ -124,7 +116,7 @@ def run_epochs(
     return state, Ending.FINISHED
 
 
-def _agree(engine: Engine, pace: _Pace, supervisor: Supervisor, step: int) -> Agreement:
+def _agree(engine: Engine, pace: Pace, supervisor: Supervisor, step: int) -> Agreement:
     """Adds up the workers' wishes; what only a clock can tell is left to the first worker."""
     is_chief = engine.rank == 0
     stop, leave, checkpoint, next_span = engine.sum_over_workers(
@@ -218,47 +210,3 @@ def _report(state: RunState, config: TrainConfig, steps_per_epoch: int) -> SpanR
         eta_seconds=(total - state.step) * config.batch_size / rate,
         val_accuracy=state.history[-1].val_accuracy if state.history else None,
     )
-
-
-class _Pace:
-    """Chooses span lengths and the moments of checkpoints."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self._every_steps = config.checkpoint_steps
-        self._every_seconds = config.checkpoint_seconds
-        self._hang_timeout = config.hang_timeout
-        self.span_steps = FIRST_SPAN_STEPS
-        self.patience = STARTING_SECONDS
-        self.evaluation_patience = STARTING_SECONDS
-        self._is_first = True
-        self.checkpointed()
-
-    def next_span(self, step: int, left_in_epoch: int) -> int:
-        steps = min(self.span_steps, left_in_epoch)
-        if self._every_steps:
-            steps = min(steps, self._every_steps - step % self._every_steps)
-        return steps
-
-    def measured(self, steps: int, seconds: float) -> None:
-        # The first call includes tracing and compiling.
-        if not self._is_first:
-            wanted = steps * SPAN_SECONDS / seconds
-            self.span_steps = max(1, min(round(wanted), 2 * self.span_steps))
-            self.patience = self._patience_after(seconds)
-        self._is_first = False
-
-    def evaluated(self, seconds: float) -> None:
-        self.evaluation_patience = self._patience_after(seconds)
-
-    def _patience_after(self, seconds: float) -> float:
-        # Large batches on slow machines: a single step may take long without being stuck.
-        return max(self._hang_timeout, PATIENCE_FACTOR * seconds)
-
-    def checkpoint_due(self, step: int) -> bool:
-        if self._every_steps:
-            return step % self._every_steps == 0
-        assert self._every_seconds is not None  # an interval has steps or seconds
-        return time.monotonic() - self._last >= self._every_seconds
-
-    def checkpointed(self) -> None:
-        self._last = time.monotonic()

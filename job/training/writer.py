@@ -31,7 +31,7 @@ class RunWriter:
     def __init__(self, run: Run, reached: Reached, *, is_active: bool) -> None:
         self._run, self._reached, self._is_active = run, reached, is_active
         self._uploads = Uploads(background=is_active and run.storage.is_remote)
-        self._notes_due = _Every(NOTE_SECONDS if run.storage.is_remote else 0.0)
+        self._note_after = -math.inf
 
     def checkpoint(self, state: RunState) -> None:
         """Keeps a state, and at the end of an epoch the history."""
@@ -52,7 +52,9 @@ class RunWriter:
 
     def reached(self, state: RunState) -> None:
         """Notes how far the run got, if it is time to."""
-        if self._notes_due():
+        now = time.monotonic()
+        if now >= self._note_after:
+            self._note_after = now + (NOTE_SECONDS if self._run.storage.is_remote else 0.0)
             here = dataclasses.replace(self._reached, step=state.step)
             self._submit("notes", lambda: self._run.note(here))
 
@@ -92,18 +94,3 @@ class RunWriter:
         if step is None:
             return f"this attempt saved no checkpoint in {where}"
         return f"the last saved checkpoint is step {step:,} in {where}"
-
-
-class _Every:
-    """True at most once in so many seconds, and the first time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._last = -math.inf
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        is_due = now - self._last >= self._seconds
-        if is_due:
-            self._last = now
-        return is_due
