@@ -38,13 +38,15 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     A run that was interrupted goes on when it is called again with the same --name.
     """
     from job.engine.accelerator import greatest_capability, is_expected
-    from job.runs.run import settle
-    from job.train import Alone, Place, begun, start, train_and_evaluate
+    from job.runs.run import prepare_run
+    from job.train import train_and_evaluate, training_session
+    from job.training.attempt import TrainingProcess, Worker
     from job.training.progress import training_progress, warnings_to
     from job.training.signals import stop_on_signal
+    from job.training.supervisor import Unsupervised
 
     given = {name: value for name, value in options.items() if value is not None}
-    run = settle(given, overwrite=overwrite)
+    run = prepare_run(given, overwrite=overwrite)
     run.storage.probe()
     with (
         training_progress() as progress,
@@ -54,15 +56,16 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
         if run.config.worker_limits == (1, 1) and run.config.address is None:
             check: Callable[[], object]
             # Without Ray a share is none or the whole: nobody else is kept from the rest.
-            place = Place(gpus=0.0 if run.config.gpus_per_worker == 0 else None)
-            if is_expected(run.config.device, place.gpus):
+            worker = Worker(gpus=0.0 if run.config.gpus_per_worker == 0 else None)
+            process = TrainingProcess(worker, verbose=verbose)
+            if is_expected(run.config.device, worker.gpus):
                 run = run.launched("gpu", greatest_capability())
-                check = functools.partial(start, run.config, place, verbose=verbose)
+                check = functools.partial(process.start, run.config)
             else:
                 run, check = run.launched("cpu"), lambda: None
-            with begun(run, progress, check_device=check) as examples:
+            with training_session(run, progress, check_device=check) as examples:
                 result = train_and_evaluate(
-                    run, examples, progress, Alone(stop), place=place, verbose=verbose
+                    run, examples, progress, Unsupervised(stop), process=process
                 )
         else:
             from cluster.workers.launch import launch
@@ -111,19 +114,19 @@ def baselines(
     same training rows are shown in the same table.
     """
     from cluster.tasks import on_cluster
-    from job.baselines.study import run_baselines, settle
+    from job.baselines.study import prepare_study, run_baselines
     from job.baselines.table import print_table, to_document
     from job.training.progress import PlainProgress
     from job.training.signals import stop_on_signal
 
     given = {name: value for name, value in options.items() if value is not None}
-    opened = settle(given, runs, overwrite=overwrite)
-    opened.folder.probe()
+    study = prepare_study(given, runs, overwrite=overwrite)
+    study.folder.storage.probe()
     progress = PlainProgress()
     with stop_on_signal(progress) as stop:
-        workers = functools.partial(on_cluster, opened.config.address, verbose=verbose)
-        methods = run_baselines(opened, progress, stop, workers)
-    document = to_document([*methods, *opened.beside])
+        workers = functools.partial(on_cluster, study.config.address, verbose=verbose)
+        methods = run_baselines(study, progress, stop, workers)
+    document = to_document([*methods, *study.beside])
     if as_json:
         print(json.dumps(document))
     else:

@@ -31,7 +31,7 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
     given = {name: value for name, value in options.items() if value is not None}
     opened = prepare_sweep(given, overwrite=overwrite)
-    opened.folder.probe()
+    opened.folder.storage.probe()
     with sweep_display(opened.trials, opened.epochs) as display, stop_on_signal(display) as stop:
         done, winner = run_sweep(opened, display, stop_requested=stop, verbose=verbose)
     print(json.dumps(dataclasses.asdict(winner)) if as_json else summary(done, winner))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from job.config.config import TrainConfig, command_of, over_recipe
+from job.runs.folder import absolute
 from job.stats import mean_sd
 from job.storage.base import Storage
 from tuning.config import SweepConfig, trial_config
@@ -149,7 +150,8 @@ class Conductor:
             self._sweep.base,
             plan.settings,
             name=plan.name,
-            storage=self._folder.at(TRIALS).uri,
+            # Trials stand elsewhere.
+            storage=absolute(self._folder.at(TRIALS).uri),
             seed=plan.seed,
         )
 

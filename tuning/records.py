@@ -149,11 +149,11 @@ def merit(outcome: Outcome) -> tuple[float, float]:
     return (best.val_accuracy, -best.val_loss) if best else (-math.inf, -math.inf)
 
 
-def write_sweep(folder: Storage, sweep: Sweep) -> None:
-    """Keeps a sweep's settings; its trials and its winner have files of their own."""
+def document_of(sweep: Sweep) -> dict[str, Any]:
+    """What `sweep.json` holds; trials and the winner have files of their own."""
     document = dataclasses.asdict(sweep)
     del document["trials"], document["winner"]
-    folder.write(SWEEP_FILE, to_json(document))
+    return document
 
 
 def write_plan(folder: Storage, plan: Plan) -> None:

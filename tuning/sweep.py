@@ -23,8 +23,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.autoscaling import grown
@@ -35,17 +34,24 @@ from job.config.fields import check_unchanged, flag
 from job.config.xla import launched
 from job.data.examples import open_examples
 from job.errors import InputError, Interrupted, JobError
-from job.runs.run import absolute, command_to_continue, usable
-from job.storage.base import Held, Storage
-from job.storage.open import open_storage
+from job.runs.folder import Folder, Kind, absolute, find_folder
+from job.storage.base import Storage
 from job.versions import versions
 from tuning.conductor import Conductor
 from tuning.config import DEFAULT_TRIALS, SweepConfig, check_share, epochs_of, split
 from tuning.display import SweepDisplay, winner_lines
-from tuning.records import SWEEP_FILE, WINNER_FILE, Sweep, Winner, read_sweep, write_sweep
+from tuning.records import (
+    SWEEP_FILE,
+    WINNER_FILE,
+    Sweep,
+    Winner,
+    document_of,
+    read_sweep,
+)
 from tuning.space.search import GridSearch, open_search
 from tuning.space.space import DEFAULT, Space, parse_space, read_space
 
+KIND = Kind(noun="sweep", verb="sweep", busy="runs this sweep", mark=SWEEP_FILE, end=WINNER_FILE)
 # Ray Tune's own files, messages and handlers: nothing is restored from the first, and the others
 # would get in the way of the table and of Ctrl-C.
 TUNE_SETTINGS = {
@@ -67,21 +73,17 @@ class OpenSweep:
         trials: How many settings it tries.
         folder: Where it is kept.
         sweep: What it has done so far; for a new one nothing, and its hardware is not known yet.
-        is_new: Nothing has been written yet.
         address: The Ray cluster, as `--address` names it.
         max_failures: How often the processes of one trial may be lost.
-        command: What to type to continue it.
     """
 
     config: SweepConfig
     space: Space
     trials: int
-    folder: Storage
+    folder: Folder
     sweep: Sweep
-    is_new: bool
     address: str | None
     max_failures: int
-    command: str
 
     @property
     def epochs(self) -> int:
@@ -112,27 +114,20 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
             "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"
         )
     name = common.name or f"sweep-{common.model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    storage = absolute(common.storage)
-    with usable(common.storage):
-        folder = open_storage(storage, patience=common.storage_timeout).at(name)
-        content = folder.list()
-    opened = functools.partial(
-        OpenSweep,
-        folder=folder,
-        address=common.address,
-        max_failures=common.max_failures,
-        command=command_to_continue("sweep", name, common.storage),
+    folder = find_folder(
+        KIND, name, common.storage, patience=common.storage_timeout, overwrite=overwrite
     )
-    if content and not overwrite:
-        if SWEEP_FILE not in content:
-            raise InputError("--name", name, f"{folder.uri} holds no sweep; take another name")
-        config, sweep = _continued(folder, given, base)
+    opened = functools.partial(
+        OpenSweep, folder=folder, address=common.address, max_failures=common.max_failures
+    )
+    if not folder.is_new:
+        config, sweep = _continued(folder.storage, given, base)
         check_share(config)
-        space = parse_space(sweep.space, f"{folder.uri}/{SWEEP_FILE}", is_kept=True)
+        space = parse_space(sweep.space, f"{folder.storage.uri}/{SWEEP_FILE}", is_kept=True)
         if "space" in given and read_space(given["space"]).without(base) != space:
             raise InputError("--space", config.space, f"is not the space of sweep {name!r}")
         trials = _trials(config, space, sweep.base)
-        return opened(config=config, space=space, trials=trials, sweep=sweep, is_new=False)
+        return opened(config=config, space=space, trials=trials, sweep=sweep)
     check_share(config)
     space = _space(config, base)
     trials = _trials(config, space, base)
@@ -147,7 +142,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
         hardware="",
         versions=versions(),
     )
-    return opened(config=config, space=space, trials=trials, sweep=sweep, is_new=True)
+    return opened(config=config, space=space, trials=trials, sweep=sweep)
 
 
 def _continued(
@@ -161,13 +156,6 @@ def _continued(
         sweep = dataclasses.replace(sweep, base={"xla": AS_BEFORE["xla"], **sweep.base})
     except (ValueError, TypeError, InputError) as error:
         raise InputError("--name", folder.uri, f"can't be continued: {error}") from error
-    if sweep.winner is not None:
-        raise InputError(
-            "--name",
-            sweep.name,
-            f"this sweep has finished; `lenet report {sweep.name}` shows it; take another name or "
-            "start anew with --overwrite",
-        )
     config = SweepConfig(
         **{**sweep.config, **{k: v for k, v in given.items() if k in sweep.config}}
     )
@@ -237,9 +225,7 @@ def run_sweep(
     """
     os.environ.update(TUNE_SETTINGS)
     # Asked again, with certainty, by its lock; this spares a start of Ray in vain.
-    holder = None if opened.folder.is_remote else opened.folder.holder()
-    if holder is not None:
-        raise _taken(opened, holder)
+    opened.folder.check_free()
     with (
         connected(opened.address, verbose=verbose) as is_own,
         # One trial has to fit; what the others need, Ray Tune asks the autoscaler for.
@@ -248,30 +234,26 @@ def run_sweep(
         here = room()
         check_gpus(opened.one_trial, here, is_own=is_own)
         config, slots = _fitted(opened.config, gpu_share(opened.one_trial, here), here)
-        if here.has_gpus and not config.share.gpus and not opened.is_new:
+        if here.has_gpus and not config.share.gpus and not opened.folder.is_new:
             display.note("this sweep began without GPUs and goes on without them")
         base = _launched(opened, "gpu" if config.share.gpus else "cpu")
-        with _held(opened) as folder:
-            sweep = dataclasses.replace(
-                opened.sweep,
-                config=config.to_dict(),
-                base=base,
-                hardware=opened.sweep.hardware or str(room()),
-            )
-            if opened.is_new:
-                for name in folder.list():
-                    folder.delete(name)
-                write_sweep(folder, sweep)
+        sweep = dataclasses.replace(
+            opened.sweep,
+            config=config.to_dict(),
+            base=base,
+            hardware=opened.sweep.hardware or str(room()),
+        )
+        with opened.folder.claimed(document_of(sweep)):
             conductor = _search(opened, sweep, config, slots, display, stop_requested, verbose)
             if stop_requested():
                 raise Interrupted(
                     f"stopped with {len(conductor.outcomes)} of {opened.trials} trials done; "
-                    f"continue with: {opened.command}",
+                    f"continue with: {opened.folder.command}",
                     stop_requested(),
                 )
             if conductor.winner is None:
                 raise JobError(_why_nobody_won(conductor))
-            return read_sweep(folder), conductor.winner
+            return read_sweep(opened.folder.storage), conductor.winner
 
 
 def _one_trial(config: SweepConfig, device: str) -> TrainConfig:
@@ -282,21 +264,6 @@ def _one_trial(config: SweepConfig, device: str) -> TrainConfig:
         cpus_per_worker=config.cpus_per_trial and config.cpus_per_trial / workers,
         gpus_per_worker=None if config.gpus_per_trial is None else config.gpus_per_trial / workers,
     )
-
-
-@contextmanager
-def _held(opened: OpenSweep) -> Iterator[Storage]:
-    try:
-        with opened.folder.locked():
-            if WINNER_FILE in opened.folder.list() and not opened.is_new:
-                raise InputError("--name", opened.sweep.name, "has just been finished elsewhere")
-            yield opened.folder
-    except Held as holder:
-        raise _taken(opened, holder) from holder
-
-
-def _taken(opened: OpenSweep, holder: object) -> InputError:
-    return InputError("--name", opened.sweep.name, f"{holder} runs this sweep; take another name")
 
 
 def _fitted(config: SweepConfig, gpus: float, here: Room) -> tuple[SweepConfig, int]:
@@ -351,7 +318,7 @@ def _search(
 
     seed = over_recipe(sweep.base).seed
     conductor = Conductor(
-        opened.folder,
+        opened.folder.storage,
         sweep,
         config,
         open_search(config, opened.space, sweep.base, seed),

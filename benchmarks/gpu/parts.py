@@ -257,36 +257,36 @@ def keras(task: Task) -> Found:
 
 def begin(task: Task) -> Found:
     """A run to its end, and the same run until it is interrupted."""
-    from job.train import Alone
+    from job.training.supervisor import Unsupervised
 
-    yield "undisturbed", trained(task, "undisturbed", Alone())
+    yield "undisturbed", trained(task, "undisturbed", Unsupervised())
     asked = itertools.count(1)
-    stop = Alone(lambda: signal.SIGINT if next(asked) >= SPANS_BEFORE_STOP else 0)
+    stop = Unsupervised(lambda: signal.SIGINT if next(asked) >= SPANS_BEFORE_STOP else 0)
     yield "interrupted", trained(task, "interrupted", stop)
 
 
 def resume(task: Task) -> Found:
     """The interrupted run to its end, in a process that knows nothing of its beginning."""
-    from job.train import Alone
+    from job.training.supervisor import Unsupervised
 
-    yield "resumed", trained(task, "interrupted", Alone())
+    yield "resumed", trained(task, "interrupted", Unsupervised())
 
 
-def trained(task: Task, name: str, outside: Any) -> dict[str, Any]:
+def trained(task: Task, name: str, supervisor: Any) -> dict[str, Any]:
     """Trains a run, or goes on with it; returns its last step and the SHA-256 of its weights, which
     is the `weights_sha256` of a finished run."""
     from job.errors import Interrupted
-    from job.runs.run import settle
+    from job.runs.run import prepare_run
     from job.runs.state import sha256_of
-    from job.train import begun, train_and_evaluate
+    from job.train import train_and_evaluate, training_session
     from job.training.progress import Silent
 
     given = {"recipe": "notebook", "model": task.model, "epochs": 1}
     given |= {"limit_train": task.resume_rows, "data": task.data}
-    run = settle({**given, "name": name, "storage": task.folder})
-    with begun(run, Silent()) as examples:
+    run = prepare_run({**given, "name": name, "storage": task.folder})
+    with training_session(run, Silent()) as examples:
         try:
-            train_and_evaluate(run, examples, Silent(), outside, evaluate=False)
+            train_and_evaluate(run, examples, Silent(), supervisor, evaluate=False)
             ended = "finished"
         except Interrupted:
             ended = "interrupted"

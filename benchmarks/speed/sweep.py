@@ -102,13 +102,15 @@ def nested(size: Size, folder: str) -> None:
     from ray import tune
 
     from cluster.connection import connected
-    from job.runs.run import settle
+    from job.runs.run import prepare_run
     from tuning.trials.nested import train_nested
 
     def trial(point: dict[str, Any]) -> None:
         given = {"limit_train": size.rows, "epochs": size.epochs, "batch_size": BATCH}
         given |= {"learning_rate": point["rate"], "name": f"r{point['rate']}", "storage": folder}
-        for epoch in train_nested(settle({**given, "optimizer": "momentum", "cpus_per_worker": 1})):
+        for epoch in train_nested(
+            prepare_run({**given, "optimizer": "momentum", "cpus_per_worker": 1})
+        ):
             tune.report({"val_accuracy": epoch.history[-1].val_accuracy})
 
     with connected("local"):

@@ -24,7 +24,7 @@ from cluster.files.cluster_file import problems
 from cluster.tf_config import free_address
 from job.config.config import TrainConfig
 from job.errors import InputError
-from job.runs.run import absolute
+from job.runs.folder import absolute
 from job.storage.disk import borrowed
 from job.storage.open import open_storage
 

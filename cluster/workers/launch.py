@@ -1,14 +1,15 @@
 """A run on the workers of a Ray cluster.
 
 The driver checks, connects and shows progress; it imports no TensorFlow. Each worker runs
-`job.train.train_and_evaluate` with its place. Ray Train replaces lost workers and starts the group
-again; the run itself goes on from its own last checkpoint, which only this project's storage layer
-writes and reads.
+`job.train.train_and_evaluate`. Ray Train replaces lost workers and starts the group again; the run
+itself goes on from its own last checkpoint, which only this project's storage layer writes and
+reads.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import tempfile
@@ -21,8 +22,9 @@ from cluster.autoscaling import grown
 from cluster.capacity import Share, shares
 from cluster.connection import connected
 from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
-from job.runs.run import Run, absolute
-from job.train import begun
+from job.runs.folder import absolute
+from job.runs.run import Run
+from job.train import training_session
 from job.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -59,16 +61,16 @@ def launch(
         The content of the run's `result.json`, None for a trial.
 
     Raises:
-        InputError: The cluster can't be reached or does not hold the workers, or as `begun`;
-            nothing was written.
+        InputError: The cluster can't be reached or does not hold the workers, or as
+            `training_session`; nothing was written.
         Interrupted, TrainingDiverged: As `train_and_evaluate`.
         NoGpu: A worker that has a share of a GPU finds none; there was no other attempt.
         JobError: Workers failed more often than `max_failures`.
     """
     least, most = run.config.worker_limits
     if not is_trial:
-        # Asked again, with certainty, in `begun`; this spares a start of Ray in vain.
-        run.check_free()
+        # Asked again, with certainty, in `training_session`; this spares a start of Ray in vain.
+        run.folder.check_free()
     with (
         connected(run.config.address, elastic=least < most, verbose=verbose) as is_own,
         # The machines of a sweep are the sweep's business.
@@ -77,7 +79,7 @@ def launch(
         share = shares(run.config, is_own=is_own)
         run = run.launched("gpu" if share.gpus else "cpu")
         with (
-            begun(run, progress, lock=not is_trial),
+            training_session(run, progress, lock=not is_trial),
             # Ray Train keeps a little book of its own; nothing is ever restored from it.
             tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
         ):
@@ -204,24 +206,23 @@ def _trainer(
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from cluster.workers.backend import TensorflowBackend, callbacks
-    from cluster.workers.worker import work
+    from cluster.workers.worker import WorkOrder, work
 
     least, most = run.config.worker_limits
-    payload = {
-        "config": run.config.to_dict(),
-        "created": run.created,
-        "storage": absolute(run.config.storage),
-        "cpus": share.cpus,
-        "gpus": share.gpus,
-        "evaluate": evaluate,
-        "may_leave": not is_own,
-        "verbose": verbose,
-        "mailbox": mailbox,
-    }
+    order = WorkOrder(
+        config=dataclasses.replace(run.config, storage=absolute(run.config.storage)),
+        created=run.created,
+        cpus=share.cpus,
+        gpus=share.gpus,
+        evaluate=evaluate,
+        may_leave=not is_own,
+        verbose=verbose,
+        mailbox=mailbox,
+    )
     backend = TensorflowBackend()
     return DataParallelTrainer(
         work,
-        train_loop_config=payload,
+        train_loop_config={"order": order},
         backend_config=backend,
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most),
@@ -230,7 +231,7 @@ def _trainer(
             elastic_resize_monitor_interval_s=5.0,
         ),
         run_config=RunConfig(
-            name=run.config.name,
+            name=run.name,
             storage_path=book,
             failure_config=FailureConfig(max_failures=run.config.max_failures),
             callbacks=callbacks(backend, mailbox),

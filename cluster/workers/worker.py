@@ -9,55 +9,72 @@ from typing import Any
 
 from job.config.config import TrainConfig
 from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
-from job.runs.run import Run
+from job.runs.run import begun_run
 
 # Training leaves a machine so long before it is taken away: enough for a span of steps and a
 # checkpoint, while the rest of the time that was granted is still used.
 LEAVE_SECONDS = 10.0
 
 
-def work(payload: dict[str, Any]) -> None:
-    """What each worker does; Ray Train runs it in a process of its own."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkOrder:
+    """What each worker is told.
+
+    Attributes:
+        config: The run's settings, with a storage that is called so from anywhere.
+        created: When the run was first started.
+        cpus, gpus: The worker's share.
+        evaluate: As for `train_and_evaluate`.
+        may_leave: As for `RaySupervisor`.
+        verbose: Let the frameworks log.
+        mailbox: Where the driver hears of it.
+    """
+
+    config: TrainConfig
+    created: float
+    cpus: float
+    gpus: float
+    evaluate: bool
+    may_leave: bool
+    verbose: bool
+    mailbox: Any
+
+
+def work(told: dict[str, WorkOrder]) -> None:
+    """What each worker does; Ray Train, which wants a dictionary, runs it in a process of its
+    own."""
     import ray.train
 
     from cluster.workers.mailbox import WorkerEnd
     from job.runs.data import examples_of
-    from job.storage.open import open_storage
-    from job.train import Place, train_and_evaluate
+    from job.train import train_and_evaluate
+    from job.training.attempt import TrainingProcess, Worker
     from job.training.progress import Silent, warnings_to
 
-    context = ray.train.get_context()
-    place = Place(
+    order, context = told["order"], ray.train.get_context()
+    worker = Worker(
         rank=context.get_world_rank(),
         world=context.get_world_size(),
-        threads=max(1, int(payload["cpus"])),
-        gpus=payload["gpus"],
+        threads=max(1, int(order.cpus)),
+        gpus=order.gpus,
     )
-    config = TrainConfig(**{**payload["config"], "storage": payload["storage"]})
-    assert config.name is not None  # `settle` has filled it in.
-    run = Run(
-        config=config,
-        storage=open_storage(config.storage, patience=config.storage_timeout).at(config.name),
-        created=payload["created"],
-    )
-    mail = WorkerEnd(payload["mailbox"])
-    outside = WorkerOutside(mail if place.rank == 0 else None, payload["may_leave"])
-    progress = mail if place.rank == 0 else Silent()
+    run, is_chief = begun_run(order.config, order.created), worker.rank == 0
+    mail = WorkerEnd(order.mailbox)
+    progress = mail if is_chief else Silent()
     try:
         # Every worker's: only the first one's progress goes anywhere.
         with warnings_to(progress):
             result = train_and_evaluate(
                 run,
-                examples_of(run, patience=config.storage_timeout),
+                examples_of(run, patience=order.config.storage_timeout),
                 progress,
-                outside,
-                place=place,
-                evaluate=payload["evaluate"],
-                verbose=payload["verbose"],
+                RaySupervisor(mail if is_chief else None, order.may_leave),
+                process=TrainingProcess(worker, verbose=order.verbose),
+                evaluate=order.evaluate,
             )
     except (Interrupted, Displaced, TrainingDiverged) as end:
         # All workers come to this end at the same step, but the first one has to save before it.
-        if place.rank == 0:
+        if is_chief:
             mail.outcome(type(end).__name__, (str(end), end.exit_code))
         return
     except NoGpu as end:
@@ -71,12 +88,12 @@ def work(payload: dict[str, Any]) -> None:
     finally:
         # Nothing is due any more.
         faulthandler.cancel_dump_traceback_later()
-    if place.rank == 0:
+    if is_chief:
         mail.outcome("result", result)
 
 
 @dataclasses.dataclass
-class WorkerOutside:
+class RaySupervisor:
     """What a worker of a cluster hears: signals through the driver, preemption through Ray
     (`may_leave`: nobody takes away the machine of a cluster that was started for the run)."""
 
@@ -87,7 +104,7 @@ class WorkerOutside:
     def stop_requested(self) -> int:
         return self.mail.stop_requested() if self.mail else 0
 
-    def checkpoint_requested(self) -> bool:
+    def save_requested(self) -> bool:
         """Once for each notice. Ray wants every worker to ask equally often."""
         if not self.may_leave:
             return False
@@ -104,7 +121,7 @@ class WorkerOutside:
         deadline = self._notice.deadline_ms
         return deadline is None or time.time() > deadline / 1000 - LEAVE_SECONDS
 
-    def alive(self, limit: float) -> None:
+    def heartbeat(self, limit: float) -> None:
         """Ends this process with a traceback if it is not called again within `limit` seconds.
 
         A peer that is stopped or unreachable leaves the others inside a collective operation, from

@@ -27,8 +27,10 @@ Made by `make docs` from the commands' `--help` and the docstrings. How things f
 # In the order in which a program meets them.
 PYTHON = {
     "job.config.config": ("TrainConfig", "resolve"),
-    "job.runs.run": ("settle", "open_run", "verified_best", "Run"),
-    "job.train": ("begun", "train_and_evaluate", "Place", "Outside"),
+    "job.runs.run": ("prepare_run", "open_run", "verified_best", "Run"),
+    "job.train": ("training_session", "train_and_evaluate"),
+    "job.training.attempt": ("TrainingProcess", "Worker"),
+    "job.training.supervisor": ("Supervisor",),
     "cluster.workers.launch": ("launch",),
     "job.results.evaluate": ("evaluate", "model_with"),
     "job.results.predict": ("read_examples",),

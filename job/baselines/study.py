@@ -9,7 +9,6 @@ Finished methods are not trained again, so that a study that was interrupted goe
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,71 +17,73 @@ from typing import Any
 
 from job.baselines.methods import BASELINE_FIELDS, METHODS, BaselineConfig
 from job.baselines.training import check_trainable, train_and_test
-from job.compare.record import Finished, of_baseline, open_finished
+from job.compare.record import Record, of_baseline, open_finished
 from job.config.fields import check_given, check_unchanged
 from job.data.catalogue import Dataset
 from job.data.examples import Examples, check_same, open_examples
 from job.errors import InputError, Interrupted
 from job.results.predictions import write_predictions
 from job.runs.data import keep_dataset
-from job.runs.run import RESULT_FILE, absolute, command_to_continue, usable
-from job.storage.base import Held, Storage
+from job.runs.folder import Folder, Kind, absolute, find_folder
+from job.runs.run import RESULT_FILE
+from job.storage.base import Storage
 from job.storage.documents import read_document, to_json
-from job.storage.open import open_storage
 from job.text import duration
 from job.training.progress import NoteTaker
 
 BASELINES_FILE = "baselines.json"
+KIND = Kind(
+    noun="baselines",
+    verb="baselines",
+    busy="trains these methods",
+    mark=BASELINES_FILE,
+    end=None,
+)
 
 # As `cluster.tasks.run_tasks`: of a function, what all calls share, names and who asks to stop.
 RunTasks = Callable[..., Iterator[tuple[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Opened:
+class Study:
     """A study of baselines and its place.
 
     Attributes:
         config: Its settings, with the name filled in.
         examples: Its data set.
         folder: Where it is kept.
-        beside: Finished nets that are shown with it.
-        is_new: Nothing has been written yet.
-        replaces: The folder holds an older study that goes away when this one starts.
+        beside: Record nets that are shown with it.
     """
 
     config: BaselineConfig
     examples: Examples
-    folder: Storage
-    beside: tuple[Finished, ...]
-    is_new: bool
-    replaces: bool
+    folder: Folder
+    beside: tuple[Record, ...]
 
     @property
     def command(self) -> str:
         """What to type to continue."""
-        name = self.config.name
-        assert name is not None  # `settle` has filled it in
-        command = command_to_continue("baselines", name, self.config.storage)
         chosen = ",".join(self.config.methods)
-        return command + (f" --methods {chosen}" if chosen != ",".join(METHODS) else "")
+        usual = chosen == ",".join(METHODS)
+        return self.folder.command + ("" if usual else f" --methods {chosen}")
+
+    def at(self, method: str) -> Storage:
+        """Where a method is kept."""
+        return self.folder.storage.at(method)
 
     def missing(self) -> list[str]:
-        """Methods that are still to be trained."""
-        methods = self.config.methods
-        if self.is_new:
-            return list(methods)
-        return [name for name in methods if RESULT_FILE not in self.folder.at(name).list()]
+        """Methods that have no result yet."""
+        return [name for name in self.config.methods if RESULT_FILE not in self.at(name).list()]
 
 
-def settle(
+def prepare_study(
     given: Mapping[str, Any], beside: Sequence[str] = (), *, overwrite: bool = False
-) -> Opened:
+) -> Study:
     """Finds out which study `lenet baselines` is to start or continue. Writes nothing.
 
     Args:
         given: The settings that the user gave, by field name.
-        beside: Finished runs to show in the same table, as `open_finished` takes them.
+        beside: Record runs to show in the same table, as `open_finished` takes them.
         overwrite: Start anew where one of that name exists.
 
     Raises:
@@ -94,17 +95,12 @@ def settle(
         given = {**given, "data": absolute(given["data"])}
     config = BaselineConfig(**given)
     name = config.name or _usual_name(config)
-    with usable(config.storage):
-        content = open_storage(config.storage).at(name).list()
-    folder = open_storage(config.storage, patience=config.storage_timeout).at(name)
-    if content and BASELINES_FILE not in content:
-        raise InputError(
-            "--name", name, f"{folder.uri} is not empty and holds no baselines; take another name"
-        )
-    is_new, replaces = overwrite or not content, bool(overwrite and content)
+    folder = find_folder(
+        KIND, name, config.storage, patience=config.storage_timeout, overwrite=overwrite
+    )
     begun = None
-    if not is_new:
-        config, begun = _continued(folder, name, given)
+    if not folder.is_new:
+        config, begun = _continued(folder.storage, name, given)
     examples = open_examples(config.dataset, config.data, patience=config.storage_timeout)
     if begun:
         check_same(examples.dataset, begun, config.data, f"study {name!r}")
@@ -113,14 +109,8 @@ def settle(
     shown = tuple(open_finished(run, config.storage) for run in beside)
     for run in shown:
         _check_split(run, examples, len(train))
-    return Opened(
-        config=dataclasses.replace(config, name=name),
-        examples=examples,
-        folder=folder,
-        beside=shown,
-        is_new=is_new,
-        replaces=replaces,
-    )
+    config = dataclasses.replace(config, name=name)
+    return Study(config=config, examples=examples, folder=folder, beside=shown)
 
 
 def _usual_name(config: BaselineConfig) -> str:
@@ -143,7 +133,7 @@ def _continued(
     return config, dataset
 
 
-def _check_split(run: Finished, examples: Examples, rows: int) -> None:
+def _check_split(run: Record, examples: Examples, rows: int) -> None:
     if run.dataset != examples.dataset:
         raise InputError(
             "RUN",
@@ -161,15 +151,15 @@ def _check_split(run: Finished, examples: Examples, rows: int) -> None:
 
 
 def run_baselines(
-    opened: Opened,
+    study: Study,
     progress: NoteTaker,
     stop_requested: Callable[[], int],
     workers: Callable[[], AbstractContextManager[RunTasks]],
-) -> list[Finished]:
+) -> list[Record]:
     """Trains and tests the methods that are missing, each by a worker of its own.
 
     Args:
-        opened: What to do.
+        study: What to do.
         progress: Is told what came of each method.
         stop_requested: Asked often; a signal's number ends the study, which can go on later.
         workers: Holds those who do tasks while its block runs, and gives what hands tasks to them,
@@ -184,67 +174,35 @@ def run_baselines(
         Interrupted: A stop was requested.
         JobError: A method failed.
     """
-    if opened.missing():
-        with workers() as run_tasks, _held(opened) as begun:
-            _train(begun, progress, stop_requested, run_tasks)
-    begun = dataclasses.replace(opened, is_new=False)
-    if missing := begun.missing():
+    if study.folder.is_new or study.missing():
+        document = {
+            "created": time.time(),
+            "config": study.config.to_dict(),
+            "dataset": study.examples.dataset.to_dict(),
+        }
+        with workers() as run_tasks, study.folder.claimed(document):
+            _train(study, progress, stop_requested, run_tasks)
+    if missing := study.missing():
         raise Interrupted(
-            f"stopped with {', '.join(missing)} to do; continue with: {opened.command}",
+            f"stopped with {', '.join(missing)} to do; continue with: {study.command}",
             stop_requested(),
         )
-    return [of_baseline(opened.folder.at(name), name) for name in opened.config.methods]
-
-
-@contextlib.contextmanager
-def _held(opened: Opened) -> Iterator[Opened]:
-    """Holds the folder for the time of the block; a new study gets its `baselines.json`."""
-    config, folder = opened.config, opened.folder
-    try:
-        with folder.locked():
-            if opened.is_new:
-                _begin(opened)
-            yield dataclasses.replace(opened, is_new=False)
-    except Held as holder:
-        raise InputError(
-            "--name", config.name, f"{holder} trains these methods; take another name"
-        ) from holder
-
-
-def _begin(opened: Opened) -> None:
-    config, folder = opened.config, opened.folder
-    content = folder.list()
-    if content and not opened.replaces:
-        raise InputError(
-            "--name", config.name, "another process used this name just now; try again"
-        )
-    # Cut off here, the older study has some methods less.
-    for name in set(content) - {BASELINES_FILE}:
-        folder.delete(name)
-    document = {
-        "created": time.time(),
-        "config": config.to_dict(),
-        "dataset": opened.examples.dataset.to_dict(),
-    }
-    folder.write(BASELINES_FILE, to_json(document))
+    return [of_baseline(study.at(name), name) for name in study.config.methods]
 
 
 def _train(
-    begun: Opened, progress: NoteTaker, stop_requested: Callable[[], int], run_tasks: RunTasks
+    study: Study, progress: NoteTaker, stop_requested: Callable[[], int], run_tasks: RunTasks
 ) -> None:
     began = time.monotonic()
-    task = (begun.examples, begun.config.limit_train)
+    task = (study.examples, study.config.limit_train)
     # Machines take longer than neighbours, and stand last.
-    for name, outcome in run_tasks(train_and_test, task, begun.missing()[::-1], stop_requested):
-        folder = begun.folder.at(name)
-        keep_dataset(folder, begun.examples.dataset)
+    for name, outcome in run_tasks(train_and_test, task, study.missing()[::-1], stop_requested):
+        folder = study.at(name)
+        keep_dataset(folder, study.examples.dataset)
         write_predictions(folder, outcome.predictions)
         folder.write(RESULT_FILE, to_json(outcome.result))
-        progress.note(_line(of_baseline(folder, name), time.monotonic() - began))
-
-
-def _line(method: Finished, seconds: float) -> str:
-    return (
-        f"{method.model}: validation {method.val_accuracy:.2%}, test {method.test_accuracy:.2%}; "
-        f"{method.how}  {duration(seconds)}"
-    )
+        method, seconds = of_baseline(folder, name), time.monotonic() - began
+        progress.note(
+            f"{name}: validation {method.val_accuracy:.2%}, test {method.test_accuracy:.2%}; "
+            f"{method.how}  {duration(seconds)}"
+        )

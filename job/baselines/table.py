@@ -6,18 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from job import stats
-from job.compare.record import Finished, Group, groups_of
+from job.compare.record import Group, Record, check_seeds, groups_of
 
 
-def to_document(entries: Sequence[Finished]) -> dict[str, Any]:
+def to_document(entries: Sequence[Record]) -> dict[str, Any]:
     """The table as a document: a row for each method and for each group of runs that differ by
     their seed alone, all of one split."""
-    dataset = entries[0].dataset
+    dataset, groups = entries[0].dataset, groups_of(entries)
+    check_seeds(groups)
     return {
         "dataset": dataset.name,
         "train_rows": entries[0].train_rows,
         "test_examples": dataset.test_rows,
-        "rows": [_row(group) for group in groups_of(entries)],
+        "rows": [_row(group) for group in groups],
     }
 
 

@@ -48,7 +48,7 @@ def export(
     from job.runs.run import open_run
 
     opened = open_run(run, storage)
-    place = f"export-{opened.config.name}" if out is None else out
+    place = f"export-{opened.name}" if out is None else out
     if "://" in place:
         raise InputError("--out", place, "an export is written to disk; name a folder")
     # Made absolute, so that `.` and `..` have a name and a folder above them.

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from job import stats
-from job.compare.record import Group, check_same_test, groups_of, open_finished
+from job.compare.record import (
+    Group,
+    check_comparable,
+    check_seeds,
+    groups_of,
+    open_finished,
+)
 from job.errors import InputError, JobError
 
 SEEDS, EXAMPLES = "seeds", "examples"
@@ -36,15 +42,16 @@ def compare(names: Sequence[str], storage: str = "runs") -> dict[str, Any]:
     if len(names) < 2:
         raise InputError("RUN", names[0] if names else None, "name two runs or more to compare")
     entries = [open_finished(name, storage) for name in names]
-    places = [entry.folder.uri for entry in entries]
-    for entry in entries:
-        if places.count(entry.folder.uri) > 1:
+    places = [entry.folder and entry.folder.uri for entry in entries]
+    for entry, place in zip(entries, places, strict=True):
+        if places.count(place) > 1:
             raise InputError("RUN", entry.name, "is named twice; name different ones")
-    check_same_test(entries)
+    check_comparable(entries)
     for entry in entries:
         if (entry.predictions.labels != entries[0].predictions.labels).any():
             raise JobError(f"{entry.name} and {entries[0].name} know other test examples")
     groups = groups_of(entries)
+    check_seeds(groups)
     models = entries if len(entries) == 2 else [group.best for group in groups]
     pairs = list(itertools.combinations(models, 2))
     found = [stats.mcnemar(a.predictions.right, b.predictions.right) for a, b in pairs]

@@ -1,34 +1,40 @@
-"""Finished runs of nets, and finished baselines, as entries that can stand side by side."""
+"""What nets and classical methods came to, as records that can stand side by side."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from job.config.config import TrainConfig
 from job.config.fields import number, optional, text
 from job.data.catalogue import Dataset
 from job.errors import InputError, JobError
 from job.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from job.runs.data import dataset_of, kept_dataset
-from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, checked_name, open_run, usable
+from job.runs.folder import usable
+from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, checked_name, open_run
+from job.runs.state import EpochRow, best_row
+from job.stats import mean_sd
 from job.storage.base import Storage
 from job.storage.documents import read_document
 from job.storage.open import open_storage
 
-# Where settings come from, and what chance is taken: neither makes another model.
-IRRELEVANT = ("recipe", "seed")
+# Where settings come from makes no other model.
+IRRELEVANT = ("recipe",)
 # What a net is given.
 NET_FEATURES = "pixels"
+FINISHED = "finished"
 TRAINING_DATA = "training_data"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finished:
-    """A net or a classical method that was trained to its end and tested.
+class Record:
+    """What a net or a classical method came to.
 
     Attributes:
         name: As the user named it.
@@ -37,14 +43,20 @@ class Finished:
         settings: Those that decide the result, without the seed.
         how: The same, the main ones, in words.
         seed: None where nothing is left to chance.
-        dataset: What it was trained and tested on.
+        dataset: What it was trained on.
         train_rows: On how many of its rows.
-        val_accuracy, test_accuracy: Of the weights that are kept.
+        val_accuracy: Of the weights that are kept.
+        test_accuracy: Of the same; None while the test set was not read.
         train_seconds: Training, without validation.
         search_seconds: Choosing the settings, where that is part of the method.
         test_seconds: Predicting the test examples; None for runs of earlier versions.
         device: What computed.
-        folder: What it left.
+        folder: What it left; None for what is read from the record of a sweep.
+        state: `finished`, or why it is not.
+        history: A net's epochs, where they are asked for.
+        created: When it was started, seconds since the epoch.
+        commands: What trains the same again, and what else can be done with it; by purpose.
+        facts: What else is on record, by name.
     """
 
     name: str
@@ -56,12 +68,30 @@ class Finished:
     dataset: Dataset
     train_rows: int
     val_accuracy: float
-    test_accuracy: float
+    test_accuracy: float | None
     train_seconds: float
-    search_seconds: float | None
-    test_seconds: float | None
+    search_seconds: float | None = None
+    test_seconds: float | None = None
     device: str
-    folder: Storage = dataclasses.field(repr=False)
+    folder: Storage | None = dataclasses.field(default=None, repr=False)
+    state: str = FINISHED
+    history: tuple[EpochRow, ...] = ()
+    created: float | None = None
+    commands: dict[str, str] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def traits(self) -> dict[str, Any]:
+        """What makes it another model than one with other traits."""
+        relevant = {k: v for k, v in self.settings.items() if k not in IRRELEVANT}
+        return {**relevant, TRAINING_DATA: fingerprint(self.dataset)}
+
+    @property
+    def best(self) -> EpochRow:
+        """The epoch whose weights are kept, of a record that has epochs."""
+        best = best_row(self.history)
+        assert best is not None
+        return best
 
     @functools.cached_property
     def predictions(self) -> Predictions:
@@ -71,8 +101,10 @@ class Finished:
             InputError: It kept none.
             JobError: They are not those of its result.
         """
+        # A finished one has a folder.
+        folder = cast("Storage", self.folder)
         try:
-            found = read_predictions(self.folder)
+            found = read_predictions(folder)
         except FileNotFoundError:
             raise InputError(
                 "RUN",
@@ -80,31 +112,26 @@ class Finished:
                 f"has no {PREDICTIONS_FILE}, as runs of earlier versions; train it again",
             ) from None
         except ValueError as error:
-            raise self._mistrusted(str(error)) from error
+            raise _mistrusted(folder, PREDICTIONS_FILE, error) from error
         if found.accuracy != self.test_accuracy:
-            raise self._mistrusted(
-                f"its accuracy is {found.accuracy:.4f}, that of {RESULT_FILE} "
-                f"{self.test_accuracy:.4f}"
-            )
+            other = f"its accuracy is {found.accuracy:.4f}, that of {RESULT_FILE} "
+            raise _mistrusted(folder, PREDICTIONS_FILE, f"{other}{self.test_accuracy:.4f}")
         return found
-
-    def _mistrusted(self, why: str) -> JobError:
-        return JobError(f"{self.folder.uri}/{PREDICTIONS_FILE} can't be trusted: {why}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Entries that differ by the seed alone. `title` tells them from other groups."""
+    """Records that differ by the seed alone. `title` tells them from other groups."""
 
     title: str
-    members: tuple[Finished, ...]
+    members: tuple[Record, ...]
 
     @property
-    def first(self) -> Finished:
+    def first(self) -> Record:
         return self.members[0]
 
     @property
-    def best(self) -> Finished:
+    def best(self) -> Record:
         """The member with the best validation accuracy."""
         return max(self.members, key=lambda member: member.val_accuracy)
 
@@ -113,8 +140,13 @@ class Group:
         found = [getattr(member, name) for member in self.members]
         return [value for value in found if value is not None]
 
+    def mean(self, name: str) -> tuple[float, float | None] | None:
+        """Its mean and standard deviation; None where no member has it."""
+        values = self.values(name)
+        return mean_sd(values) if values else None
 
-def open_finished(name: str, storage: str = "runs") -> Finished:
+
+def open_finished(name: str, storage: str = "runs") -> Record:
     """Opens a finished run or baseline, by its name below `storage` or by a path, which has a `/`.
 
     Raises:
@@ -138,30 +170,38 @@ def _is_method(folder: Storage) -> bool:
     return RESULT_FILE in folder.list()
 
 
-def _of_run(run: Run, name: str) -> Finished:
+def _of_run(run: Run, name: str) -> Record:
     result = run.result()
     if result is None:
         raise InputError("RUN", name, f"has not finished; let it train on: {run.command}")
-    config, dataset = run.config, dataset_of(run)
-    settings = {k: v for k, v in config.fixed_dict().items() if k not in IRRELEVANT}
-    settings[TRAINING_DATA] = fingerprint(dataset)
-    return Finished(
+    figures = _figures(run.storage, result)
+    return of_net(name, run.config, dataset_of(run), folder=run.storage, **figures)
+
+
+def of_net(name: str, config: TrainConfig, dataset: Dataset, **others: Any) -> Record:
+    """The record of a net.
+
+    Args:
+        name: What it is called here.
+        config: What it was trained with.
+        dataset: What it was trained on.
+        **others: What came of it, by the names of `Record`.
+    """
+    return Record(
         name=name,
         model=config.model,
         features=NET_FEATURES,
-        settings=settings,
+        settings={k: v for k, v in config.fixed_dict().items() if k != "seed"},
         how=f"{config.epochs} epochs, batch {config.batch_size}, {config.optimizer} "
         f"{config.learning_rate:g}",
         seed=config.seed,
         dataset=dataset,
         train_rows=config.limit_train or training_rows(dataset),
-        search_seconds=None,
-        folder=run.storage,
-        **_figures(run.storage, result),
+        **others,
     )
 
 
-def of_baseline(folder: Storage, name: str) -> Finished:
+def of_baseline(folder: Storage, name: str) -> Record:
     """A baseline from its folder.
 
     Raises:
@@ -174,16 +214,16 @@ def of_baseline(folder: Storage, name: str) -> Finished:
         model, features = text(settings["model"]), text(settings["features"])
         train_rows, search_seconds = int(result["train_rows"]), float(result["search_seconds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{folder.uri}/{RESULT_FILE} can't be trusted: {error!r}") from error
-    components, dataset = settings["components"], kept_dataset(folder)
-    return Finished(
+        raise _mistrusted(folder, RESULT_FILE, repr(error)) from error
+    components = settings["components"]
+    return Record(
         name=name,
         model=model,
         features=features + (f", {components} components" if components else ""),
-        settings={**settings, "train_rows": train_rows, TRAINING_DATA: fingerprint(dataset)},
+        settings={**settings, "train_rows": train_rows},
         how=", ".join(f"{key} {value}" for key, value in chosen.items()),
         seed=None,
-        dataset=dataset,
+        dataset=kept_dataset(folder),
         train_rows=train_rows,
         search_seconds=search_seconds,
         folder=folder,
@@ -202,7 +242,11 @@ def _figures(folder: Storage, result: dict[str, Any]) -> dict[str, Any]:
             "device": text(result["device"]),
         }
     except (ValueError, KeyError) as error:
-        raise JobError(f"{folder.uri}/{RESULT_FILE} can't be trusted: {error!r}") from error
+        raise _mistrusted(folder, RESULT_FILE, repr(error)) from error
+
+
+def _mistrusted(folder: Storage, name: str, why: object) -> JobError:
+    return JobError(f"{folder.uri}/{name} can't be trusted: {why}")
 
 
 def training_rows(dataset: Dataset) -> int:
@@ -216,55 +260,58 @@ def fingerprint(dataset: Dataset) -> str:
     return hashlib.sha256(joined.encode()).hexdigest()[:8]
 
 
-def check_same_test(entries: Sequence[Finished]) -> None:
-    """Raises InputError where entries were tested on different examples."""
-    first = entries[0]
-    for entry in entries:
-        if entry.dataset.test_files != first.dataset.test_files:
-            mine, other = entry.dataset.name, first.dataset.name
+def check_comparable(records: Sequence[Record], field: str = "RUN") -> None:
+    """Raises InputError, naming `field`, where records are of different test examples."""
+    first = records[0]
+    for record in records:
+        if record.dataset.test_files != first.dataset.test_files:
+            mine, other = record.dataset.name, first.dataset.name
             raise InputError(
-                "RUN",
-                entry.name,
-                f"was tested on {mine}, but {first.name} on {'another ' * (mine == other)}{other};"
+                field,
+                record.name,
+                f"was trained on {mine}, but {first.name} on {'another ' * (mine == other)}{other};"
                 " figures of different data do not compare",
             )
 
 
-def groups_of(entries: Sequence[Finished]) -> list[Group]:
-    """The entries by settings and training data, in the order given, each group by its seeds.
-
-    Raises:
-        InputError: Two differ by nothing, so that the second tells nothing of other seeds.
-    """
-    found: dict[str, list[Finished]] = {}
-    for entry in entries:
-        group = found.setdefault(_key(entry), [])
-        for other in group:
-            if other.seed == entry.seed:
-                raise InputError(
-                    "RUN",
-                    entry.name,
-                    f"is trained like {other.name}, with the same seed; name one of them, or train "
-                    "with another --seed",
-                )
-        group.append(entry)
-    groups = [tuple(sorted(g, key=lambda e: (e.seed or 0, e.name))) for g in found.values()]
+def groups_of(records: Sequence[Record]) -> list[Group]:
+    """The records by settings and training data, in the order given, each group by its seeds."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(json.dumps(record.traits, sort_keys=True), []).append(record)
+    groups = [tuple(sorted(g, key=lambda r: (r.seed or 0, r.name))) for g in found.values()]
     titles = [_title(members[0], [other[0] for other in groups]) for members in groups]
     return [
         Group(title=title, members=members) for title, members in zip(titles, groups, strict=True)
     ]
 
 
-def _key(entry: Finished) -> str:
-    return json.dumps(entry.settings, sort_keys=True)
+def check_seeds(groups: Sequence[Group]) -> None:
+    """Raises InputError where two differ by nothing, so that the second tells nothing of other
+    seeds."""
+    for group in groups:
+        for one, other in itertools.pairwise(group.members):
+            if one.seed == other.seed:
+                raise InputError(
+                    "RUN",
+                    other.name,
+                    f"is trained like {one.name}, with the same seed; name one of them, or train "
+                    "with another --seed",
+                )
 
 
-def _title(entry: Finished, others: Sequence[Finished]) -> str:
-    """The model's name, with the settings that tell it from others of that name."""
-    like = [other.settings for other in others if other.model == entry.model]
-    differing = [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in entry.settings.items()
-        if any(other.get(name) != value for other in like)
+def differing(records: Sequence[Record]) -> list[str]:
+    """The traits in which records differ, in the order of the first one's."""
+    return [
+        name
+        for name in records[0].traits
+        if len({json.dumps(record.traits.get(name), sort_keys=True) for record in records}) > 1
     ]
-    return ", ".join([entry.model, *differing])
+
+
+def _title(record: Record, others: Sequence[Record]) -> str:
+    """The model's name, with the settings that tell it from others of that name."""
+    names = differing([record, *(other for other in others if other.model == record.model)])
+    return ", ".join(
+        [record.model, *(f"{name.replace('_', ' ')} {record.traits[name]}" for name in names)]
+    )

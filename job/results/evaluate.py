@@ -51,7 +51,7 @@ def evaluate(
     model = model_with(run, state.best_weights, examples.dataset)
     scores = score(model, chosen)
     return {
-        "run": run.config.name,
+        "run": run.name,
         "model": run.config.model,
         "dataset": examples.dataset.name,
         "split": split,

@@ -96,7 +96,7 @@ def export_run(
     """
     result = run.result()
     if result is None:
-        raise InputError("RUN", run.config.name, f"has not finished; go on with: {run.command}")
+        raise InputError("RUN", run.name, f"has not finished; go on with: {run.command}")
     check_libraries(names)
     with made(target, overwrite=overwrite) as folder:
         state = verified_best(run)
@@ -121,7 +121,7 @@ def export_run(
             raise JobError(f"{run.storage.uri}/{RESULT_FILE} can't be trusted: {error}") from error
         expected, pixels = predict(model, images), scale(images).numpy()
         texts = {
-            "run": run.config.name,
+            "run": run.name,
             "labels": json.dumps(labels),
             "weights_sha256": result["best_weights_sha256"],
         }
@@ -132,7 +132,7 @@ def export_run(
             compared[name] = dataclasses.asdict(compare(written, folder, pixels, expected))
         (folder / CARD_FILE).write_bytes(card)
         document = {
-            "run": run.config.name,
+            "run": run.name,
             "model": run.config.model,
             "dataset": examples.dataset.name,
             "labels": labels,

@@ -12,7 +12,7 @@ from job.results import artifacts
 from job.results.card import CARD_FILE, model_card
 from job.results.evaluate import model_with
 from job.results.predictions import Predictions, write_predictions
-from job.runs.run import REACHED_FILE, RESULT_FILE, Notes, Run
+from job.runs.run import REACHED_FILE, RESULT_FILE, Reached, Run
 from job.runs.state import RunState, sha256_of
 from job.storage.documents import to_json
 from job.versions import versions
@@ -24,7 +24,7 @@ def finish(
     run: Run,
     state: RunState,
     initial: RunState,
-    notes: Notes,
+    reached: Reached,
     examples: Examples,
     device: str,
     workers: int,
@@ -44,6 +44,8 @@ def finish(
     assign(model.weights, state.best_weights)
     # Compiled by now, so that its time is that of predicting.
     scores = scorer(test)
+    train, _ = examples.training(config.limit_train)
+    artifacts.write_data_figures(run.storage, train, dataset, config.seed)
     write_predictions(run.storage, Predictions(test.labels, scores.probabilities.argmax(axis=1)))
     artifacts.write_result_figures(run.storage, state, test, scores.probabilities, dataset)
     run.storage.write(MODEL_FILE, artifacts.keras_file(model))
@@ -68,11 +70,11 @@ def finish(
         "test_seconds": scores.seconds,
         "images_per_second": images / seconds,
         "workers": workers,
-        "restarts": notes.restarts,
-        "lost_steps": notes.lost_steps,
+        "restarts": reached.restarts,
+        "lost_steps": reached.lost_steps,
         "device": device,
-        "devices": [dataclasses.asdict(one) for one in notes.devices],
-        "accelerator": notes.devices[-1].accelerator if notes.devices else None,
+        "devices": [dataclasses.asdict(one) for one in reached.devices],
+        "accelerator": reached.devices[-1].accelerator if reached.devices else None,
         "seed": config.seed,
         "batch_size": config.batch_size,
         "optimizer": config.optimizer,

@@ -24,9 +24,9 @@ def examples_of(run: Run, data: str | None = None, *, patience: float = QUICK_SE
     """
     place = data or run.config.data
     examples = open_examples(run.config.dataset, place, patience=patience)
-    if run.config.dataset in CATALOGUE or run.is_new or DATA_FILE not in run.storage.list():
+    if run.config.dataset in CATALOGUE or run.folder.is_new or DATA_FILE not in run.storage.list():
         return examples
-    check_same(examples.dataset, dataset_of(run), place, f"run {run.config.name!r}")
+    check_same(examples.dataset, dataset_of(run), place, f"run {run.name!r}")
     return examples
 
 

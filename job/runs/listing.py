@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from job.errors import InputError, JobError
-from job.runs.run import CONFIG_FILE, Run, open_run, usable
+from job.runs.folder import usable
+from job.runs.run import CONFIG_FILE, Run, open_run
 from job.runs.state import best_row
 from job.storage.base import StoreError
 from job.storage.open import open_storage

@@ -1,4 +1,4 @@
-"""Run folders: which one a command means, and whether it is new, to be continued, or finished."""
+"""A run: its settings, its folder, and what it keeps there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import functools
 import json
 import logging
 import math
-import os
 import secrets
-import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar, cast
@@ -18,10 +16,11 @@ from typing import Any, TypeVar, cast
 from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
+from job.runs.folder import Folder, Kind, absolute, find_folder, usable
 from job.runs.state import STATE_FILE, EpochRow, RunState, history_of, sha256_of
-from job.storage.base import Held, Storage, StoreError
+from job.storage.base import Storage
 from job.storage.checkpoints import BadCheckpoint, CheckpointStore
-from job.storage.documents import read_document, to_json
+from job.storage.documents import read_document
 from job.storage.open import open_storage
 from job.versions import Device
 
@@ -30,13 +29,16 @@ RESULT_FILE = "result.json"
 REACHED_FILE = "reached.json"
 DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
+KIND = Kind(
+    noun="run", verb="train", busy="is training this run", mark=CONFIG_FILE, end=RESULT_FILE
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Notes:
+class Reached:
     """How far a run got, and what its interruptions cost, kept beside its checkpoints.
 
     Attributes:
@@ -58,48 +60,38 @@ class Run:
 
     Attributes:
         config: Its settings, with the name filled in.
-        storage: Its folder.
+        folder: Where it is kept.
         created: When it was first started, seconds since the epoch.
-        is_new: Nothing has been written yet.
-        replaces: The folder holds an older run that goes away when this one starts.
     """
 
     config: TrainConfig
-    storage: Storage
+    folder: Folder
     created: float
-    is_new: bool = False
-    replaces: bool = False
 
-    @functools.cached_property
-    def checkpoints(self) -> CheckpointStore:
-        return CheckpointStore(self.storage.at(CHECKPOINTS), self.config.digest)
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def storage(self) -> Storage:
+        return self.folder.storage
 
     @property
     def command(self) -> str:
         """What to type to continue this run."""
-        # Whoever makes a run has filled the name in.
-        name = cast("str", self.config.name)
-        return command_to_continue("train", name, self.config.storage)
+        return self.folder.command
+
+    @functools.cached_property
+    def checkpoints(self) -> CheckpointStore:
+        return CheckpointStore(self.storage.at(CHECKPOINTS), self.config.digest)
 
     def launched(self, kind: str, capability: tuple[int, int] | None = None) -> Run:
         """The run as it starts on a kind of device, `gpu` or `cpu`, and of a GPU with a compute
         capability, where it is known: with what is decided then."""
         return dataclasses.replace(self, config=launched(self.config, kind, capability))
 
-    def check_free(self) -> None:
-        """Raises InputError, naming it, where another process on this disk trains this run. In an
-        object store only time tells whether a holder still lives."""
-        holder = None if self.storage.is_remote else self.storage.holder()
-        if holder is not None:
-            raise self._taken(holder)
-
-    def _taken(self, holder: object) -> InputError:
-        return InputError(
-            "--name", self.config.name, f"{holder} is training this run; take another name"
-        )
-
     @contextlib.contextmanager
-    def begun(self, *, lock: bool = True) -> Iterator[None]:
+    def claimed(self, *, lock: bool = True) -> Iterator[None]:
         """Holds the run for this process, the only one that may write to it, for the time of the
         block; a new run gets its `config.json`.
 
@@ -109,53 +101,34 @@ class Run:
                 checkpoints in any case.
 
         Raises:
-            InputError: Another process trains this run, or took the name since `settle`.
+            InputError: Another process trains this run, or took the name since `prepare_run`.
         """
-        try:
-            with self.storage.locked() if lock else contextlib.nullcontext():
-                self._begin()
-                yield
-        except Held as holder:
-            raise self._taken(holder) from holder
-
-    def _begin(self) -> None:
-        content = self.storage.list()
-        if not self.replaces and (RESULT_FILE if not self.is_new else CONFIG_FILE) in content:
-            raise InputError(
-                "--name", self.config.name, "another process used this name just now; try again"
-            )
-        if not self.is_new:
-            # First, so that what an earlier attempt has under way is an orphan and stays one.
-            self.checkpoints.claim()
-            self.checkpoints.remove_orphans()
-            return
-        # Crash windows when a run is replaced: without its result it can be continued, without its
-        # checkpoints too, from the start; with the new settings it is the new run.
-        for name in (RESULT_FILE, CHECKPOINTS, REACHED_FILE, DATA_FILE):
-            self.storage.delete(name)
         document = {"created": self.created, "config": decided(self.config).to_dict()}
-        self.storage.write(CONFIG_FILE, to_json(document))
-        for name in set(content) - {CONFIG_FILE}:
-            self.storage.delete(name)
+        with self.folder.claimed(document, lock=lock):
+            if not self.folder.is_new:
+                # First, so that what an earlier attempt has under way is an orphan and stays one.
+                self.checkpoints.claim()
+                self.checkpoints.remove_orphans()
+            yield
 
-    def note(self, notes: Notes) -> None:
-        """Keeps the run's notes."""
-        self.storage.write(REACHED_FILE, json.dumps(dataclasses.asdict(notes)).encode())
+    def note(self, reached: Reached) -> None:
+        """Keeps how far the run got."""
+        self.storage.write(REACHED_FILE, json.dumps(dataclasses.asdict(reached)).encode())
 
-    def notes(self) -> Notes | None:
-        """The run's notes, None before its first span of steps."""
+    def reached(self) -> Reached | None:
+        """How far the run got, None before its first span of steps."""
         try:
             document = read_document(self.storage, REACHED_FILE)
             counts = {k: _whole(document[k]) for k in ("step", "restarts", "lost_steps")}
             # Runs of before devices were noted have none.
             devices = tuple(Device(**one) for one in document.get("devices", ()))
-            return Notes(**counts, devices=devices)
+            return Reached(**counts, devices=devices)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             # Only the count of lost steps hangs on it, which is no reason to refuse the run.
             log.warning("%s/%s can't be read: %s", self.storage.uri, REACHED_FILE, error)
-            return Notes()
+            return Reached()
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run achieved, or None for an unfinished one.
@@ -196,10 +169,10 @@ class Run:
             restored = self.checkpoints.restore(only)
             return None if restored is None else read(restored.files)
         except (BadCheckpoint, ValueError) as error:
-            raise JobError(f"run {self.config.name!r}: {error}") from error
+            raise JobError(f"run {self.name!r}: {error}") from error
 
 
-def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
+def prepare_run(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     """Finds out which run `lenet train` is to start or continue. Writes nothing.
 
     Args:
@@ -214,46 +187,17 @@ def settle(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
         given = {**given, "data": absolute(given["data"])}
     config = resolve(given)
     now = time.time()
-    name = config.name
-    if name is None:
-        name = _new_name(config, now)
+    name = config.name or _new_name(config, now)
+    folder = find_folder(
+        KIND, name, config.storage, patience=config.storage_timeout, overwrite=overwrite
+    )
+    if folder.is_new:
         config = dataclasses.replace(config, name=name)
-    with usable(config.storage):
-        content = open_storage(config.storage).at(name).list()
-    # From here on a store that stays away for a while is waited for.
-    folder = open_storage(config.storage, patience=config.storage_timeout).at(name)
-    new = Run(config=config, storage=folder, created=now, is_new=True, replaces=overwrite)
-    if not content:
-        return dataclasses.replace(new, replaces=False)
-    if CONFIG_FILE not in content:
-        raise InputError(
-            "--name", config.name, f"{folder.uri} is not empty and holds no run; take another name"
-        )
-    if overwrite:
-        return new
-    if RESULT_FILE in content:
-        raise InputError(
-            "--name",
-            config.name,
-            "this run has finished; take another name or start anew with --overwrite",
-        )
-    stored, created = _read_config(folder)
+        return Run(config=config, folder=folder, created=now)
+    stored, created = _read_config(folder.storage)
     # Where the run was found is where it goes on, whatever it was called from when it began.
-    found = {"name": config.name, "storage": config.storage}
-    return Run(config=resume(stored, {**given, **found}), storage=folder, created=created)
-
-
-def command_to_continue(verb: str, name: str, storage: str) -> str:
-    """What to type to continue a run (`train`) or a `sweep`."""
-    command = f"lenet {verb} --name {name}"
-    if storage != FIELDS["storage"].default:
-        command += f" --storage {shlex.quote(storage)}"
-    return command
-
-
-def absolute(place: str) -> str:
-    """A place as it is called from anywhere; URIs are that already."""
-    return place if "://" in place else os.path.abspath(place)
+    found = {"name": name, "storage": config.storage}
+    return Run(config=resume(stored, {**given, **found}), folder=folder, created=created)
 
 
 def checked_name(name: str) -> str:
@@ -268,23 +212,22 @@ def open_run(name: str, storage: str = "runs") -> Run:
     Raises:
         InputError: There is no such run.
     """
-    folder = open_storage(name) if "/" in name else open_storage(storage).at(checked_name(name))
-    with usable(folder.uri):
-        if CONFIG_FILE not in folder.list():
-            raise InputError("RUN", name, f"no run in {folder.uri}; `lenet train` makes one")
-        stored, created = _read_config(folder)
-    return Run(config=TrainConfig.kept(stored), storage=folder, created=created)
+    place = open_storage(name) if "/" in name else open_storage(storage).at(checked_name(name))
+    with usable(place.uri):
+        if CONFIG_FILE not in place.list():
+            raise InputError("RUN", name, f"no run in {place.uri}; `lenet train` makes one")
+        stored, created = _read_config(place)
+    return begun_run(TrainConfig.kept(stored), created, place)
 
 
-@contextlib.contextmanager
-def usable(place: str) -> Iterator[None]:
-    """Turns what a store says when it can't be used into an error that names the place."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError("--storage", place, f"can't be read: {error.strerror}") from error
-    except StoreError as error:
-        raise InputError("--storage", place, str(error)) from error
+def begun_run(config: TrainConfig, created: float, storage: Storage | None = None) -> Run:
+    """A run that has begun, whose settings are known; by default in the place that they name."""
+    # Whoever began it has filled the name in.
+    name = cast("str", config.name)
+    if storage is None:
+        storage = open_storage(config.storage, patience=config.storage_timeout).at(name)
+    folder = Folder(kind=KIND, name=name, place=config.storage, storage=storage)
+    return Run(config=config, folder=folder, created=created)
 
 
 def verified_best(run: Run) -> RunState:
@@ -296,12 +239,12 @@ def verified_best(run: Run) -> RunState:
     """
     state = run.restore()
     if state is None or state.best is None:
-        raise InputError("RUN", run.config.name, "has no finished epoch yet; let it train on")
+        raise InputError("RUN", run.name, "has no finished epoch yet; let it train on")
     result = run.result()
     found = sha256_of(state.best_weights.values())
     if result is not None and found != result["best_weights_sha256"]:
         raise JobError(
-            f"run {run.config.name!r}: the best weights in its checkpoint are not those of "
+            f"run {run.name!r}: the best weights in its checkpoint are not those of "
             f"{RESULT_FILE} (SHA-256 differs)"
         )
     return state

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,47 +15,13 @@ from job.engine.engine import Engine, StepMetrics
 from job.engine.randomness import batches, example_order
 from job.errors import TrainingDiverged
 from job.runs.state import EpochProgress, EpochRow, RunState
+from job.training.pace import STARTING_SECONDS, Pace
 from job.training.progress import Progress, SpanReport
-
-# Spans are as long as this, so that the display moves and a signal is answered at once, while
-# Python is met a few times a second only. Their length has no influence on the numbers.
-SPAN_SECONDS = 0.5
-FIRST_SPAN_STEPS = 8
-# How long nothing may happen while functions are traced and compiled and workers find each other;
-# and later, as a multiple of the last span's time.
-STARTING_SECONDS = 120.0
-PATIENCE_FACTOR = 5
+from job.training.supervisor import Supervisor
+from job.training.writer import RunWriter
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hooks:
-    """What the loop asks of its surroundings. Every worker has its own.
-
-    Attributes:
-        checkpoint: Keeps a state.
-        epoch_end: Told of the state after each epoch.
-        reached: Told of the state after each span.
-        stop_requested: Whether to stop at the next chance; one worker's yes is enough.
-        checkpoint_requested: Whether to take a checkpoint now, because a machine will be taken
-            away; one worker's yes is enough.
-        leave_requested: Whether to stop now, because a machine is about to be taken away; one
-            worker's yes is enough.
-        progress: Follows the run.
-        alive: Called whenever something was achieved, with the longest time in seconds that may
-            pass before it is called again.
-    """
-
-    checkpoint: Callable[[RunState], None]
-    epoch_end: Callable[[RunState], None]
-    reached: Callable[[RunState], None] = lambda state: None
-    stop_requested: Callable[[], bool]
-    checkpoint_requested: Callable[[], bool] = lambda: False
-    leave_requested: Callable[[], bool] = lambda: False
-    progress: Progress
-    alive: Callable[[float], None] = lambda limit: None
-
-
-class End(enum.Enum):
+class Ending(enum.Enum):
     """Why training ended: all done, asked to stop, or to go on elsewhere."""
 
     FINISHED = enum.auto()
@@ -67,7 +32,7 @@ class End(enum.Enum):
 class Agreement(NamedTuple):
     """What all workers do after a span, decided together."""
 
-    end: End | None
+    end: Ending | None
     checkpoint: bool
     next_span: int
 
@@ -89,9 +54,20 @@ def run_epochs(
     train: DeviceSplit,
     validation: DeviceSplit,
     config: TrainConfig,
-    hooks: Hooks,
-) -> tuple[RunState, End]:
+    supervisor: Supervisor,
+    writer: RunWriter,
+    progress: Progress,
+) -> tuple[RunState, Ending]:
     """Trains from `state` until the run is finished or a stop is requested.
+
+    Args:
+        engine: What computes; every worker has its own, like all that follows.
+        state: Where to begin.
+        train, validation: The examples.
+        config: How often, and how long.
+        supervisor: What the worker hears from outside.
+        writer: Keeps what is reached.
+        progress: Follows the run.
 
     Returns:
         The state reached, of which a checkpoint was taken, and why it goes no further.
@@ -100,8 +76,8 @@ def run_epochs(
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     engine.restore(state.weights, state.optimizer)
-    pace = _Pace(config)
-    hooks.alive(STARTING_SECONDS)
+    pace = Pace(config)
+    supervisor.heartbeat(STARTING_SECONDS)
     while not is_finished(state, config):
         epoch = len(state.history)
         order = example_order(config.seed, epoch, len(train))
@@ -112,47 +88,46 @@ def run_epochs(
             began = time.perf_counter()
             metrics = engine.train_span(train, rows[done : done + steps], state.step, epoch)
             seconds = time.perf_counter() - began
-            hooks.alive(pace.patience)
+            supervisor.heartbeat(pace.patience)
             pace.measured(steps, seconds)
             state = _advance(state, metrics, rows[done : done + steps], seconds)
-            hooks.reached(state)
-            hooks.progress.span(_report(state, config, len(rows)))
-            agreed = _agree(engine, pace, hooks, state.step)
+            writer.reached(state)
+            progress.span(_report(state, config, len(rows)))
+            agreed = _agree(engine, pace, supervisor, state.step)
             pace.span_steps = agreed.next_span
             if state.current.steps < len(rows) and (agreed.end or agreed.checkpoint):
-                state = _checkpoint(engine, state, hooks)
+                state = _checkpoint(engine, state, writer)
                 pace.checkpointed()
-                hooks.alive(pace.patience)
+                supervisor.heartbeat(pace.patience)
                 if agreed.end:
                     return state, agreed.end
-        hooks.alive(pace.evaluation_patience)
+        supervisor.heartbeat(pace.evaluation_patience)
         state = _end_epoch(engine, state, validation)
         pace.evaluated(state.history[-1].val_seconds)
-        hooks.alive(pace.patience)
+        supervisor.heartbeat(pace.patience)
         row = state.history[-1]
-        state = _checkpoint(engine, state, hooks)
+        state = _checkpoint(engine, state, writer)
         pace.checkpointed()
-        hooks.progress.epoch(row, config.epochs, state.best_epoch == row.epoch)
-        hooks.epoch_end(state)
-        end = _agree(engine, pace, hooks, state.step).end
+        progress.epoch(row, config.epochs, state.best_epoch == row.epoch)
+        end = _agree(engine, pace, supervisor, state.step).end
         if end and not is_finished(state, config):
             return state, end
-        hooks.alive(pace.patience)
-    return state, End.FINISHED
+        supervisor.heartbeat(pace.patience)
+    return state, Ending.FINISHED
 
 
-def _agree(engine: Engine, pace: _Pace, hooks: Hooks, step: int) -> Agreement:
+def _agree(engine: Engine, pace: Pace, supervisor: Supervisor, step: int) -> Agreement:
     """Adds up the workers' wishes; what only a clock can tell is left to the first worker."""
     is_chief = engine.rank == 0
     stop, leave, checkpoint, next_span = engine.sum_over_workers(
         [
-            int(hooks.stop_requested()),
-            int(hooks.leave_requested()),
-            int(hooks.checkpoint_requested() or (is_chief and pace.checkpoint_due(step))),
+            int(supervisor.stop_requested() > 0),
+            int(supervisor.leave_requested()),
+            int(supervisor.save_requested() or (is_chief and pace.checkpoint_due(step))),
             pace.span_steps if is_chief else 0,
         ]
     )
-    end = End.STOPPED if stop else End.LEFT if leave else None
+    end = Ending.STOPPED if stop else Ending.LEFT if leave else None
     return Agreement(end, checkpoint > 0, next_span)
 
 
@@ -207,7 +182,7 @@ def _end_epoch(engine: Engine, state: RunState, validation: DeviceSplit) -> RunS
     return state
 
 
-def _checkpoint(engine: Engine, state: RunState, hooks: Hooks) -> RunState:
+def _checkpoint(engine: Engine, state: RunState, writer: RunWriter) -> RunState:
     state = dataclasses.replace(
         state, weights=engine.weights(), optimizer=engine.optimizer_arrays()
     )
@@ -217,7 +192,7 @@ def _checkpoint(engine: Engine, state: RunState, hooks: Hooks) -> RunState:
             f"a weight became NaN or infinite before step {state.step + 1:,}; "
             "try a lower --learning-rate"
         )
-    hooks.checkpoint(state)
+    writer.checkpoint(state)
     return state
 
 
@@ -235,47 +210,3 @@ def _report(state: RunState, config: TrainConfig, steps_per_epoch: int) -> SpanR
         eta_seconds=(total - state.step) * config.batch_size / rate,
         val_accuracy=state.history[-1].val_accuracy if state.history else None,
     )
-
-
-class _Pace:
-    """Chooses span lengths and the moments of checkpoints."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self._every_steps = config.checkpoint_steps
-        self._every_seconds = config.checkpoint_seconds
-        self._hang_timeout = config.hang_timeout
-        self.span_steps = FIRST_SPAN_STEPS
-        self.patience = STARTING_SECONDS
-        self.evaluation_patience = STARTING_SECONDS
-        self._is_first = True
-        self.checkpointed()
-
-    def next_span(self, step: int, left_in_epoch: int) -> int:
-        steps = min(self.span_steps, left_in_epoch)
-        if self._every_steps:
-            steps = min(steps, self._every_steps - step % self._every_steps)
-        return steps
-
-    def measured(self, steps: int, seconds: float) -> None:
-        # The first call includes tracing and compiling.
-        if not self._is_first:
-            wanted = steps * SPAN_SECONDS / seconds
-            self.span_steps = max(1, min(round(wanted), 2 * self.span_steps))
-            self.patience = self._patience_after(seconds)
-        self._is_first = False
-
-    def evaluated(self, seconds: float) -> None:
-        self.evaluation_patience = self._patience_after(seconds)
-
-    def _patience_after(self, seconds: float) -> float:
-        # Large batches on slow machines: a single step may take long without being stuck.
-        return max(self._hang_timeout, PATIENCE_FACTOR * seconds)
-
-    def checkpoint_due(self, step: int) -> bool:
-        if self._every_steps:
-            return step % self._every_steps == 0
-        assert self._every_seconds is not None  # an interval has steps or seconds
-        return time.monotonic() - self._last >= self._every_seconds
-
-    def checkpointed(self) -> None:
-        self._last = time.monotonic()

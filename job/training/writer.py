@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from job.errors import JobError, TrainingDiverged
-from job.runs.run import Notes, Run
+from job.runs.run import Reached, Run
 from job.runs.state import RunState
 from job.storage.background import Job, Uploads
 from job.storage.base import StoreError
@@ -19,40 +19,43 @@ from job.storage.checkpoints import Superseded
 NOTE_SECONDS = 1.0
 
 
-class Keeper:
+class RunWriter:
     """Keeps what is reached: at once on disk, in the background in an object store.
 
     Args:
         run: The run.
-        notes: Where this attempt began.
+        reached: Where this attempt began, and what came before.
         is_active: Keep anything at all: all workers hold the same state, the first one keeps it.
     """
 
-    def __init__(self, run: Run, notes: Notes, *, is_active: bool) -> None:
-        self._run, self._notes, self._is_active = run, notes, is_active
+    def __init__(self, run: Run, reached: Reached, *, is_active: bool) -> None:
+        self._run, self._reached, self._is_active = run, reached, is_active
         self._uploads = Uploads(background=is_active and run.storage.is_remote)
-        self._notes_due = _Every(NOTE_SECONDS if run.storage.is_remote else 0.0)
+        self._note_after = -math.inf
 
     def checkpoint(self, state: RunState) -> None:
+        """Keeps a state, and at the end of an epoch the history."""
         at_epoch_end = state.current.steps == 0 and state.history
         val_loss = state.history[-1].val_loss if at_epoch_end else None
         self._submit(
             "checkpoint",
             lambda: self._run.checkpoints.save(state.step, state.to_files(), val_loss=val_loss),
         )
+        if at_epoch_end:
+            self._submit("history", lambda: self._write_history(state))
 
-    def history(self, state: RunState) -> None:
+    def _write_history(self, state: RunState) -> None:
         # It imports TensorFlow, which the command line does without.
         from job.results.artifacts import write_history
 
-        self._submit(
-            "history",
-            lambda: write_history(self._run.storage, state.history, self._run.created),
-        )
+        write_history(self._run.storage, state.history, self._run.created)
 
     def reached(self, state: RunState) -> None:
-        if self._notes_due():
-            here = dataclasses.replace(self._notes, step=state.step)
+        """Notes how far the run got, if it is time to."""
+        now = time.monotonic()
+        if now >= self._note_after:
+            self._note_after = now + (NOTE_SECONDS if self._run.storage.is_remote else 0.0)
+            here = dataclasses.replace(self._reached, step=state.step)
             self._submit("notes", lambda: self._run.note(here))
 
     def wait(self) -> None:
@@ -91,18 +94,3 @@ class Keeper:
         if step is None:
             return f"this attempt saved no checkpoint in {where}"
         return f"the last saved checkpoint is step {step:,} in {where}"
-
-
-class _Every:
-    """True at most once in so many seconds, and the first time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._last = -math.inf
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        is_due = now - self._last >= self._seconds
-        if is_due:
-            self._last = now
-        return is_due

@@ -11,7 +11,7 @@ import numpy as np
 from job.config.config import resolve
 from job.data.catalogue import CATALOGUE
 from job.runs.run import CHECKPOINTS, CONFIG_FILE, RESULT_FILE
-from job.runs.state import EpochRow, RunState, sha256_of
+from job.runs.state import EpochRow, RunState, best_row, sha256_of
 from job.storage.base import Storage
 from job.storage.checkpoints import CheckpointStore
 from job.storage.documents import to_json
@@ -20,16 +20,16 @@ from tuning.records import (
     FINISHED,
     REPEAT,
     STOPPED,
+    SWEEP_FILE,
     UNFINISHED,
     Outcome,
     Plan,
     Sweep,
     Trial,
     Winner,
-    best_row,
+    document_of,
     write_outcome,
     write_plan,
-    write_sweep,
     write_winner,
 )
 
@@ -234,7 +234,7 @@ def hostile_sweep() -> Sweep:
 
 def keep(folder: Storage, sweep: Sweep) -> None:
     """Writes a sweep as its driver would have."""
-    write_sweep(folder, sweep)
+    folder.write(SWEEP_FILE, to_json(document_of(sweep)))
     for trial in sweep.trials:
         write_plan(folder, trial.plan)
         if trial.outcome.state != UNFINISHED:

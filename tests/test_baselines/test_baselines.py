@@ -14,8 +14,8 @@ import pytest
 import ray
 
 from cluster.tasks import on_cluster, run_tasks
-from job.baselines.study import Opened, run_baselines, settle
-from job.compare.record import Finished
+from job.baselines.study import Study, prepare_study, run_baselines
+from job.compare.record import Record
 from job.errors import InputError, Interrupted, JobError
 from job.training.progress import NoteTaker, Silent
 from tests.kit.commands import result_of, tree
@@ -63,9 +63,9 @@ def test_the_command(lenet, finished_run, tmp_path):
     assert len(json.loads(lenet("runs", "--json", cwd=tmp_path).stdout)) == 1
 
 
-def trained(opened: Opened, progress: NoteTaker, stop: Callable[[], int]) -> list[Finished]:
-    workers = functools.partial(on_cluster, opened.config.address)
-    return run_baselines(opened, progress, stop, workers)
+def trained(study: Study, progress: NoteTaker, stop: Callable[[], int]) -> list[Record]:
+    workers = functools.partial(on_cluster, study.config.address)
+    return run_baselines(study, progress, stop, workers)
 
 
 def test_what_was_finished_is_not_repeated(cluster, tmp_path, mnist):
@@ -82,7 +82,7 @@ def test_what_was_finished_is_not_repeated(cluster, tmp_path, mnist):
         return signal.SIGINT if finished else 0
 
     with pytest.raises(Interrupted) as stopped:
-        trained(settle(given), Notes(), stop)
+        trained(prepare_study(given), Notes(), stop)
     assert stopped.value.exit_code == 130
     (other,) = set(names) - set(finished)
     assert f"stopped with {other} to do" in str(stopped.value)
@@ -94,22 +94,25 @@ def test_what_was_finished_is_not_repeated(cluster, tmp_path, mnist):
     # What a crash left of the other one.
     (folder / other).mkdir(exist_ok=True)
     (folder / other / "test_predictions.parquet").write_bytes(b"half")
-    methods = trained(settle(given), Notes(), lambda: 0)
+    methods = trained(prepare_study(given), Notes(), lambda: 0)
     assert [method.model for method in methods] == names
     assert finished[1:] == [other]
     assert tree(folder / finished[0]) == kept
     assert all(method.predictions.accuracy == method.test_accuracy for method in methods)
 
     one = {**given, "methods": "knn-pixels"}
-    (method,) = trained(settle(one, overwrite=True), Notes(), lambda: 0)
+    (method,) = trained(prepare_study(one, overwrite=True), Notes(), lambda: 0)
     assert finished[2:] == [method.model] == ["knn-pixels"]
     assert not (folder / "knn-deskewed").exists()
 
 
 def test_a_name_is_taken_by_who_comes_first(cluster, tmp_path, mnist):
     given = {"storage": str(tmp_path), "limit_train": "500", "methods": "knn-pixels", "name": "b"}
-    first, second = settle(given), settle(given)
-    with first.folder.locked(), pytest.raises(InputError, match=r"process \d+ on .* trains these"):
+    first, second = prepare_study(given), prepare_study(given)
+    with (
+        first.folder.storage.locked(),
+        pytest.raises(InputError, match=r"process \d+ on .* trains these"),
+    ):
         trained(second, Silent(), lambda: 0)
     with pytest.raises(Interrupted):
         trained(first, Silent(), lambda: signal.SIGINT)
@@ -174,11 +177,11 @@ def test_refuses(case, lenet, finished_run, tmp_path):
 
 def test_a_name_keeps_its_settings(tmp_path, mnist, cluster):
     given = {"storage": str(tmp_path), "name": "b", "methods": "knn-deskewed"}
-    trained(settle({**given, "limit_train": "500"}), Silent(), lambda: 0)
-    assert settle(given).config.limit_train == 500
-    assert settle({"storage": str(tmp_path), "name": "b"}).missing()[-1] == "svm-gradients"
+    trained(prepare_study({**given, "limit_train": "500"}), Silent(), lambda: 0)
+    assert prepare_study(given).config.limit_train == 500
+    assert prepare_study({"storage": str(tmp_path), "name": "b"}).missing()[-1] == "svm-gradients"
     with pytest.raises(InputError, match=r"--limit-train '600': study 'b' was started with 500"):
-        settle({**given, "limit_train": "600"})
+        prepare_study({**given, "limit_train": "600"})
     (tmp_path / "b" / "baselines.json").write_text("{")
     with pytest.raises(InputError, match="can't be continued"):
-        settle(given)
+        prepare_study(given)

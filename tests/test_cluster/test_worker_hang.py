@@ -9,9 +9,9 @@ import pytest
 
 HANG = """
 import ctypes, sys, time
-from cluster.workers.worker import WorkerOutside
-outside = WorkerOutside(None)
-outside.alive(float(sys.argv[1]))
+from cluster.workers.worker import RaySupervisor
+supervisor = RaySupervisor(None)
+supervisor.heartbeat(float(sys.argv[1]))
 print("calling", flush=True)
 {call}
 print("returned", flush=True)
@@ -32,6 +32,6 @@ def test_a_worker_without_a_sign_of_life_ends_before_its_call_returns(call):
 
 
 def test_a_worker_that_shows_signs_of_life_goes_on():
-    script = HANG.format(call="[(time.sleep(0.01), outside.alive(2.0)) for _ in range(300)]")
+    script = HANG.format(call="[(time.sleep(0.01), supervisor.heartbeat(2.0)) for _ in range(300)]")
     done = subprocess.run([sys.executable, "-c", script, "2.0"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "calling\nreturned\n")

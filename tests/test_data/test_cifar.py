@@ -33,7 +33,7 @@ from job.errors import InputError, JobError
 from job.results.evaluate import model_with
 from job.results.predict import read_examples
 from job.runs.data import dataset_of
-from job.runs.run import open_run, settle
+from job.runs.run import open_run, prepare_run
 from job.storage.disk import LocalStorage
 from tests.kit import cifar_files
 from tests.kit.cifar_files import batch, packed, python2_batch
@@ -314,7 +314,7 @@ def test_a_sweeps_process_trains_it_to_the_same_bits(published, tmp_path):
     more = {"model": "ffnn", "dataset": "cifar10", "data": str(published), "limit_train": 100}
     more |= {"augment_shift": 1, "epochs": 2, "batch_size": 32, "storage": str(tmp_path)}
     expected = train(tmp_path, "alone", **more)
-    run = settle({**more, "name": "warm", "seed": expected["seed"]})
+    run = prepare_run({**more, "name": "warm", "seed": expected["seed"]})
     warm = WarmProcess(len(os.sched_getaffinity(0)), 0.0, CATALOGUE["cifar10"])
     assert [epoch.is_last for epoch in warm.train(run)] == [False, True]
     assert warm.evaluate(run, "here")["weights_sha256"] == expected["weights_sha256"]

@@ -27,11 +27,11 @@ from job.data.readers.parquet import _pixels, write_dataset
 from job.data.sources import obtain
 from job.errors import InputError, JobError
 from job.runs.data import dataset_of, examples_of
-from job.runs.run import settle
+from job.runs.run import prepare_run
 from job.storage.disk import LocalStorage
 from job.storage.open import open_storage
 from job.storage.s3 import S3Storage
-from job.train import begun
+from job.train import training_session
 from job.training.progress import Silent
 from tests.kit.commands import environment, tree
 from tests.test_config.test_bad_input import refused
@@ -623,12 +623,12 @@ def test_a_run_that_starts_anew_takes_what_it_is_given(own, tmp_path, monkeypatc
     """Also if it dies when its settings are written and its data are not noted yet."""
     write_dataset(LocalStorage(tmp_path / "other"), "others", ["a", "b", "c"], TEST, TEST)
     given = {"dataset": "own", "data": str(own), "storage": str(tmp_path / "runs"), "name": "x"}
-    with begun(settle(given), Silent()):
+    with training_session(prepare_run(given), Silent()):
         pass
-    assert dataset_of(settle(given)).name == "counts"
+    assert dataset_of(prepare_run(given)).name == "counts"
     given["data"] = str(tmp_path / "other")
     with pytest.raises(InputError, match="is not the data set"):
-        examples_of(settle(given))
+        examples_of(prepare_run(given))
     with monkeypatch.context() as patch:
         write = LocalStorage.write
 
@@ -638,10 +638,13 @@ def test_a_run_that_starts_anew_takes_what_it_is_given(own, tmp_path, monkeypatc
                 raise KeyboardInterrupt
 
         patch.setattr(LocalStorage, "write", dying)
-        with pytest.raises(KeyboardInterrupt), begun(settle(given, overwrite=True), Silent()):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            training_session(prepare_run(given, overwrite=True), Silent()),
+        ):
             pass
-    with begun(settle(given), Silent()):
-        assert dataset_of(settle(given)).name == "others"
+    with training_session(prepare_run(given), Silent()):
+        assert dataset_of(prepare_run(given)).name == "others"
 
 
 def test_a_run_reads_its_data_once_and_a_driver_lets_them_go(own, tmp_path, monkeypatch):
@@ -661,15 +664,15 @@ def test_a_run_reads_its_data_once_and_a_driver_lets_them_go(own, tmp_path, monk
         return sum(isinstance(one, Examples) for one in gc.get_objects())
 
     before = held()
-    with begun(settle({**given, "storage": str(tmp_path), "name": "y"}), Silent()):
+    with training_session(prepare_run({**given, "storage": str(tmp_path), "name": "y"}), Silent()):
         assert held() == before
 
 
 def test_runs_of_earlier_versions_noted_no_data(tmp_path):
     storage = {"storage": str(tmp_path)}
-    assert dataset_of(settle({"dataset": "mnist", **storage})) == CATALOGUE["mnist"]
+    assert dataset_of(prepare_run({"dataset": "mnist", **storage})) == CATALOGUE["mnist"]
     with pytest.raises(JobError, match=r"data\.json is missing"):
-        dataset_of(settle({"dataset": "own", **storage}))
+        dataset_of(prepare_run({"dataset": "own", **storage}))
 
 
 @pytest.mark.parametrize(
@@ -688,7 +691,7 @@ def test_runs_of_earlier_versions_noted_no_data(tmp_path):
     ],
 )
 def test_damaged_notes_of_a_run_are_not_trusted(content, tmp_path):
-    run = settle({"storage": str(tmp_path)})
+    run = prepare_run({"storage": str(tmp_path)})
     run.storage.write("data.json", content.encode())
     with pytest.raises(JobError, match=r"data\.json can't be trusted"):
         dataset_of(run)

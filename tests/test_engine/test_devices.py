@@ -6,9 +6,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from job.runs.run import Notes, Run, settle
+from job.runs.run import Reached, Run, prepare_run
 from job.runs.state import RunState
-from job.train import taken_up
+from job.training.attempt import reached_before
 from job.training.progress import Silent
 from job.versions import Device
 from tests.kit.commands import result_of
@@ -18,10 +18,10 @@ HOPPER = {"driver": "570.86.15", "cuda": "12.9.79", "cudnn": "9.28.0.42", "nccl"
 GPU = ("gpu (NVIDIA H100)", {**HOPPER, "compute_capability": "9.0"})
 
 
-def attempt(run: Run, step: int, device: tuple, reached: int) -> Notes:
+def attempt(run: Run, step: int, device: tuple, reached: int) -> Reached:
     """An attempt that begins at a step and reaches another one."""
     state = RunState(step=step, weights={}, optimizer={})
-    notes = dataclasses.replace(taken_up(run, state, Silent(), *device), step=reached)
+    notes = dataclasses.replace(reached_before(run, state, Silent(), *device), step=reached)
     run.note(notes)
     return notes
 
@@ -31,19 +31,19 @@ def entry(step: int, device: tuple) -> Device:
 
 
 def test_each_change_has_an_entry(tmp_path):
-    run = settle({"storage": str(tmp_path), "name": "r"})
+    run = prepare_run({"storage": str(tmp_path), "name": "r"})
     assert attempt(run, 0, GPU, 100).devices == (entry(0, GPU),)
     assert attempt(run, 80, GPU, 200).devices == (entry(0, GPU),)
     moved = (entry(0, GPU), entry(180, PROCESSORS))
     assert attempt(run, 180, PROCESSORS, 190).devices == moved
-    assert run.notes().devices == moved
+    assert run.reached().devices == moved
     # A newer driver computes other bits.
     newer = (GPU[0], {**GPU[1], "driver": "580.65.06"})
     assert attempt(run, 190, newer, 210).devices == (*moved, entry(190, newer))
 
 
 def test_steps_that_are_trained_again_are_of_who_does_it(tmp_path):
-    run = settle({"storage": str(tmp_path), "name": "r"})
+    run = prepare_run({"storage": str(tmp_path), "name": "r"})
     attempt(run, 0, GPU, 100)
     attempt(run, 80, PROCESSORS, 120)
     assert attempt(run, 40, GPU, 130).devices == (entry(0, GPU),)
@@ -51,10 +51,10 @@ def test_steps_that_are_trained_again_are_of_who_does_it(tmp_path):
 
 
 def test_of_a_run_of_before_only_the_rest_is_known(tmp_path):
-    run = settle({"storage": str(tmp_path), "name": "r"})
+    run = prepare_run({"storage": str(tmp_path), "name": "r"})
     document = {"step": 100, "restarts": 1, "lost_steps": 7}
     run.storage.write("reached.json", json.dumps(document).encode())
-    assert run.notes() == Notes(**document)
+    assert run.reached() == Reached(**document)
     notes = attempt(run, 90, PROCESSORS, 150)
     assert notes.devices == (entry(90, PROCESSORS),)
     assert (notes.restarts, notes.lost_steps) == (2, 17)

@@ -122,7 +122,7 @@ REFUSED = {
     "no name": (["a", "../b"], None, "no run in ../b"),
     "twice": (["a", "runs/a"], None, "is named twice"),
     "unfinished": (["a", "b"], lambda b: (b / "result.json").unlink(), "has not finished"),
-    "other data": (["a", "b"], other_data, "was tested on letters, but a on mnist"),
+    "other data": (["a", "b"], other_data, "was trained on letters, but a on mnist"),
     "earlier version": (["a", "b"], lambda b: (b / FILE).unlink(), "train it again"),
 }
 

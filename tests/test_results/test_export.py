@@ -27,9 +27,15 @@ import onnx  # noqa: E402
 from job.engine.scoring import predict, scale  # noqa: E402
 from job.results.export import TOLERANCE, compare, export_run  # noqa: E402
 from job.results.export_formats import FORMATS  # noqa: E402
-from job.runs.run import open_run, settle  # noqa: E402
+from job.runs.run import (  # noqa: E402
+    open_run,
+    prepare_run,
+)
 from job.storage.open import open_storage  # noqa: E402
-from job.train import Alone, begun, train_and_evaluate  # noqa: E402
+from job.train import (  # noqa: E402
+    train_and_evaluate,
+    training_session,
+)
 from job.training.progress import PlainProgress  # noqa: E402
 
 
@@ -317,9 +323,9 @@ def test_a_run_in_object_storage(finished_run, exported, s3, tmp_path):
 
 def test_a_run_in_another_precision_is_compared_in_float32(tmp_path, mnist):
     few = {"limit_train": 200, "epochs": 1, "model": "ffnn", "precision": "mixed_bfloat16"}
-    run, progress = settle({**few, "storage": str(tmp_path), "name": "r"}), PlainProgress()
-    with begun(run, progress) as examples:
-        train_and_evaluate(run, examples, progress, Alone())
+    run, progress = prepare_run({**few, "storage": str(tmp_path), "name": "r"}), PlainProgress()
+    with training_session(run, progress) as examples:
+        train_and_evaluate(run, examples, progress)
     document = export_run(open_run("r", str(tmp_path)), ["onnx"], tmp_path / "out")
     assert document["trained_in"] == "mixed_bfloat16"
     assert "trained and measured in mixed" in (tmp_path / "out/README.md").read_text()

@@ -30,9 +30,10 @@ import tensorflow as tf  # noqa: E402
 
 from job.config.config import resolve  # noqa: E402
 from job.errors import InputError, Interrupted, TrainingDiverged  # noqa: E402
-from job.runs.run import Notes, Run, open_run, settle  # noqa: E402
-from job.train import Alone, begun, train_and_evaluate  # noqa: E402
+from job.runs.run import Reached, Run, open_run, prepare_run  # noqa: E402
+from job.train import train_and_evaluate, training_session  # noqa: E402
 from job.training.progress import PlainProgress  # noqa: E402
+from job.training.supervisor import Unsupervised  # noqa: E402
 
 SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
 
@@ -40,13 +41,13 @@ SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
 def train(folder: Path, name: str, **more) -> dict:
     """A run in this process."""
     stop = more.pop("stop_requested", lambda: 0)
-    return train_run(settle({**SETTINGS, "storage": str(folder), "name": name, **more}), stop)
+    return train_run(prepare_run({**SETTINGS, "storage": str(folder), "name": name, **more}), stop)
 
 
 def train_run(run: Run, stop=lambda: 0) -> dict:
     progress = PlainProgress()
-    with begun(run, progress) as examples:
-        return train_and_evaluate(run, examples, progress, Alone(stop))
+    with training_session(run, progress) as examples:
+        return train_and_evaluate(run, examples, progress, Unsupervised(stop))
 
 
 def stop_after(spans: int):
@@ -313,17 +314,17 @@ COUNTS = '"step": 1, "restarts": 0, "lost_steps": 0'
     ],
 )
 def test_unreadable_notes_do_not_stop_a_run(tmp_path, content, caplog):
-    run = settle({"storage": str(tmp_path), "name": "r"})
+    run = prepare_run({"storage": str(tmp_path), "name": "r"})
     run.storage.write("reached.json", content.encode())
-    assert run.notes() == Notes()
+    assert run.reached() == Reached()
     assert "reached.json can't be read" in caplog.text
 
 
 def test_a_run_that_a_program_begins_keeps_how_it_is_computed(tmp_path):
     """Nobody asked for XLA, or what it trains on: another attempt must not find out otherwise."""
-    run = settle({**SETTINGS, "storage": str(tmp_path), "name": "r"})
+    run = prepare_run({**SETTINGS, "storage": str(tmp_path), "name": "r"})
     assert run.config.xla is None
-    with run.begun():
+    with run.claimed():
         assert open_run("r", str(tmp_path)).config.xla is False
 
 
@@ -339,25 +340,27 @@ def test_evaluate_refuses_weights_that_are_not_the_results(finished_run, lenet, 
 def test_overwrite_starts_anew(finished_run, tmp_path, mnist):
     copy = Path(shutil.copytree(finished_run, tmp_path / "smoke"))
     (copy / "figures/first_ten.png").write_bytes(b"old")
-    run = settle({**SETTINGS, "storage": str(tmp_path), "name": "smoke", "seed": 9}, overwrite=True)
+    run = prepare_run(
+        {**SETTINGS, "storage": str(tmp_path), "name": "smoke", "seed": 9}, overwrite=True
+    )
     result = train_run(run)
     assert (result["seed"], result["restarts"]) == (9, 0)
     assert (copy / "figures/first_ten.png").read_bytes() != b"old"
 
 
 def test_fresh_names_never_meet(tmp_path):
-    names = [settle({"storage": str(tmp_path)}).config.name for _ in range(50)]
+    names = [prepare_run({"storage": str(tmp_path)}).config.name for _ in range(50)]
     assert len(set(names)) > 48
     assert all(name.startswith("lenet5-mnist-") for name in names)
 
 
 def test_a_run_has_one_writer(tmp_path, mnist):
-    run = settle({**SETTINGS, "storage": str(tmp_path), "name": "r"})
-    with run.begun():
-        for again in (run, settle({"storage": str(tmp_path), "name": "r"})):
+    run = prepare_run({**SETTINGS, "storage": str(tmp_path), "name": "r"})
+    with run.claimed():
+        for again in (run, prepare_run({"storage": str(tmp_path), "name": "r"})):
             with pytest.raises(InputError, match=r"process \d+ on .* is training this run"):
                 train_run(again)
-    # A new run that was settled before another took its name.
+    # A new run that was prepared before another took its name.
     with pytest.raises(InputError, match="used this name just now"):
         train_run(run)
 
@@ -367,7 +370,7 @@ def test_a_moved_run_goes_on_where_it_lies(tmp_path, mnist):
     with pytest.raises(Interrupted):
         train(tmp_path / "there", "r", stop_requested=stop_after(1))
     (tmp_path / "there").rename(tmp_path / "here")
-    run = settle({"storage": str(tmp_path / "here"), "name": "r"})
+    run = prepare_run({"storage": str(tmp_path / "here"), "name": "r"})
     assert run.config.storage == str(tmp_path / "here")
     assert train_run(run)["restarts"] == 1
     assert not (tmp_path / "there").exists()

@@ -18,7 +18,10 @@ import pyarrow.parquet
 import pytest
 import vl_convert
 
+from job.config.config import resolve
+from job.data.catalogue import CATALOGUE
 from job.errors import InputError
+from job.runs.data import keep_dataset
 from job.storage.disk import LocalStorage
 from tests.kit.report_data import (
     BEGAN,
@@ -41,7 +44,7 @@ from tuning.report.charts.importance import (
 from tuning.report.charts.parameters import Parameter, binned, plain
 from tuning.report.command import report, write_report
 from tuning.report.page import embedded
-from tuning.report.runs import groups_of
+from tuning.report.runs import ranked
 
 THIN = "\u202f"
 
@@ -379,12 +382,27 @@ def test_runs_that_differ_by_the_seed_are_one_setting(place):
 
 def test_groups_are_sorted_and_keep_unequal_settings_apart(place):
     from job.runs.run import open_run
-    from tuning.report.runs import entry_of_run
+    from tuning.report.runs import record_of_run
 
     keep_run(place, "good", quality=0.9, seed=2)
     keep_run(place, "bad", quality=0.3, batch_size=64)
-    groups = groups_of([entry_of_run(open_run(name)) for name in ("bad", "good")])
+    groups = ranked([record_of_run(open_run(name)) for name in ("bad", "good")])
     assert [group.first.name for group in groups] == ["good", "bad"]
+
+
+def test_what_compares_in_one_command_compares_in_the_other(place, tmp_path):
+    """The same settings by another recipe are one model; data of one name may be two sets."""
+    keep_run(place, "a", seed=1)
+    spelled = {k: v for k, v in resolve({"name": "a"}).fixed_dict().items() if k != "recipe"}
+    keep_run(place, "b", **{**spelled, "seed": 2, "recipe": "notebook"})
+    report(["a", "b"], out="out")
+    shown = Page((tmp_path / "out/report.html").read_bytes())
+    assert shown.row("a, b")[1] == "1, 2"
+    mnist = CATALOGUE["mnist"]
+    others = dataclasses.replace(mnist, files=CATALOGUE["fashion-mnist"].files)
+    keep_dataset(place.at("b"), others)
+    with pytest.raises(InputError, match="was trained on mnist, but a on another mnist"):
+        report(["a", "b"])
 
 
 def bad_sweep(**changed) -> Sweep:

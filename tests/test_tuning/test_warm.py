@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 from job.config.config import FIELDS, is_fixed
 from job.data.examples import open_examples
 from job.errors import InputError
-from job.runs.run import settle
+from job.runs.run import Run, open_run, prepare_run
 from job.runs.state import sha256_of
+from job.train import train_and_evaluate, training_session
+from job.training.attempt import TrainingProcess, Worker
+from job.training.progress import Silent
 from tuning.trials.warm import WarmProcess
 
 DIGITS = str(Path(__file__).parents[1] / "test_runs" / "kept" / "digits")
@@ -44,11 +48,11 @@ def warm() -> WarmProcess:
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory) -> Train:
-    """Trains a run in a process' `WarmProcess`; gives SHA-256 of its weights."""
+    """Trains a run in a `WarmProcess`; gives SHA-256 of its weights."""
     storage = str(tmp_path_factory.mktemp("runs"))
 
     def trained(process: WarmProcess, settings: dict[str, Any]) -> str:
-        run = settle({**settings, "storage": storage, "name": secrets.token_hex(8)})
+        run = prepare_run({**settings, "storage": storage, "name": secrets.token_hex(8)})
         *_, last = process.train(run)
         assert last.is_last
         return sha256_of(run.launched("cpu").restore().weights.values())
@@ -79,6 +83,34 @@ def test_a_run_after_another_is_that_run_alone(field, used, train):
 def test_the_first_run_again_is_the_first_run(used, train):
     process, first = used
     assert train(process, FIRST) == first
+
+
+def left(run: Run) -> set[str]:
+    """What a run left, without what tells one attempt from another."""
+    return {re.sub(r"-[0-9a-f]{8}/|tfevents\.\d+", "", path) for path in run.storage.files()}
+
+
+def test_a_winner_leaves_what_a_run_alone_leaves(used, tmp_path):
+    process, _ = used
+    alone, winner = (
+        prepare_run({**FIRST, "storage": str(tmp_path), "name": name}) for name in ("a", "w")
+    )
+    *_, _ = process.train(winner)
+    begun = open_run("w", str(tmp_path))
+    assert "result.json" not in begun.storage.files()
+    won = process.evaluate(begun, process.hardware)
+    with training_session(alone, Silent()):
+        mine = TrainingProcess(Worker(threads=THREADS, gpus=0.0))
+        result = train_and_evaluate(alone, Silent(), process=mine)
+    assert won.keys() == result.keys()
+    measured = {"name", "train_seconds", "test_seconds", "images_per_second"}
+    assert {k: v for k, v in won.items() if k not in measured} == {
+        k: v for k, v in result.items() if k not in measured
+    }
+    assert left(winner) == left(alone) >= {"figures/first_ten.png", "figures/in_detail.png"}
+    for name in ("first_ten", "in_detail", "confusion"):
+        pictures = [run.storage.read(f"figures/{name}.png", limit=10**7) for run in (winner, alone)]
+        assert pictures[0] == pictures[1]
 
 
 def test_a_run_of_other_data_is_refused(used, train, mnist):

@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from job.compare.record import Record, check_comparable
 from job.config.fields import number, run_name
 from job.errors import InputError
-from job.runs.run import CONFIG_FILE, Run, absolute, open_run, usable
+from job.runs.folder import absolute, usable
+from job.runs.run import CONFIG_FILE, Run, open_run
 from job.storage.base import Storage
 from job.storage.open import open_storage
 from tuning.records import SWEEP_FILE, Sweep, read_sweep
 from tuning.report import tables
 from tuning.report import totals as facts
-from tuning.report.runs import Entry, check_comparable, entries_of_winner, entry_of_run, name_of
+from tuning.report.runs import record_of_run, records_of_winner
 from tuning.report.runs_page import runs_page
 from tuning.report.sweep_page import sweep_page
 
@@ -80,8 +82,8 @@ def write_report(
     written = time.time()
     if len(targets) == 1 and isinstance(targets[0], Sweep):
         return _of_sweep(targets[0], price_per_hour, written)
-    entries = _told_apart([entry for target in targets for entry in _entries(target)])
-    check_comparable(entries)
+    entries = _told_apart([record for target in targets for record in _records(target)])
+    check_comparable(entries, "NAME")
     title = _title(targets)
     return {
         PAGE: runs_page(entries, title, written),
@@ -103,17 +105,17 @@ def _of_sweep(sweep: Sweep, price_per_hour: float | None, written: float) -> dic
     }
 
 
-def _entries(target: Sweep | Run) -> list[Entry]:
-    return entries_of_winner(target) if isinstance(target, Sweep) else [entry_of_run(target)]
+def _records(target: Sweep | Run) -> list[Record]:
+    return records_of_winner(target) if isinstance(target, Sweep) else [record_of_run(target)]
 
 
 def _title(targets: Sequence[Sweep | Run]) -> str:
-    names = [each.name if isinstance(each, Sweep) else name_of(each) for each in targets]
+    names = [each.name for each in targets]
     more = len(names) - TITLED
     return ", ".join(names[:TITLED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
+def _told_apart(entries: Sequence[Record]) -> list[Record]:
     """The entries; those whose name came before, from another place, get a number."""
     seen: Counter[str] = Counter()
     found = []

@@ -1,128 +1,55 @@
-"""Runs, and winners of sweeps, as entries that can stand side by side."""
+"""Runs, and winners of sweeps, as records that can stand side by side."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Sequence
-from typing import Any, cast
 
+from job.compare.record import FINISHED, Group, Record, groups_of, of_net
 from job.config.config import command_of
+from job.data.catalogue import Dataset
 from job.errors import InputError
+from job.runs.data import dataset_of
 from job.runs.run import Run
 from job.runs.state import EpochRow, best_row
 from job.stats import mean_sd
-from tuning.records import Sweep
+from tuning.records import UNFINISHED, Sweep
 from tuning.report.totals import config_of
 
-FINISHED, UNFINISHED = "finished", "unfinished"
+SHOWN = ("baseline_accuracy", "test_loss", "parameters", "workers", "restarts", "lost_steps")
+AGAIN = "Train the same again"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One run of a comparison.
-
-    Attributes:
-        name: What it is called here.
-        state: `finished`, or `unfinished`: it trains, or can be continued.
-        settings: Those that decide the result, the seed among them.
-        history: Its epochs; at least one.
-        test_accuracy: None while the test set was not read.
-        commands: What trains the same again, and what else can be done with it; by purpose.
-        created: When it was started, seconds since the epoch.
-        facts: What else is on record, by name.
-    """
-
-    name: str
-    state: str
-    settings: dict[str, Any]
-    history: tuple[EpochRow, ...]
-    test_accuracy: float | None
-    commands: dict[str, str]
-    created: float | None
-    device: str = ""
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def best(self) -> EpochRow:
-        best = best_row(self.history)
-        assert best is not None  # There is at least one epoch.
-        return best
-
-    @property
-    def seed(self) -> int:
-        return self.settings["seed"]
-
-    @property
-    def train_seconds(self) -> float:
-        return sum(row.seconds for row in self.history)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Group:
-    """Runs whose settings differ by the seed alone."""
-
-    entries: tuple[Entry, ...]
-
-    @property
-    def first(self) -> Entry:
-        return self.entries[0]
-
-    @property
-    def seeds(self) -> str:
-        return ", ".join(str(entry.seed) for entry in self.entries)
-
-    @property
-    def val_accuracy(self) -> tuple[float, float | None]:
-        return mean_sd(entry.best.val_accuracy for entry in self.entries)
-
-    @property
-    def tested(self) -> list[float]:
-        return [e.test_accuracy for e in self.entries if e.test_accuracy is not None]
-
-    @property
-    def test_accuracy(self) -> tuple[float, float | None] | None:
-        return mean_sd(self.tested) if self.tested else None
-
-    @property
-    def train_seconds(self) -> float:
-        return mean_sd(entry.train_seconds for entry in self.entries)[0]
-
-
-def name_of(run: Run) -> str:
-    """A run's name, which `Run` has filled in."""
-    return cast(str, run.config.name)
-
-
-def entry_of_run(run: Run) -> Entry:
+def record_of_run(run: Run) -> Record:
     """A run as it stands.
 
     Raises:
         InputError: It has no finished epoch yet.
-        JobError: Its record can't be trusted.
+        JobError: What it left can't be trusted.
     """
     history, result = run.history(), run.result()
-    if not history:
-        raise InputError("NAME", run.config.name, "has no finished epoch yet; let it train on")
+    best = best_row(history)
+    if best is None:
+        raise InputError("NAME", run.name, "has no finished epoch yet; let it train on")
     result = result or {}
-    commands = {"Train the same again": command_of(run.config, result.get("device", ""))}
-    if not result:
-        commands["Continue it"] = run.command
-    shown = ("baseline_accuracy", "test_loss", "parameters", "workers", "restarts", "lost_steps")
-    return Entry(
-        name=name_of(run),
+    device = result.get("device", "")
+    commands = {AGAIN: command_of(run.config, device)}
+    return of_net(
+        run.name,
+        run.config,
+        dataset_of(run),
         state=FINISHED if result else UNFINISHED,
-        settings=run.config.fixed_dict(),
         history=history,
+        val_accuracy=best.val_accuracy,
         test_accuracy=result.get("test_accuracy"),
-        commands=commands,
+        train_seconds=_seconds(history),
+        device=device,
         created=run.created,
-        device=result.get("device", ""),
-        facts={name: result.get(name) for name in (*shown, "versions", "best_weights_sha256")},
+        commands=commands if result else {**commands, "Continue it": run.command},
+        facts={name: result.get(name) for name in (*SHOWN, "versions", "best_weights_sha256")},
     )
 
 
-def entries_of_winner(sweep: Sweep) -> list[Entry]:
+def records_of_winner(sweep: Sweep) -> list[Record]:
     """The winner of a sweep: its trial and the repeats of it.
 
     Raises:
@@ -132,60 +59,46 @@ def entries_of_winner(sweep: Sweep) -> list[Entry]:
     if winner is None:
         raise InputError("NAME", sweep.name, "has no winner yet; let the sweep end")
     tested = dict(zip(winner.members, winner.test_accuracy, strict=False))
-    entries = []
+    found = []
     for trial in sweep.trials:
-        config = config_of(sweep, trial)
-        if trial.plan.number not in winner.members or not trial.outcome.history:
+        outcome, best = trial.outcome, trial.outcome.best
+        if trial.plan.number not in winner.members or best is None:
             continue
+        config = config_of(sweep, trial)
         if config is None:
             raise InputError("NAME", sweep.name, "has settings that this version does not know")
-        entries.append(
-            Entry(
-                name=f"{sweep.name}/{trial.plan.name}",
-                state=trial.outcome.state,
-                settings=config.fixed_dict(),
-                history=trial.outcome.history,
+        found.append(
+            of_net(
+                f"{sweep.name}/{trial.plan.name}",
+                config,
+                _dataset_of(sweep),
+                state=outcome.state,
+                history=outcome.history,
+                val_accuracy=best.val_accuracy,
                 test_accuracy=tested.get(trial.plan.number),
-                commands={"Train the same again": command_of(config, trial.outcome.device)},
-                created=trial.outcome.started,
-                device=trial.outcome.device,
+                train_seconds=_seconds(outcome.history),
+                device=outcome.device,
+                created=outcome.started,
+                commands={AGAIN: command_of(config, outcome.device)},
                 facts={"versions": sweep.versions},
             )
         )
-    return entries
+    return found
 
 
-def groups_of(entries: Sequence[Entry]) -> list[Group]:
-    """The entries by settings, best validation accuracy first."""
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(_without_seed(entry), []).append(entry)
-    made = [Group(entries=tuple(sorted(g, key=lambda e: e.seed))) for g in groups.values()]
-    return sorted(made, key=lambda group: group.val_accuracy[0], reverse=True)
+def ranked(records: Sequence[Record]) -> list[Group]:
+    """The records by settings, best validation accuracy first."""
+    return sorted(
+        groups_of(records), key=lambda g: mean_sd(g.values("val_accuracy"))[0], reverse=True
+    )
 
 
-def check_comparable(entries: Sequence[Entry]) -> None:
-    """Raises InputError where accuracies would be set side by side that do not compare."""
-    first = entries[0]
-    for entry in entries:
-        mine, other = entry.settings["dataset"], first.settings["dataset"]
-        if mine != other:
-            raise InputError(
-                "NAME",
-                entry.name,
-                f"was trained on {mine}, but {first.name} on {other}; accuracies of different "
-                "data do not compare",
-            )
+def _dataset_of(sweep: Sweep) -> Dataset:
+    try:
+        return Dataset.from_dict(sweep.dataset)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("NAME", sweep.name, f"its data set can't be read: {error}") from error
 
 
-def differing(groups: Sequence[Group]) -> list[str]:
-    """The settings in which the groups differ, in the order of a run's settings."""
-    return [
-        name
-        for name in groups[0].first.settings
-        if name != "seed" and len({json.dumps(g.first.settings.get(name)) for g in groups}) > 1
-    ]
-
-
-def _without_seed(entry: Entry) -> str:
-    return json.dumps({k: v for k, v in entry.settings.items() if k != "seed"}, sort_keys=True)
+def _seconds(history: Sequence[EpochRow]) -> float:
+    return sum(row.seconds for row in history)

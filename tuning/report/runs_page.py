@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from job.compare.record import Group, Record, differing
 from job.text import counted
 from tuning.report import text
 from tuning.report.charts import curves as charts
 from tuning.report.grid import Column, numbers, texts
 from tuning.report.page import Chart, render
-from tuning.report.runs import Entry, Group, differing, groups_of
+from tuning.report.runs import ranked
 
 KINDS = ("accuracy", "loss")
 
 
-def runs_page(entries: Sequence[Entry], title: str, written: float) -> bytes:
+def runs_page(entries: Sequence[Record], title: str, written: float) -> bytes:
     """The page of runs that can be compared."""
-    groups = groups_of(entries)
+    groups = ranked(entries)
     alone = entries[0] if len(entries) == 1 else None
     drawn = _curves_of_one(alone) if alone else _curves(groups)
-    varying = differing(groups)
-    ordered = [entry for group in groups for entry in group.entries]
-    common = {k: v for k, v in groups[0].first.settings.items() if k not in varying and k != "seed"}
+    varying = differing([group.first for group in groups])
+    ordered = [entry for group in groups for entry in group.members]
+    common = {k: v for k, v in groups[0].first.settings.items() if k not in varying}
     facts = {k: v for k, v in alone.facts.items() if k != "versions"} if alone else {}
     shown = {
         "title": title,
@@ -39,7 +40,7 @@ def runs_page(entries: Sequence[Entry], title: str, written: float) -> bytes:
     return render("runs.html.j2", shown=shown, pictures=drawn, tips=_tips(groups, varying))
 
 
-def _columns(entries: Sequence[Entry]) -> list[Column]:
+def _columns(entries: Sequence[Record]) -> list[Column]:
     """The table of all runs, but for its first two columns: name and state."""
     best = [entry.best for entry in entries]
     tested = [entry.test_accuracy for entry in entries]
@@ -63,7 +64,7 @@ def look_of(place: int) -> str:
     return f"series-{place % charts.SERIES}"
 
 
-def _versions(entries: Sequence[Entry]) -> dict[str, str]:
+def _versions(entries: Sequence[Record]) -> dict[str, str]:
     """The versions of each package, more than one where runs differ."""
     found: dict[str, list[str]] = {}
     for entry in entries:
@@ -75,13 +76,13 @@ def _versions(entries: Sequence[Entry]) -> dict[str, str]:
 
 def _curves(groups: Sequence[Group]) -> list[Chart]:
     """Validation accuracy and loss of all runs; the best group is drawn last, on top."""
-    count = sum(len(group.entries) for group in groups)
+    count = sum(len(group.members) for group in groups)
     found = []
     for kind in KINDS:
         lines = [
             charts.line(entry.name, look_of(place), entry.history, f"val_{kind}")
             for place, group in reversed(list(enumerate(groups)))
-            for entry in group.entries
+            for entry in group.members
         ]
         found.append(
             Chart(
@@ -95,7 +96,7 @@ def _curves(groups: Sequence[Group]) -> list[Chart]:
     return found
 
 
-def _curves_of_one(entry: Entry) -> list[Chart]:
+def _curves_of_one(entry: Record) -> list[Chart]:
     """Training and validation of one run."""
     return [
         Chart(
@@ -119,12 +120,12 @@ def _tips(groups: Sequence[Group], varying: Sequence[str]) -> dict[str, list[tup
     tips = {
         entry.name: [
             ("run", entry.name),
-            *((text.words(k), text.setting(entry.settings.get(k))) for k in varying),
+            *((text.words(k), text.setting(entry.traits.get(k))) for k in varying),
             ("seed", str(entry.seed)),
             ("validation accuracy", text.percent(entry.best.val_accuracy)),
         ]
         for group in groups
-        for entry in group.entries
+        for entry in group.members
     }
     if len(tips) == 1:
         return {part: [("line", part)] for part in ("training", "validation")}

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from job.compare.record import Record
 from job.runs.state import EpochRow
 from tuning.records import Sweep, Trial
-from tuning.report.runs import Entry
 from tuning.report.totals import price, seconds_of, train_seconds_of
 
 Rows = list[dict[str, Any]]
@@ -48,14 +48,14 @@ def trial_rows(sweep: Sweep, price_per_hour: float | None) -> Rows:
     ]
 
 
-def run_rows(entries: Iterable[Entry]) -> Rows:
+def run_rows(entries: Iterable[Record]) -> Rows:
     """A row for each run."""
     return [
         {
             "run": entry.name,
             "state": entry.state,
             "seed": entry.seed,
-            **_prefixed("settings", {k: v for k, v in entry.settings.items() if k != "seed"}),
+            **_prefixed("settings", entry.settings),
             **_history_facts(entry.history, entry.best),
             "test_accuracy": entry.test_accuracy,
             "train_seconds": entry.train_seconds,

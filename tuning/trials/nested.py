@@ -33,7 +33,7 @@ def train_nested(run: Run) -> Iterator[Epoch]:
     Raises:
         TrainingDiverged, InputError, JobError: As `launch`.
     """
-    history = () if run.is_new else run.history()
+    history = () if run.folder.is_new else run.history()
     for i, _ in enumerate(history):
         yield Epoch(history[: i + 1], False, _restarts(run))
     epochs, stop = Epochs(), threading.Event()
@@ -67,5 +67,5 @@ def train_nested(run: Run) -> Iterator[Epoch]:
 
 
 def _restarts(run: Run) -> int:
-    notes = run.notes()
-    return notes.restarts if notes else 0
+    reached = run.reached()
+    return reached.restarts if reached else 0

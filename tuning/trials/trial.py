@@ -12,7 +12,7 @@ from ray import tune
 
 from job.data.catalogue import Dataset
 from job.errors import JobError, NoGpu
-from job.runs.run import open_run, settle
+from job.runs.run import open_run, prepare_run
 from job.runs.state import EpochRow, best_row, rows_of
 from job.text import one_line
 from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
@@ -108,7 +108,7 @@ class TrialProcess(tune.Trainable):
             yield report(state=FAILED, error=one_line(error))
 
     def _epochs(self, task: Task) -> Iterator[Epoch]:
-        run = settle(task.run)
+        run = prepare_run(task.run)
         if run.config.worker_limits == (1, 1):
             return self._warm_for(task).train(run)
         from tuning.trials.nested import train_nested

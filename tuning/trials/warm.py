@@ -1,5 +1,5 @@
 """A process that trains one run after another and keeps what they share: TensorFlow, the examples
-on the device, and compiled functions. A process for each run would spend 10 s on them.
+on the device, and compiled functions.
 
 Nothing here knows of Ray. Each run is an ordinary one: the same engine, the same checkpoints, and
 to the bit the weights of `lenet train` with the same settings and as many threads.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from job.config.config import TrainConfig
 from job.data.catalogue import Dataset
@@ -18,13 +18,9 @@ from job.data.examples import Examples, check_same, open_examples
 from job.runs.data import keep_dataset
 from job.runs.run import Run
 from job.runs.state import EpochRow
-from job.train import taken_up
+from job.training.attempt import Attempt, TrainingProcess, Worker
 from job.training.progress import Silent
-from job.training.writer import Keeper
-
-if TYPE_CHECKING:
-    from job.engine.device_split import DeviceSplit
-    from job.engine.engine import Engine
+from job.training.supervisor import Unsupervised
 
 
 class Epoch(NamedTuple):
@@ -34,15 +30,6 @@ class Epoch(NamedTuple):
     history: tuple[EpochRow, ...]
     is_last: bool
     restarts: int
-
-
-class Loaded(NamedTuple):
-    """Examples, verified and on the device; `source` says which."""
-
-    source: tuple[Any, ...]
-    examples: Examples
-    train: DeviceSplit
-    validation: DeviceSplit
 
 
 class WarmProcess:
@@ -55,11 +42,14 @@ class WarmProcess:
     """
 
     def __init__(self, threads: int, gpus: float, dataset: Dataset) -> None:
-        self._threads, self._gpus, self._dataset = threads, gpus, dataset
-        # What the runs are trained on, in words; empty before the first.
-        self.hardware = ""
-        self._loaded: Loaded | None = None
-        self._engines: list[Engine] = []
+        self._process = TrainingProcess(Worker(threads=threads, gpus=gpus))
+        self._dataset = dataset
+        self._loaded: tuple[tuple[str, str | None], Examples] | None = None
+
+    @property
+    def hardware(self) -> str:
+        """What the runs are trained on, in words; empty before the first."""
+        return self._process.hardware
 
     def train(self, run: Run) -> Iterator[Epoch]:
         """Trains a run from its last checkpoint, an epoch at a time; epochs that it has already are
@@ -69,44 +59,20 @@ class WarmProcess:
             TrainingDiverged: The loss became NaN or infinite.
             InputError, JobError: As `train_and_evaluate`.
         """
-        loaded = self._load(run.config)
-        from job.engine.runtime import compute_capability
-
-        run = run.launched(self._device, compute_capability())
-        config = run.config
-        from job.training.loop import Hooks, initial_state, is_finished, run_epochs
-
-        with run.begun(lock=False), contextlib.ExitStack() as stack:
-            keep_dataset(run.storage, loaded.examples.dataset)
-            run.checkpoints.claim()
-            state = run.restore()
-            engine = self._engine(loaded, config)
-            state = state or initial_state(engine)
-            notes = taken_up(run, state, Silent(), self.hardware, self._accelerator)
-            run.note(notes)
-            for i in range(len(state.history)):
-                is_last = i + 1 == len(state.history) and is_finished(state, config)
-                yield Epoch(state.history[: i + 1], is_last, notes.restarts)
-            keeper = stack.enter_context(
-                contextlib.closing(Keeper(run, notes, is_active=True)),
-            )
-            hooks = Hooks(
-                checkpoint=keeper.checkpoint,
-                epoch_end=keeper.history,
-                reached=keeper.reached,
-                stop_requested=lambda: False,
-                progress=Silent(),
-            )
-            while not is_finished(state, config):
-                one_more = dataclasses.replace(config, epochs=len(state.history) + 1)
-                with keeper.explaining():
-                    state, _ = run_epochs(
-                        engine, state, loaded.train, loaded.validation, one_more, hooks
-                    )
-                    is_last = is_finished(state, config)
-                    if is_last:
-                        keeper.wait()
-                yield Epoch(state.history, is_last, notes.restarts)
+        examples, process = self._examples(run.config), self._process
+        process.start(run.config)
+        run = dataclasses.replace(run, config=process.launched(run.config))
+        with run.claimed(lock=False):
+            keep_dataset(run.storage, examples.dataset)
+            attempt = Attempt(run, examples, process, Unsupervised(), Silent())
+            with contextlib.closing(attempt):
+                restarts, before = attempt.reached.restarts, attempt.state.history
+                for i in range(1, len(before) + 1):
+                    is_last = i == len(before) and attempt.is_finished
+                    yield Epoch(before[:i], is_last, restarts)
+                while not attempt.is_finished:
+                    attempt.go_on(len(attempt.state.history) + 1)
+                    yield Epoch(attempt.state.history, attempt.is_finished, restarts)
 
     def evaluate(self, run: Run, hardware: str) -> dict[str, Any]:
         """Reads the test set for a trained run, once, and leaves what a finished run leaves.
@@ -121,63 +87,27 @@ class WarmProcess:
         result = run.result()
         if result is not None:
             return result
-        loaded = self._load(run.config)
+        examples = self._examples(run.config)
+        self._process.start(run.config)
         from job.results.result import finish
         from job.training.loop import initial_state
 
         run.checkpoints.claim()
-        state = run.restore()
-        initial = initial_state(self._engine(loaded, run.config))
-        notes = run.notes()
+        state, reached = run.restore(), run.reached()
         # A trained run has left both.
-        assert state is not None and notes is not None
+        assert state is not None and reached is not None
+        initial = initial_state(self._process.engine(run.config, examples))
         workers = run.config.worker_limits[1]
-        return finish(run, state, initial, notes, loaded.examples, hardware, workers)
+        return finish(run, state, initial, reached, examples, hardware, workers)
 
     def forget(self) -> None:
         """Lets go of everything on the device, after an error that may have left it unusable."""
-        self._engines.clear()
-        self._loaded = None
+        self._process.forget()
 
-    def _load(self, config: TrainConfig) -> Loaded:
-        source = (config.dataset, config.data, config.limit_train)
-        if self._loaded is None or self._loaded.source != source:
-            examples = open_examples(config.dataset, config.data, patience=config.storage_timeout)
+    def _examples(self, config: TrainConfig) -> Examples:
+        source = (config.dataset, config.data)
+        if self._loaded is None or self._loaded[0] != source:
+            examples = open_examples(*source, patience=config.storage_timeout)
             check_same(examples.dataset, self._dataset, config.data, "the sweep")
-            from job.engine.runtime import accelerator_record, hardware, start_tensorflow
-
-            self._device = start_tensorflow(
-                threads=self._threads,
-                gpus=self._gpus,
-                device=config.device,
-                deterministic=config.deterministic,
-            )
-            self.hardware = hardware(self._device, self._threads)
-            self._accelerator = accelerator_record()
-            from job.engine.device_split import DeviceSplit
-
-            train, validation = examples.training(config.limit_train)
-            self._loaded = Loaded(
-                source, examples, DeviceSplit.load(train), DeviceSplit.load(validation)
-            )
-        return self._loaded
-
-    def _engine(self, loaded: Loaded, config: TrainConfig) -> Engine:
-        """An engine for a new run; one that was compiled for a like run before, if there is."""
-        from job.engine.engine import Engine
-
-        dataset = loaded.examples.dataset
-        classes, image_shape = len(dataset.labels), dataset.image_shape
-        steps = -(-int(loaded.train.labels.shape[0]) // config.batch_size) * config.epochs
-        for engine in self._engines:
-            if engine.fits(config, classes, image_shape):
-                engine.restart(config, steps)
-                return engine
-        engine = Engine(
-            config,
-            total_steps=steps,
-            classes=classes,
-            image_shape=image_shape,
-        )
-        self._engines.append(engine)
-        return engine
+            self._loaded = source, examples
+        return self._loaded[1]

@@ -1,0 +1,169 @@
+"""Folders with a name: that of a run, of a study of baselines, of a sweep.
+
+A command finds its folder before it writes anything, and then holds it, alone, until it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from job.config.config import FIELDS
+from job.errors import InputError
+from job.storage.base import Held, Storage, StoreError
+from job.storage.documents import to_json
+from job.storage.open import open_storage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a folder holds.
+
+    Attributes:
+        noun: What it is, in errors.
+        verb: The command that makes and continues it.
+        busy: What its holder does, in errors.
+        mark: The file that makes a folder one of this kind; written first.
+        end: The file that marks a finished one; None where each of its parts has one.
+    """
+
+    noun: str
+    verb: str
+    busy: str
+    mark: str
+    end: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A folder and its place.
+
+    Attributes:
+        kind: What it holds.
+        name: Its name.
+        place: The storage in which it is, as a user would write it.
+        storage: Its content.
+        is_new: Nothing has been written yet.
+        replaces: It holds an older one that goes away when this one starts.
+    """
+
+    kind: Kind
+    name: str
+    place: str
+    storage: Storage
+    is_new: bool = False
+    replaces: bool = False
+
+    @property
+    def command(self) -> str:
+        """What to type to continue."""
+        return f"lenet {self.kind.verb} --name {self.name}{_flag_of(self.place)}"
+
+    def check_free(self) -> None:
+        """Raises InputError, naming it, where another process on this disk holds the folder. In an
+        object store only time tells whether a holder still lives."""
+        holder = None if self.storage.is_remote else self.storage.holder()
+        if holder is not None:
+            raise self._taken(holder)
+
+    @contextlib.contextmanager
+    def claimed(self, document: dict[str, Any], *, lock: bool = True) -> Iterator[None]:
+        """Holds the folder for the time of the block.
+
+        Args:
+            document: What a new one is marked with.
+            lock: Keep all others out; without it another lock has to.
+
+        Raises:
+            InputError: Another process holds it, or did since it was found.
+        """
+        try:
+            with self.storage.locked() if lock else contextlib.nullcontext():
+                self._begin(document)
+                yield
+        except Held as holder:
+            raise self._taken(holder) from holder
+
+    def _begin(self, document: dict[str, Any]) -> None:
+        content = self.storage.list()
+        taken = bool(content) if self.is_new else self.kind.end in content
+        if taken and not self.replaces:
+            raise InputError(
+                "--name", self.name, "another process used this name just now; try again"
+            )
+        if not self.is_new:
+            return
+        # Cut off in between, an older one that is replaced can be continued: as it is no longer
+        # finished, from what is left of it.
+        for name in sorted(set(content) - {self.kind.mark}, key=lambda name: name != self.kind.end):
+            self.storage.delete(name)
+        self.storage.write(self.kind.mark, to_json(document))
+
+    def _taken(self, holder: object) -> InputError:
+        return InputError("--name", self.name, f"{holder} {self.kind.busy}; take another name")
+
+
+def find_folder(
+    kind: Kind, name: str, place: str, *, patience: float, overwrite: bool = False
+) -> Folder:
+    """Finds out what a name stands for. Writes nothing.
+
+    Args:
+        kind: What it is to hold.
+        name: Its name.
+        place: The storage.
+        patience: Seconds for which, from here on, an object store may fail to answer.
+        overwrite: Start anew where there is one of that name.
+
+    Raises:
+        InputError: The place can't be read, or the name is taken.
+    """
+    with usable(place):
+        content = open_storage(place).at(name).list()
+    storage = open_storage(place, patience=patience).at(name)
+    if content and kind.mark not in content:
+        raise InputError(
+            "--name",
+            name,
+            f"{storage.uri} is not empty and holds no {kind.noun}; take another name",
+        )
+    if kind.end in content and not overwrite:
+        raise InputError(
+            "--name",
+            name,
+            f"this {kind.noun} has finished; `lenet report {name}{_flag_of(place)}` shows it; take "
+            "another name or start anew with --overwrite",
+        )
+    return Folder(
+        kind=kind,
+        name=name,
+        place=place,
+        storage=storage,
+        is_new=overwrite or not content,
+        replaces=overwrite and bool(content),
+    )
+
+
+def _flag_of(place: str) -> str:
+    usual = place == FIELDS["storage"].default
+    return "" if usual else f" --storage {shlex.quote(place)}"
+
+
+def absolute(place: str) -> str:
+    """A place as it is called from anywhere; URIs are that already."""
+    return place if "://" in place else os.path.abspath(place)
+
+
+@contextlib.contextmanager
+def usable(place: str) -> Iterator[None]:
+    """Turns what a store says when it can't be used into an error that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError("--storage", place, f"can't be read: {error.strerror}") from error
+    except StoreError as error:
+        raise InputError("--storage", place, str(error)) from error

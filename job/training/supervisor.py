@@ -1,0 +1,38 @@
+"""What a worker hears from outside its training loop, and tells those who watch over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Supervisor(Protocol):
+    """Watches over a worker. Of what it requests, one worker's yes is enough."""
+
+    def stop_requested(self) -> int:
+        """The number of the signal that asks the run to stop, 0 for none."""
+
+    def save_requested(self) -> bool:
+        """Whether a checkpoint is wanted now, because a machine will be taken away."""
+
+    def leave_requested(self) -> bool:
+        """Whether training has to end here now and go on elsewhere, for the same reason."""
+
+    def heartbeat(self, limit: float) -> None:
+        """Something was achieved; if nothing follows for `limit` seconds, this worker hangs."""
+
+
+class Unsupervised:
+    """A run in this process hears signals only."""
+
+    def __init__(self, stop_requested: Callable[[], int] = lambda: 0) -> None:
+        self.stop_requested = stop_requested
+
+    def save_requested(self) -> bool:
+        return False
+
+    def leave_requested(self) -> bool:
+        return False
+
+    def heartbeat(self, limit: float) -> None:
+        pass
