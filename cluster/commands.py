@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -37,13 +37,10 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
     A run that was interrupted goes on when it is called again with the same --name.
     """
-    from job.engine.accelerator import greatest_capability, is_expected
+    from cluster.training import train_run
     from job.runs.run import prepare_run
-    from job.train import train_and_evaluate, training_session
-    from job.training.attempt import TrainingProcess, Worker
     from job.training.progress import training_progress, warnings_to
     from job.training.signals import stop_on_signal
-    from job.training.supervisor import Unsupervised
 
     given = {name: value for name, value in options.items() if value is not None}
     run = prepare_run(given, overwrite=overwrite)
@@ -53,26 +50,7 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
         warnings_to(progress),
         stop_on_signal(progress) as stop,
     ):
-        if run.config.worker_limits == (1, 1) and run.config.address is None:
-            check: Callable[[], object]
-            # Without Ray a share is none or the whole: nobody else is kept from the rest.
-            worker = Worker(gpus=0.0 if run.config.gpus_per_worker == 0 else None)
-            process = TrainingProcess(worker, verbose=verbose)
-            if is_expected(run.config.device, worker.gpus):
-                run = run.launched("gpu", greatest_capability())
-                check = functools.partial(process.start, run.config)
-            else:
-                run, check = run.launched("cpu"), lambda: None
-            with training_session(run, progress, check_device=check) as examples:
-                result = train_and_evaluate(
-                    run, examples, progress, Unsupervised(stop), process=process
-                )
-        else:
-            from cluster.workers.launch import launch
-
-            result = launch(run, progress, stop_requested=stop, verbose=verbose)
-    # Only a trial of a sweep, and a worker that is not the first, have none.
-    assert result is not None
+        result = train_run(run, progress, stop, verbose=verbose)
     if as_json:
         print(json.dumps(result))
     else:

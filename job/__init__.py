@@ -1,1 +1,50 @@
 """What one training job does: config, data, models, engine, state, evaluation, figures."""
+
+from job.public import offered
+
+# In the order in which a program meets them; docs/reference.md is made from this.
+PUBLIC = {
+    "TrainConfig": "job.config.config",
+    "resolve": "job.config.config",
+    "prepare_run": "job.runs.run",
+    "open_run": "job.runs.run",
+    "verified_best": "job.runs.run",
+    "Run": "job.runs.run",
+    "training_session": "job.train",
+    "train_and_evaluate": "job.train",
+    "TrainingProcess": "job.training.attempt",
+    "Worker": "job.training.attempt",
+    "Supervisor": "job.training.supervisor",
+    "evaluate": "job.results.evaluate",
+    "model_with": "job.results.evaluate",
+    "read_examples": "job.results.predict",
+    "build_model": "job.models",
+    "DeviceSplit": "job.engine.device_split",
+    "Engine": "job.engine.engine",
+    "StepMetrics": "job.engine.engine",
+    "predict": "job.engine.scoring",
+    "score": "job.engine.scoring",
+    "Scores": "job.engine.scoring",
+    "RunState": "job.runs.state",
+    "EpochRow": "job.runs.state",
+    "open_examples": "job.data.examples",
+    "Examples": "job.data.examples",
+    "stage": "job.data.examples",
+    "Split": "job.data.files",
+    "OwnData": "job.data.files",
+    "Dataset": "job.data.catalogue",
+    "write_dataset": "job.data.readers.parquet",
+    "read_dataset": "job.data.readers.parquet",
+    "first_ten": "job.results.figures",
+    "in_detail": "job.results.figures",
+    "history": "job.results.figures",
+    "confusion": "job.results.figures",
+    "worst_mistakes": "job.results.figures",
+    "open_storage": "job.storage.open",
+    "Storage": "job.storage.base",
+    "CheckpointStore": "job.storage.checkpoints",
+    "InputError": "job.errors",
+    "JobError": "job.errors",
+}
+__all__ = [*PUBLIC]
+__getattr__ = offered(__name__, PUBLIC)

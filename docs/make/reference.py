@@ -14,6 +14,9 @@ from pathlib import Path
 
 import click
 
+import cluster
+import job
+import tuning
 from tuning.cli import cli
 
 ROOT = Path(__file__).parents[2]
@@ -24,33 +27,6 @@ HEAD = """\
 Made by `make docs` from the commands' `--help` and the docstrings. How things fit together:
 [concepts.md](concepts.md).
 """
-# In the order in which a program meets them.
-PYTHON = {
-    "job.config.config": ("TrainConfig", "resolve"),
-    "job.runs.run": ("prepare_run", "open_run", "verified_best", "Run"),
-    "job.train": ("training_session", "train_and_evaluate"),
-    "job.training.attempt": ("TrainingProcess", "Worker"),
-    "job.training.supervisor": ("Supervisor",),
-    "cluster.workers.launch": ("launch",),
-    "job.results.evaluate": ("evaluate", "model_with"),
-    "job.results.predict": ("read_examples",),
-    "job.models": ("build_model",),
-    "job.engine.device_split": ("DeviceSplit",),
-    "job.engine.engine": ("Engine", "StepMetrics"),
-    "job.engine.scoring": ("predict", "score", "Scores"),
-    "job.runs.state": ("RunState", "EpochRow"),
-    "job.data.examples": ("open_examples", "Examples", "stage"),
-    "job.data.files": ("Split", "OwnData"),
-    "job.data.catalogue": ("Dataset",),
-    "job.data.readers.parquet": ("write_dataset", "read_dataset"),
-    "job.results.figures": ("first_ten", "in_detail", "history", "confusion", "worst_mistakes"),
-    "job.storage.open": ("open_storage",),
-    "job.storage.base": ("Storage",),
-    "job.storage.checkpoints": ("CheckpointStore",),
-    "tuning.sweep": ("prepare_sweep", "run_sweep"),
-    "tuning.space.space": ("read_space", "Space"),
-    "job.errors": ("InputError", "JobError"),
-}
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$", re.MULTILINE)
 WHOLE = ("Returns", "Yields")
 Definition = ast.FunctionDef | ast.ClassDef
@@ -71,13 +47,22 @@ def commands() -> Iterator[str]:
 
 
 def python() -> Iterator[str]:
-    """The public definitions of `PYTHON`. Raises KeyError where one is gone."""
-    for module, names in PYTHON.items():
+    """What the packages offer, module by module. Raises KeyError where one is gone."""
+    for module, names in offers().items():
         path = ROOT / (module.replace(".", "/") + ".py")
         known = {n.name: n for n in ast.parse(path.read_text()).body if isinstance(n, Definition)}
         yield f"### {module}\n"
         for name in names:
             yield from described(known[name])
+
+
+def offers() -> dict[str, list[str]]:
+    """The public names of each module that has some, as a program meets them."""
+    found: dict[str, list[str]] = {}
+    for package in (cluster, job, tuning):
+        for name, module in package.PUBLIC.items():
+            found.setdefault(module, []).append(name)
+    return found
 
 
 def described(node: Definition, owner: str = "") -> Iterator[str]:

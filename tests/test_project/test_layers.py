@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ PACKAGES = ("job", "cluster", "tuning")
 # job, which asks for the models that there are.
 ROOMS = {
     "job": (
-        ("text", "errors", "stats", "versions", "models"),
+        ("public", "text", "errors", "stats", "versions", "models"),
         ("storage", "config"),
         ("data",),
         ("engine",),
@@ -30,6 +31,7 @@ ROOMS = {
         ("files",),
         ("tasks", "autoscaling"),
         ("workers", "doctor"),
+        ("training",),
         ("commands",),
     ),
     "tuning": (
@@ -52,24 +54,33 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield str(path.relative_to(ROOT).with_suffix("")).replace("/", "."), path
 
 
+@functools.cache
+def known() -> frozenset[str]:
+    return frozenset(name for name, _ in modules())
+
+
 def imported(path: Path) -> Iterator[str]:
-    """The modules of this project that a file imports, anywhere in it."""
-    known = {name for name, _ in modules()}
+    """The modules of this project that a file imports or names in a string, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value.partition(":")[0]]
         for name in names:
             # A name in a module, or the module itself.
-            yield from {name, name.rpartition(".")[0]} & known
+            yield from {name, name.rpartition(".")[0]} & known()
 
 
 def floor(module: str) -> tuple[int, int]:
-    """How high a module stands: its package's number, and that of its room."""
+    """How high a module stands: its package's number, and that of its room. What a package offers
+    comes from all of its rooms."""
     package, _, rest = module.partition(".")
     name = rest.partition(".")[0]
+    if name == "__init__":
+        return PACKAGES.index(package), len(ROOMS[package])
     return PACKAGES.index(package), next(i for i, row in enumerate(ROOMS[package]) if name in row)
 
 
@@ -93,7 +104,6 @@ def private_names(path: Path) -> Iterator[tuple[int, str]]:
 def test_what_is_private_in_ray_is_in_one_file():
     used = {str(path.relative_to(ROOT)): dict(private_names(path)) for _, path in modules()}
     inside = used.pop("cluster/ray_private.py")
-    used.pop("tuning/trials/ray_tune.py")  # Its patches of Ray Tune go at the same time.
     assert not {path: lines for path, lines in used.items() if lines}
     assert 0 < len(inside) <= 8
 
@@ -118,4 +128,4 @@ def test_no_room_is_crowded():
     for package in (*PACKAGES, "tests", "benchmarks", "docs"):
         for folder in (ROOT / package, *(ROOT / package).rglob("*/")):
             files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-            assert len(files) <= 12, folder
+            assert len(files) <= 11, folder
