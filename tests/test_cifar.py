@@ -38,7 +38,7 @@ from job.results.predict import read_examples
 from job.runs.data import dataset_of
 from job.runs.run import open_run, prepare_run
 from job.storage.base import LocalStorage
-from tuning.trials.warm import Warm
+from tuning.trials.warm import WarmProcess
 
 PUBLISHED = CATALOGUE["cifar10"]
 FIRST = python2_batch(*batch(0))
@@ -381,6 +381,6 @@ def test_a_sweeps_process_trains_it_to_the_same_bits(published, tmp_path):
     more |= {"augment_shift": 1, "epochs": 2, "batch_size": 32, "storage": str(tmp_path)}
     expected = train(tmp_path, "alone", **more)
     run = prepare_run({**more, "name": "warm", "seed": expected["seed"]})
-    warm = Warm(len(os.sched_getaffinity(0)), 0.0, CATALOGUE["cifar10"])
+    warm = WarmProcess(len(os.sched_getaffinity(0)), 0.0, CATALOGUE["cifar10"])
     assert [epoch.is_last for epoch in warm.train(run)] == [False, True]
     assert warm.evaluate(run, "here")["weights_sha256"] == expected["weights_sha256"]
