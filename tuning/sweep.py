@@ -52,6 +52,9 @@ TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # On a cluster that is started now. Trials have variables of their own, PL_DISABLE_FORK=1 among
+    # them, and Ray starts processes for those: the ones that it keeps for others would be idle.
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 
