@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from cluster.capacity import Room, Share, gpu_share, room
 from cluster.files.start_commands import BOOTSTRAP, parse
 from job.config.config import TrainConfig
-from job.errors import Interrupted, JobError
+from job.errors import JobError, StopRequestedError
 from job.training.progress import NoteTaker
 
 # To rent a machine, start it and install the wheels on it.
@@ -54,7 +54,7 @@ def grown(
 
     Raises:
         JobError: They did not come.
-        Interrupted: It was asked to stop.
+        StopRequestedError: It was asked to stop.
     """
     least, most = config.worker_limits
     wait = functools.partial(_wait, progress=progress, stop=stop_requested, patience=patience)
@@ -180,7 +180,7 @@ def _wait(
     while lack := missing():
         now = time.monotonic()
         if stop():
-            raise Interrupted("stopped while waiting for machines", stop())
+            raise StopRequestedError("stopped while waiting for machines", stop())
         if now - began > patience:
             raise JobError(
                 f"{what}: {lack} after {patience:.0f} s; "

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from job.config.config import TrainConfig
 from job.engine import accelerator
-from job.errors import InputError, NoGpu
+from job.errors import InputError, NoGpuError
 from job.text import counted
 
 # Ray counts shares in ten-thousandths.
@@ -31,7 +31,7 @@ def shares(config: TrainConfig, *, is_own: bool = False) -> Share:
     Raises:
         InputError: The cluster does not hold that many workers of that size; the message says what
             is there.
-        NoGpu: As `check_gpus`.
+        NoGpuError: As `check_gpus`.
     """
     here = room()
     check_gpus(config, here, is_own=is_own)
@@ -70,15 +70,15 @@ def gpu_share(config: TrainConfig, here: Room) -> float:
 
 
 def check_gpus(config: TrainConfig, here: Room, *, is_own: bool) -> None:
-    """Raises NoGpu where Ray has none to give and one is expected: it is asked for, or the cluster
+    """Raises NoGpuError where Ray has none to give and one is expected: it is asked for, or the cluster
     is this machine, which has one."""
     if here.has_gpus or config.gpus_per_worker is not None:
         return
     if not is_own and config.device == "gpu":
-        raise NoGpu(f"the cluster has no GPU, {here}")
+        raise NoGpuError(f"the cluster has no GPU, {here}")
     if is_own and accelerator.is_expected(config.device, None):
         asked = "NVML, which it asks, does not answer; ray start --head --num-gpus=1 tells it"
-        raise NoGpu(f"Ray finds no GPU: {', and '.join(accelerator.likely_causes()) or asked}")
+        raise NoGpuError(f"Ray finds no GPU: {', and '.join(accelerator.likely_causes()) or asked}")
 
 
 def _remedies(here: Room, share: Share, least: int) -> str:

@@ -40,7 +40,7 @@ ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 CONNECT_SECONDS = 5.0
 
 
-class Unreachable(InputError):
+class UnreachableError(InputError):
     """The address is one, but there is no cluster at it that this process can use."""
 
 
@@ -108,7 +108,9 @@ def connected(
         raise _refused(field, address) from error
     except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:
         reason = " ".join(str(error).split())
-        raise Unreachable(field, address, f"no Ray cluster can be used there: {reason}") from error
+        raise UnreachableError(
+            field, address, f"no Ray cluster can be used there: {reason}"
+        ) from error
     if callable(on_termination):
         # Ray has put its own in the place, which exits at once: `ray job stop`, say, would cost the
         # steps since the last checkpoint.
@@ -133,7 +135,7 @@ def _found(address: str | None) -> str | None:
     except InputError as gone:
         if address is None:
             return "local"
-        raise Unreachable(
+        raise UnreachableError(
             "--address",
             address,
             f"the last cluster of this machine is gone ({last}); start one "
@@ -150,7 +152,7 @@ def _check_reachable(field: str, address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise Unreachable(
+        raise UnreachableError(
             field, address, f"no Ray cluster answers there ({error}); is its head running?"
         ) from error
 
@@ -170,11 +172,11 @@ def _check_answer(field: str, address: str) -> None:
         raise _refused(field, address) from failure
     if failure:
         reason = f"what answers there is no Ray head: {' '.join(str(failure).split())}"
-        raise Unreachable(field, address, reason) from failure
+        raise UnreachableError(field, address, reason) from failure
 
 
-def _refused(field: str, address: str | None) -> Unreachable:
-    return Unreachable(
+def _refused(field: str, address: str | None) -> UnreachableError:
+    return UnreachableError(
         field,
         address,
         "the cluster asks for a token that this process does not have; set RAY_AUTH_MODE=token, "

@@ -23,7 +23,7 @@ class InputError(JobError):
         super().__init__(f"{field}{shown}: {problem}")
 
 
-class NoGpu(JobError):
+class NoGpuError(JobError):
     """A GPU is expected to compute and TensorFlow finds none; `reason` says what it is up to."""
 
     def __init__(self, reason: str) -> None:
@@ -31,15 +31,15 @@ class NoGpu(JobError):
         super().__init__(f"{reason}; or compute on processors with --device cpu")
 
 
-class TrainingDiverged(JobError):
+class TrainingDivergedError(JobError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 
 
-class Displaced(JobError):
+class DisplacedError(JobError):
     """The run left a machine that is being taken away, and can go on elsewhere."""
 
 
-class Interrupted(JobError):
+class StopRequestedError(JobError):
     """A signal ended the run after a checkpoint was written (exit code 128 + signal)."""
 
     def __init__(self, message: str, signal_number: int) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from job.data.examples import Examples
-from job.errors import Displaced, Interrupted
+from job.errors import DisplacedError, StopRequestedError
 from job.runs.data import examples_of, keep_dataset
 from job.runs.run import Run
 from job.training.attempt import Attempt, TrainingProcess
@@ -99,12 +99,12 @@ def train_and_evaluate(
         `evaluate`.
 
     Raises:
-        Interrupted: A stop was requested; running again with the same name goes on.
-        Displaced: A machine is being taken away; running again elsewhere goes on.
-        TrainingDiverged: The loss became NaN or infinite.
+        StopRequestedError: A stop was requested; running again with the same name goes on.
+        DisplacedError: A machine is being taken away; running again elsewhere goes on.
+        TrainingDivergedError: The loss became NaN or infinite.
         JobError: No checkpoint can be trusted, or the store stayed away for too long.
-        NoGpu: One is expected and TensorFlow finds none.
-        Disagreement: The workers restored different checkpoints.
+        NoGpuError: One is expected and TensorFlow finds none.
+        DisagreementError: The workers restored different checkpoints.
     """
     process, supervisor = process or TrainingProcess(), supervisor or Unsupervised()
     attempt = Attempt(run, examples, process, supervisor, progress)
@@ -113,9 +113,9 @@ def train_and_evaluate(
 
         ending, step = attempt.go_on(), f"{attempt.state.step:,}"
         if ending is Ending.LEFT:
-            raise Displaced(f"left a machine that is being taken away at step {step}")
+            raise DisplacedError(f"left a machine that is being taken away at step {step}")
         if ending is Ending.STOPPED:
-            raise Interrupted(
+            raise StopRequestedError(
                 f"stopped at step {step} with a checkpoint in {run.storage.uri}; "
                 f"continue with: {run.command}",
                 supervisor.stop_requested() or signal.SIGINT,

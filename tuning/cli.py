@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-from job.errors import Interrupted, JobError
+from job.errors import JobError, StopRequestedError
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # A command stands in the lowest package that knows all it needs.
@@ -70,7 +70,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
         return 2
-    except Interrupted as stopped:
+    except StopRequestedError as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
     except JobError as error:

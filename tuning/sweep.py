@@ -33,7 +33,7 @@ from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, res
 from job.config.fields import check_unchanged, flag
 from job.config.xla import launched
 from job.data.examples import open_examples
-from job.errors import InputError, Interrupted, JobError
+from job.errors import InputError, JobError, StopRequestedError
 from job.runs.folder import Folder, Kind, absolute, find_folder
 from job.storage.base import Storage
 from job.versions import versions
@@ -60,6 +60,9 @@ TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # On a cluster that is started now. Trials have variables of their own, PL_DISABLE_FORK=1 among
+    # them, and Ray starts processes for those: the ones that it keeps for others would be idle.
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 
@@ -219,8 +222,8 @@ def run_sweep(
     Raises:
         InputError: The cluster can't be reached or does not hold a trial, or another process runs
             this sweep; nothing was written.
-        NoGpu: As `check_gpus`; nothing was written.
-        Interrupted: A stop was requested.
+        NoGpuError: As `check_gpus`; nothing was written.
+        StopRequestedError: A stop was requested.
         JobError: A trial finds no GPU though it has a share of one, or no trial could be trained.
     """
     os.environ.update(TUNE_SETTINGS)
@@ -246,7 +249,7 @@ def run_sweep(
         with opened.folder.claimed(document_of(sweep)):
             conductor = _search(opened, sweep, config, slots, display, stop_requested, verbose)
             if stop_requested():
-                raise Interrupted(
+                raise StopRequestedError(
                     f"stopped with {len(conductor.outcomes)} of {opened.trials} trials done; "
                     f"continue with: {opened.folder.command}",
                     stop_requested(),

@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks.gpu.parts import Found, Task, keras_key, rate_cases
 from benchmarks.gpu.table import BATCHES, EPOCHS, NOT_MEASURED, RESULT, table
-from benchmarks.kit.in_time import Failed, OutOfTime, lines
+from benchmarks.kit.in_time import MeasuringError, OutOfTimeError, lines
 from benchmarks.kit.paired import circumstances
 from job.engine import accelerator
 from job.storage.open import open_storage
@@ -104,11 +104,13 @@ def notebook(name: str, chosen: Sequence[str], size: Size, until: float) -> Foun
     began = time.monotonic()
     try:
         (line,) = lines([*LENET, "train", "--name", name, *flags, "--json"], until)
-    except OutOfTime as late:
+    except OutOfTimeError as late:
         history = Path(task.folder, name, "history.csv")
         done = len(history.read_text().splitlines()) - 1 if history.exists() else 0
         seconds = time.monotonic() - began
-        raise OutOfTime(f"{late} after {done} of {size.epochs} epochs, {seconds:.0f} s") from None
+        raise OutOfTimeError(
+            f"{late} after {done} of {size.epochs} epochs, {seconds:.0f} s"
+        ) from None
     result = json.loads(line)
     kept = ("test_accuracy", "train_seconds", "epochs", "device", "weights_sha256")
     yield name, {"seconds": time.monotonic() - began, **{key: result[key] for key in kept}}
@@ -125,7 +127,7 @@ def in_turn(size: Size, until: float) -> Found:
 def two_trials(name: str, size: Size, until: float, *, slots: int) -> dict[str, Any]:
     """A sweep of two trials, of which so many train at a time."""
     if importlib.util.find_spec("ray") is None:
-        raise Failed("Ray is not installed")
+        raise MeasuringError("Ray is not installed")
     space = Path(size.task.folder, f"{name}.toml")
     space.write_text("[learning_rate]\nvalues = [0.02, 0.05]\n")
     if accelerator.has_device():
@@ -203,7 +205,7 @@ def measure(
     figures so far go to `write` whenever a part has ended.
 
     Raises:
-        Failed: The first part did not come to that, or found no GPU for the full size.
+        MeasuringError: The first part did not come to that, or found no GPU for the full size.
     """
     batches = size.task.batches
     skipped = {NOT_MEASURED: "not asked for"}
@@ -225,12 +227,16 @@ def measure(
 
 
 def check_device(document: dict[str, Any]) -> None:
-    """Raises Failed where it is not known on what is measured, or where that should be a GPU."""
+    """Raises MeasuringError where it is not known on what is measured, or where that should be a GPU."""
     device = document["rows"]["device"]
     if NOT_MEASURED in device:
-        raise Failed(f"what there is to measure on could not be told: {device[NOT_MEASURED]}")
+        raise MeasuringError(
+            f"what there is to measure on could not be told: {device[NOT_MEASURED]}"
+        )
     if device["kind"] != "gpu" and not document["short"]:
-        raise Failed("TensorFlow sees no GPU; install requirements-gpu.lock, or say --short")
+        raise MeasuringError(
+            "TensorFlow sees no GPU; install requirements-gpu.lock, or say --short"
+        )
 
 
 def figures_of(part: Part, size: Size, until: float) -> dict[str, Any]:
@@ -242,7 +248,7 @@ def figures_of(part: Part, size: Size, until: float) -> dict[str, Any]:
         for key, figures in part.measure(size, until):
             print(f"{key}: {json.dumps(figures)}", file=sys.stderr, flush=True)
             found[key] = figures
-    except (OutOfTime, Failed) as reason:
+    except (OutOfTimeError, MeasuringError) as reason:
         why = str(reason)
         left = [key for key in names if key not in found]
         print(f"{', '.join(left)}: {why}", file=sys.stderr, flush=True)
@@ -268,7 +274,7 @@ def main() -> None:
             size = dataclasses.replace(size, task=task)
             try:
                 measure(size, given.seconds, given.parts, lambda found: keep(out, found))
-            except Failed as reason:
+            except MeasuringError as reason:
                 sys.exit(f"gpu.py: {reason}")
     print(table(out))
 

@@ -275,7 +275,7 @@ def resume(task: Task) -> Found:
 def trained(task: Task, name: str, supervisor: Any) -> dict[str, Any]:
     """Trains a run, or goes on with it; returns its last step and the SHA-256 of its weights, which
     is the `weights_sha256` of a finished run."""
-    from job.errors import Interrupted
+    from job.errors import StopRequestedError
     from job.runs.run import prepare_run
     from job.runs.state import sha256_of
     from job.train import train_and_evaluate, training_session
@@ -288,7 +288,7 @@ def trained(task: Task, name: str, supervisor: Any) -> dict[str, Any]:
         try:
             train_and_evaluate(run, examples, Silent(), supervisor, evaluate=False)
             ended = "finished"
-        except Interrupted:
+        except StopRequestedError:
             ended = "interrupted"
     state = run.restore()
     return {

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 
-class OutOfTime(Exception):
+class OutOfTimeError(Exception):
     """A part did not end within its share of the time; the message says how far it came."""
 
 
-class Failed(Exception):
+class MeasuringError(Exception):
     """A part's process failed; the message is the last that it said."""
 
 
@@ -24,8 +24,8 @@ def lines(command: Sequence[object], until: float, **environment: str) -> Iterat
     """Runs Python in a process group of its own; yields its lines.
 
     Raises:
-        OutOfTime: It was ended because its time was over.
-        Failed: It failed.
+        OutOfTimeError: It was ended because its time was over.
+        MeasuringError: It failed.
     """
     late = threading.Event()
     with tempfile.TemporaryFile("w+") as errors:
@@ -50,10 +50,10 @@ def lines(command: Sequence[object], until: float, **environment: str) -> Iterat
         finally:
             timer.cancel()
         if late.is_set():
-            raise OutOfTime("out of time")
+            raise OutOfTimeError("out of time")
         if code < 0:
-            raise Failed(f"failed: ended by {signal.Signals(-code).name}")
+            raise MeasuringError(f"failed: ended by {signal.Signals(-code).name}")
         if code:
             errors.seek(0)
             said = [line.strip() for line in errors if line.strip()] or [f"exit code {code}"]
-            raise Failed(f"failed: {said[-1][:200]}")
+            raise MeasuringError(f"failed: {said[-1][:200]}")

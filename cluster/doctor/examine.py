@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.connection import Unreachable, connected
+from cluster.connection import UnreachableError, connected
 from cluster.doctor import checks
 from cluster.doctor.facts import code, data, facts, storage_problem, versions
 from cluster.doctor.findings import FAIL, OK, Finding, Said
@@ -86,7 +86,7 @@ def examine(config: TrainConfig, *, limit: float = LIMIT_SECONDS) -> Iterator[Fi
         else:
             try:
                 stack.enter_context(connected(config.address))
-            except Unreachable as error:
+            except UnreachableError as error:
                 fix = "start it, or correct the address, the token or the versions"
                 yield Finding(check="cluster", status=FAIL, text=str(error), fix=fix)
                 return

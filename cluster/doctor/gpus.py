@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from job.engine import accelerator
-from job.errors import NoGpu
+from job.errors import NoGpuError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def gpus(device: str = "auto") -> Gpus:
     # More threads would measure the processors, not the network.
     try:
         start_tensorflow(threads=1, device=device)
-    except NoGpu as missing:
+    except NoGpuError as missing:
         problem = missing.reason
         start_tensorflow(threads=1, device="cpu")
     import tensorflow as tf

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 from cluster.autoscaling import grown
 from cluster.capacity import Share, shares
 from cluster.connection import connected
-from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
+from job.errors import (
+    DisplacedError,
+    JobError,
+    NoGpuError,
+    StopRequestedError,
+    TrainingDivergedError,
+)
 from job.runs.folder import absolute
 from job.runs.run import Run
 from job.train import training_session
@@ -63,8 +69,8 @@ def launch(
     Raises:
         InputError: The cluster can't be reached or does not hold the workers, or as
             `training_session`; nothing was written.
-        Interrupted, TrainingDiverged: As `train_and_evaluate`.
-        NoGpu: A worker that has a share of a GPU finds none; there was no other attempt.
+        StopRequestedError, TrainingDivergedError: As `train_and_evaluate`.
+        NoGpuError: A worker that has a share of a GPU finds none; there was no other attempt.
         JobError: Workers failed more often than `max_failures`.
     """
     least, most = run.config.worker_limits
@@ -105,7 +111,7 @@ def _supervise(
         if kind == BROKEN and breaks_left:
             breaks_left -= 1
             continue
-        if kind != Displaced.__name__:
+        if kind != DisplacedError.__name__:
             return _result(kind, value)
         # A planned move, which Ray Train can't tell from a failure; so it is not its business.
         progress.note(value[0])
@@ -151,7 +157,7 @@ def _fit(
             elif kind != "outcome":
                 has_trained |= kind == "span"
                 tell(progress, (kind, value))
-            elif value[0] == Displaced.__name__:
+            elif value[0] == DisplacedError.__name__:
                 # Ray Train may still start workers anew; what they say later counts.
                 moved = value
             else:
@@ -171,7 +177,7 @@ def _fit(
             if controller:
                 ray.kill(controller)
                 thread.join(END_SECONDS)
-            raise Interrupted(
+            raise StopRequestedError(
                 f"stopped while no worker was training; continue with: {run.command}",
                 stop_requested(),
             )
@@ -243,12 +249,12 @@ def _result(kind: str, value: Any) -> dict[str, Any] | None:
     match kind:
         case "result":
             return value
-        case "Interrupted":
-            raise Interrupted(value[0], value[1] - 128)
-        case "TrainingDiverged":
-            raise TrainingDiverged(value[0])
-        case "NoGpu":
-            raise NoGpu(value[0])
+        case "StopRequestedError":
+            raise StopRequestedError(value[0], value[1] - 128)
+        case "TrainingDivergedError":
+            raise TrainingDivergedError(value[0])
+        case "NoGpuError":
+            raise NoGpuError(value[0])
     raise JobError(value[0])
 
 

@@ -8,7 +8,13 @@ import time
 from typing import Any
 
 from job.config.config import TrainConfig
-from job.errors import Displaced, Interrupted, JobError, NoGpu, TrainingDiverged
+from job.errors import (
+    DisplacedError,
+    JobError,
+    NoGpuError,
+    StopRequestedError,
+    TrainingDivergedError,
+)
 from job.runs.run import begun_run
 
 # Training leaves a machine so long before it is taken away: enough for a span of steps and a
@@ -72,13 +78,13 @@ def work(told: dict[str, WorkOrder]) -> None:
                 process=TrainingProcess(worker, verbose=order.verbose),
                 evaluate=order.evaluate,
             )
-    except (Interrupted, Displaced, TrainingDiverged) as end:
+    except (StopRequestedError, DisplacedError, TrainingDivergedError) as end:
         # All workers come to this end at the same step, but the first one has to save before it.
         if is_chief:
             mail.outcome(type(end).__name__, (str(end), end.exit_code))
         return
-    except NoGpu as end:
-        mail.outcome(NoGpu.__name__, (end.reason, end.exit_code))
+    except NoGpuError as end:
+        mail.outcome(NoGpuError.__name__, (end.reason, end.exit_code))
         return
     except JobError as end:
         # Another attempt would not change it, so it is no failure for Ray Train. One worker may be

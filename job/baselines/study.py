@@ -21,7 +21,7 @@ from job.compare.record import Record, of_baseline, open_finished
 from job.config.fields import check_given, check_unchanged
 from job.data.catalogue import Dataset
 from job.data.examples import Examples, check_same, open_examples
-from job.errors import InputError, Interrupted
+from job.errors import InputError, StopRequestedError
 from job.results.predictions import write_predictions
 from job.runs.data import keep_dataset
 from job.runs.folder import Folder, Kind, absolute, find_folder
@@ -171,7 +171,7 @@ def run_baselines(
     Raises:
         InputError: There are no workers, or another process trains these methods; nothing was
             written.
-        Interrupted: A stop was requested.
+        StopRequestedError: A stop was requested.
         JobError: A method failed.
     """
     if study.folder.is_new or study.missing():
@@ -183,7 +183,7 @@ def run_baselines(
         with workers() as run_tasks, study.folder.claimed(document):
             _train(study, progress, stop_requested, run_tasks)
     if missing := study.missing():
-        raise Interrupted(
+        raise StopRequestedError(
             f"stopped with {', '.join(missing)} to do; continue with: {study.command}",
             stop_requested(),
         )

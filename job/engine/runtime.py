@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from job.engine import accelerator
-from job.errors import NoGpu
+from job.errors import NoGpuError
 from job.versions import CUDA_WHEELS, installed
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def start_tensorflow(
         The kind of device that will train: `cpu` or `gpu`.
 
     Raises:
-        NoGpu: One is expected and TensorFlow finds none.
+        NoGpuError: One is expected and TensorFlow finds none.
     """
     import_tensorflow(verbose=verbose)
     import keras
@@ -134,7 +134,7 @@ def start_anywhere(*, verbose: bool = False) -> str:
     they do it, and a warning says so."""
     try:
         return start_tensorflow(verbose=verbose)
-    except NoGpu as missing:
+    except NoGpuError as missing:
         log.warning("%s; processors compute", missing.reason)
         return start_tensorflow(verbose=verbose, device="cpu")
 

@@ -32,7 +32,7 @@ def finish(
     """Reads the test set, once, and writes what a finished run leaves; `result.json` last.
 
     Raises:
-        Superseded: Another attempt trains this run; nothing of it was overwritten.
+        SupersededError: Another attempt trains this run; nothing of it was overwritten.
     """
     run.checkpoints.check()
     config, dataset = run.config, examples.dataset

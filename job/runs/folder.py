@@ -14,7 +14,7 @@ from typing import Any
 
 from job.config.config import FIELDS
 from job.errors import InputError
-from job.storage.base import Held, Storage, StoreError
+from job.storage.base import LockedError, Storage, StoreError
 from job.storage.documents import to_json
 from job.storage.open import open_storage
 
@@ -85,7 +85,7 @@ class Folder:
             with self.storage.locked() if lock else contextlib.nullcontext():
                 self._begin(document)
                 yield
-        except Held as holder:
+        except LockedError as holder:
             raise self._taken(holder) from holder
 
     def _begin(self, document: dict[str, Any]) -> None:

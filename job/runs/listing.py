@@ -114,7 +114,7 @@ def orphans(runs: Sequence[Listed]) -> list[tuple[Listed, list[str]]]:
 
 
 def remove_orphans(listed: Listed) -> list[str]:
-    """Removes a run's orphans while holding the run. Raises Held where it trains again."""
+    """Removes a run's orphans while holding the run. Raises LockedError where it trains again."""
     assert listed.run is not None  # as `orphans` names no other
     with listed.run.storage.locked():
         return listed.run.checkpoints.remove_orphans()

@@ -19,7 +19,7 @@ from job.errors import InputError, JobError
 from job.runs.folder import Folder, Kind, absolute, find_folder, usable
 from job.runs.state import STATE_FILE, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
-from job.storage.checkpoints import BadCheckpoint, CheckpointStore
+from job.storage.checkpoints import CheckpointError, CheckpointStore
 from job.storage.documents import read_document
 from job.storage.open import open_storage
 from job.versions import Device
@@ -168,7 +168,7 @@ class Run:
         try:
             restored = self.checkpoints.restore(only)
             return None if restored is None else read(restored.files)
-        except (BadCheckpoint, ValueError) as error:
+        except (CheckpointError, ValueError) as error:
             raise JobError(f"run {self.name!r}: {error}") from error
 
 

@@ -19,11 +19,11 @@ WRITING = ".writing-"
 QUICK_SECONDS = 10.0
 
 
-class Held(Exception):
+class LockedError(Exception):
     """Another writer holds the lock; the message names it."""
 
 
-class Conflict(Exception):
+class WriteConflictError(Exception):
     """A conditional write found other content than it was told to replace."""
 
 
@@ -62,7 +62,7 @@ class Storage(Protocol):
             The new version.
 
         Raises:
-            Conflict: Another writer was there first.
+            WriteConflictError: Another writer was there first.
         """
 
     def files(self) -> dict[str, int]:
@@ -78,7 +78,7 @@ class Storage(Protocol):
         """Raises InputError, saying why, where this place can't be written; leaves no trace."""
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keeps other writers out for the time of the block. Raises Held where one is in."""
+        """Keeps other writers out for the time of the block. Raises LockedError where one is in."""
 
     def holder(self) -> str | None:
         """The writer that `locked` would meet, None where there is none."""

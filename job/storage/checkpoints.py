@@ -29,7 +29,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from job.errors import JobError
-from job.storage.base import Conflict, Storage, StoreError
+from job.storage.base import Storage, StoreError, WriteConflictError
 
 FORMAT = 1
 INDEX = "index.json"
@@ -44,11 +44,11 @@ TURN_SECONDS = 0.05
 log = logging.getLogger(__name__)
 
 
-class Superseded(Exception):
+class SupersededError(Exception):
     """A later attempt trains this run; this one may not commit any more."""
 
 
-class BadCheckpoint(Exception):
+class CheckpointError(Exception):
     """A checkpoint is missing a file or holds other bytes than were committed."""
 
 
@@ -108,7 +108,7 @@ class CheckpointStore:
         self._writer = writer
 
     def check(self) -> None:
-        """Asks the storage whether this attempt may still write. Raises Superseded."""
+        """Asks the storage whether this attempt may still write. Raises SupersededError."""
         self._permitted(self._index())
 
     def save(self, step: int, files: Mapping[str, bytes], *, val_loss: float | None = None) -> None:
@@ -120,7 +120,7 @@ class CheckpointStore:
             val_loss: Validation loss if the step ends an epoch; the lowest is kept.
 
         Raises:
-            Superseded: A later attempt has begun.
+            SupersededError: A later attempt has begun.
         """
         manifest = _manifest(step, files, self._digest)
         entry = Entry(
@@ -178,18 +178,18 @@ class CheckpointStore:
             only: Read and verify no other files of it.
 
         Raises:
-            BadCheckpoint: Checkpoints were committed, but none of them verifies.
+            CheckpointError: Checkpoints were committed, but none of them verifies.
         """
         skipped: list[str] = []
         entries = self.entries()
         for entry in sorted(entries, key=lambda e: e.step, reverse=True):
             try:
                 return Restored(entry.step, self._verified(entry, only), skipped)
-            except BadCheckpoint as problem:
+            except CheckpointError as problem:
                 skipped.append(f"{entry.folder}: {problem}")
                 log.warning("skipped checkpoint %s/%s", self._storage.uri, skipped[-1])
         if entries:
-            raise BadCheckpoint(
+            raise CheckpointError(
                 f"no checkpoint in {self._storage.uri} can be trusted: " + "; ".join(skipped)
             )
         return None
@@ -223,7 +223,7 @@ class CheckpointStore:
             wanted = change(index)
             try:
                 version = self._storage.write_if(INDEX, _to_json(wanted), index.version)
-            except Conflict:
+            except WriteConflictError:
                 time.sleep(TURN_SECONDS)
                 index = self._index()
                 continue
@@ -232,7 +232,9 @@ class CheckpointStore:
 
     def _permitted(self, index: Index) -> None:
         if self._writer and index.writer != self._writer:
-            raise Superseded(f"another attempt has begun to train the run in {self._storage.uri}")
+            raise SupersededError(
+                f"another attempt has begun to train the run in {self._storage.uri}"
+            )
 
     def orphans(self) -> list[str]:
         """The folders that crashed attempts left and the index does not name."""
@@ -254,21 +256,21 @@ class CheckpointStore:
     def _verified(self, entry: Entry, only: Collection[str] | None = None) -> dict[str, bytes]:
         raw = self._read(f"{entry.folder}/{MANIFEST}", MAX_DOCUMENT_BYTES)
         if _sha256(raw) != entry.manifest_sha256:
-            raise BadCheckpoint(
+            raise CheckpointError(
                 f"{MANIFEST} has SHA-256 {_sha256(raw)}, committed was {entry.manifest_sha256}"
             )
         manifest = _parse_manifest(raw)
         if manifest["step"] != entry.step:
-            raise BadCheckpoint(f"{MANIFEST} is that of step {manifest['step']}")
+            raise CheckpointError(f"{MANIFEST} is that of step {manifest['step']}")
         if manifest["config_digest"] != self._digest:
-            raise BadCheckpoint("was written by a run with other settings")
+            raise CheckpointError("was written by a run with other settings")
         files = {}
         for name, expected in manifest["files"].items():
             if only is not None and name not in only:
                 continue
             content = self._read(f"{entry.folder}/{name}", min(expected["size"], MAX_FILE_BYTES))
             if _sha256(content) != expected["sha256"]:
-                raise BadCheckpoint(
+                raise CheckpointError(
                     f"{name} has SHA-256 {_sha256(content)}, the manifest says {expected['sha256']}"
                 )
             files[name] = content
@@ -278,7 +280,7 @@ class CheckpointStore:
         try:
             return self._storage.read(path, limit=limit)
         except (OSError, ValueError) as error:
-            raise BadCheckpoint(f"{path} can't be read ({error})") from error
+            raise CheckpointError(f"{path} can't be read ({error})") from error
 
     def _folders(self) -> list[str]:
         return [name for name in self._storage.list() if FOLDER.fullmatch(name)]
@@ -297,7 +299,7 @@ class CheckpointStore:
                     writer=writer or "",
                 )
                 self._verified(entry)
-            except BadCheckpoint as problem:
+            except CheckpointError as problem:
                 log.warning("%s/%s is not whole: %s", self._storage.uri, name, problem)
                 continue
             yield entry
@@ -329,11 +331,11 @@ def _manifest(step: int, files: Mapping[str, bytes], digest: str) -> bytes:
 
 
 def _parse_manifest(raw: bytes) -> dict[str, Any]:
-    """Raises BadCheckpoint for anything that `_manifest` did not write."""
+    """Raises CheckpointError for anything that `_manifest` did not write."""
     try:
         document = json.loads(raw)
         if document["format"] != FORMAT:
-            raise BadCheckpoint(f"format {document['format']}, this version reads {FORMAT}")
+            raise CheckpointError(f"format {document['format']}, this version reads {FORMAT}")
         files = {
             name: {"size": int(file["size"]), "sha256": str(file["sha256"])}
             for name, file in document["files"].items()
@@ -344,7 +346,7 @@ def _parse_manifest(raw: bytes) -> dict[str, Any]:
             "files": files,
         }
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BadCheckpoint(f"{MANIFEST} is not a manifest ({error!r})") from error
+        raise CheckpointError(f"{MANIFEST} is not a manifest ({error!r})") from error
 
 
 def _to_json(index: Index) -> bytes:

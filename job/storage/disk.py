@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from job.errors import InputError
-from job.storage.base import WRITING, Conflict, Held, plain_parts, this_process
+from job.storage.base import WRITING, LockedError, WriteConflictError, plain_parts, this_process
 
 LOCK_FILE = ".lock"
 
@@ -74,7 +74,7 @@ class LocalStorage:
         with target.with_name(f".{target.name}.lock").open("a") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             if self.version(path) != version:
-                raise Conflict(str(target))
+                raise WriteConflictError(str(target))
             self.write(path, content)
         return hashlib.sha256(content).hexdigest()
 
@@ -117,7 +117,7 @@ class LocalStorage:
                 # The kernel gives the lock up when its holder dies, however that happens.
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Held(_name_in(stream)) from None
+                raise LockedError(_name_in(stream)) from None
             stream.truncate(0)
             stream.write(this_process())
             stream.flush()

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from job.storage.base import Conflict, Held, StoreError, this_process
+from job.storage.base import LockedError, StoreError, WriteConflictError, this_process
 
 LOCK = ".lock.json"
 LEASE_SECONDS = 15.0
@@ -93,7 +93,7 @@ class Lease:
         """Holds the lock for the time of the block.
 
         Raises:
-            Held: Another process does, and renews it.
+            LockedError: Another process does, and renews it.
         """
         claim = Claim(holder=this_process(), token=secrets.token_hex(8))
         version = self._acquire(claim)
@@ -123,12 +123,12 @@ class Lease:
             try:
                 seen = self._store.peek(LOCK, limit=MAX_BYTES)
             except FileNotFoundError:
-                with contextlib.suppress(Conflict):
+                with contextlib.suppress(WriteConflictError):
                     return self._store.write_if(LOCK, claim.to_bytes(), None)
                 continue
             found = Claim.parse(seen.content)
             if watched not in (None, seen.version) and not found.released:
-                raise Held(found.holder)
+                raise LockedError(found.holder)
             if watched is None:
                 watched = seen.version
                 if not found.released and seen.age <= LEASE_SECONDS:
@@ -136,7 +136,7 @@ class Lease:
             # A store without a clock in its answers still shows whether the lock changes.
             age = max(seen.age, time.monotonic() - since)
             if found.released or age > LEASE_SECONDS:
-                with contextlib.suppress(Conflict):
+                with contextlib.suppress(WriteConflictError):
                     return self._store.write_if(LOCK, claim.to_bytes(), seen.version)
                 continue
             time.sleep(WATCH_SECONDS)
@@ -170,7 +170,7 @@ class _Heart(threading.Thread):
             # The next beat tries again. Meanwhile nobody else reaches the store either, or the lock
             # goes to one who does, which the next beat then finds.
             log.info("the lock was not renewed: %s", error)
-        except Conflict:
+        except WriteConflictError:
             self._look()
         return self._is_ours
 

@@ -24,7 +24,7 @@ from botocore.config import Config
 from botocore.utils import parse_timestamp
 
 from job.errors import InputError
-from job.storage.base import QUICK_SECONDS, Conflict, StoreError, plain_parts
+from job.storage.base import QUICK_SECONDS, StoreError, WriteConflictError, plain_parts
 from job.storage.lease import BEAT_SECONDS, Lease, Seen
 
 # A request that takes longer is given up and repeated. Checkpoints have a few MB.
@@ -147,14 +147,14 @@ class S3Storage:
         condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
         try:
             return self._put(path, content, **condition)["ETag"]
-        except (Conflict, FileNotFoundError):
+        except (WriteConflictError, FileNotFoundError):
             # The answer to an earlier try may have been lost on the way: then what stands there is
             # what this call wrote, and it has won. Writers' contents differ.
             with contextlib.suppress(FileNotFoundError, ValueError):
                 found = self.peek(path, limit=len(content))
                 if found.content == content:
                     return found.version
-            raise Conflict(f"{self.uri}/{path}") from None
+            raise WriteConflictError(f"{self.uri}/{path}") from None
 
     def list(self) -> list[str]:
         names = set()
@@ -200,13 +200,13 @@ class S3Storage:
                 if probing.read(name, limit=100) != content:
                     raise StoreError("it returns other bytes than were written")
                 for header, wrong in (("If-None-Match", None), ("If-Match", '"0"')):
-                    with contextlib.suppress(Conflict):
+                    with contextlib.suppress(WriteConflictError):
                         probing.write_if(name, header.encode(), wrong)
                         raise StoreError(f"it does not support conditional writes ({header})")
                 probing.write_if(name, b"", first)
             finally:
                 probing.delete(name)
-        except Conflict as error:
+        except WriteConflictError as error:
             raise InputError(
                 "--storage", self.uri, "it refuses a write on a condition that holds (If-Match)"
             ) from error
@@ -278,7 +278,7 @@ class S3Storage:
             if code in MISSING:
                 raise FileNotFoundError(f"{self.uri}: no such object") from error
             if code in LOST_RACE:
-                raise Conflict(self.uri) from error
+                raise WriteConflictError(self.uri) from error
             raise StoreError(self._reason(error)) from error
         except (boto.BotoCoreError, urllib3.exceptions.HTTPError) as error:
             raise StoreError(self._reason(error)) from error

@@ -68,7 +68,7 @@ class TrainingProcess:
         self._splits: tuple[Examples, int | None, DeviceSplit, DeviceSplit] | None = None
 
     def start(self, config: TrainConfig) -> None:
-        """Starts TensorFlow as a run has it; again it does nothing more. Raises NoGpu where a GPU
+        """Starts TensorFlow as a run has it; again it does nothing more. Raises NoGpuError where a GPU
         is expected and not found."""
         if self.device:
             return
@@ -149,9 +149,9 @@ class Attempt:
         reached: How far it had come before.
 
     Raises:
-        NoGpu: One is expected and TensorFlow finds none.
+        NoGpuError: One is expected and TensorFlow finds none.
         JobError: No checkpoint can be trusted.
-        Disagreement: The workers restored different checkpoints.
+        DisagreementError: The workers restored different checkpoints.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Attempt:
         be at what was reached.
 
         Raises:
-            TrainingDiverged: The loss became NaN or infinite.
+            TrainingDivergedError: The loss became NaN or infinite.
             JobError: The store stayed away for too long.
         """
         from job.training.loop import Ending, run_epochs
@@ -283,16 +283,16 @@ def reached_before(
     )
 
 
-class Disagreement(Exception):
+class DisagreementError(Exception):
     """The workers did not begin from the same state."""
 
 
 def check_agreement(engine: Engine, state: RunState) -> None:
-    """Raises Disagreement where workers restored different checkpoints: their sums would still look
+    """Raises DisagreementError where workers restored different checkpoints: their sums would still look
     like training. It can happen when one was committed at that moment; another attempt helps."""
     digest = sha256_of([*state.weights.values(), *state.optimizer.values()])
     mine = [state.step, *(int(digest[i : i + 8], 16) for i in (0, 8))]
     if engine.sum_over_workers(mine) != [engine.world * value for value in mine]:
-        raise Disagreement(
+        raise DisagreementError(
             f"the workers restored different checkpoints; this one step {state.step:,}"
         )

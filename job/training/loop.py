@@ -13,7 +13,7 @@ from job.config.config import TrainConfig
 from job.engine.device_split import DeviceSplit
 from job.engine.engine import Engine, StepMetrics
 from job.engine.randomness import batches, example_order
-from job.errors import TrainingDiverged
+from job.errors import TrainingDivergedError
 from job.runs.state import EpochProgress, EpochRow, RunState
 from job.training.pace import STARTING_SECONDS, Pace
 from job.training.progress import Progress, SpanReport
@@ -73,7 +73,7 @@ def run_epochs(
         The state reached, of which a checkpoint was taken, and why it goes no further.
 
     Raises:
-        TrainingDiverged: The loss or a weight became NaN or infinite.
+        TrainingDivergedError: The loss or a weight became NaN or infinite.
     """
     engine.restore(state.weights, state.optimizer)
     pace = Pace(config)
@@ -134,7 +134,7 @@ def _agree(engine: Engine, pace: Pace, supervisor: Supervisor, step: int) -> Agr
 def _advance(state: RunState, metrics: StepMetrics, rows: np.ndarray, seconds: float) -> RunState:
     bad = np.flatnonzero(~np.isfinite(metrics.loss_sum))
     if len(bad):
-        raise TrainingDiverged(
+        raise TrainingDivergedError(
             f"the loss became {metrics.loss_sum[bad[0]]} at step {state.step + bad[0] + 1:,} "
             f"(epoch {len(state.history) + 1}); try a lower --learning-rate"
         )
@@ -161,7 +161,7 @@ def _end_epoch(engine: Engine, state: RunState, validation: DeviceSplit) -> RunS
     val_loss, val_accuracy = engine.evaluate(validation)
     val_seconds = time.perf_counter() - began
     if not np.isfinite(val_loss):
-        raise TrainingDiverged(
+        raise TrainingDivergedError(
             f"the validation loss became {val_loss} in epoch {len(state.history) + 1}; "
             "try a lower --learning-rate"
         )
@@ -188,7 +188,7 @@ def _checkpoint(engine: Engine, state: RunState, writer: RunWriter) -> RunState:
     )
     # The loss of a step is computed before its update: weights can be lost while it is finite.
     if not state.is_finite():
-        raise TrainingDiverged(
+        raise TrainingDivergedError(
             f"a weight became NaN or infinite before step {state.step + 1:,}; "
             "try a lower --learning-rate"
         )

@@ -8,12 +8,12 @@ import math
 import time
 from collections.abc import Iterator
 
-from job.errors import JobError, TrainingDiverged
+from job.errors import JobError, TrainingDivergedError
 from job.runs.run import Reached, Run
 from job.runs.state import RunState
 from job.storage.background import Job, Uploads
 from job.storage.base import StoreError
-from job.storage.checkpoints import Superseded
+from job.storage.checkpoints import SupersededError
 
 # How far the run got is noted so often where each note is a request that costs money.
 NOTE_SECONDS = 1.0
@@ -75,16 +75,16 @@ class RunWriter:
         """Adds to errors of training and of the store what is safe and how to go on."""
         try:
             yield
-        except TrainingDiverged as error:
+        except TrainingDivergedError as error:
             try:
                 self.wait()
-            except (StoreError, Superseded) as lost:
-                raise TrainingDiverged(f"{error}; {self._last_saved()}; {lost}") from lost
-            raise TrainingDiverged(f"{error}; {self._last_saved()}") from None
+            except (StoreError, SupersededError) as lost:
+                raise TrainingDivergedError(f"{error}; {self._last_saved()}; {lost}") from lost
+            raise TrainingDivergedError(f"{error}; {self._last_saved()}") from None
         except StoreError as error:
             again = f"when the store is back, continue with: {self._run.command}"
             raise JobError(f"{error}; {self._last_saved()}; {again}") from error
-        except Superseded as error:
+        except SupersededError as error:
             raise JobError(f"{error}; this one ends") from error
 
     def _last_saved(self) -> str:

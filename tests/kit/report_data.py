@@ -74,7 +74,10 @@ TRIALS: list[tuple[str, int, float, int, str]] = [
     ("momentum", 32, 0.40, 3, STOPPED),
     ("adam", 256, 0.60, 0, UNFINISHED),
 ]
-ERRORS = {6: "TrainingDiverged: the loss became NaN in epoch 3", 12: "the process was lost 4 times"}
+ERRORS = {
+    6: "TrainingDivergedError: the loss became NaN in epoch 3",
+    12: "the process was lost 4 times",
+}
 # What must stay text.
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -16,7 +16,7 @@ import ray
 from cluster.tasks import on_cluster, run_tasks
 from job.baselines.study import Study, prepare_study, run_baselines
 from job.compare.record import Record
-from job.errors import InputError, Interrupted, JobError
+from job.errors import InputError, JobError, StopRequestedError
 from job.training.progress import NoteTaker, Silent
 from tests.kit.commands import result_of, tree
 
@@ -81,7 +81,7 @@ def test_what_was_finished_is_not_repeated(cluster, tmp_path, mnist):
     def stop() -> int:
         return signal.SIGINT if finished else 0
 
-    with pytest.raises(Interrupted) as stopped:
+    with pytest.raises(StopRequestedError) as stopped:
         trained(prepare_study(given), Notes(), stop)
     assert stopped.value.exit_code == 130
     (other,) = set(names) - set(finished)
@@ -114,7 +114,7 @@ def test_a_name_is_taken_by_who_comes_first(cluster, tmp_path, mnist):
         pytest.raises(InputError, match=r"process \d+ on .* trains these"),
     ):
         trained(second, Silent(), lambda: 0)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopRequestedError):
         trained(first, Silent(), lambda: signal.SIGINT)
     with pytest.raises(InputError, match="used this name just now"):
         trained(second, Silent(), lambda: signal.SIGINT)

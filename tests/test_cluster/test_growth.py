@@ -8,7 +8,7 @@ import pytest
 
 from cluster import autoscaling as growth
 from job.config.config import resolve
-from job.errors import Interrupted, JobError
+from job.errors import JobError, StopRequestedError
 
 HEAD = {"CPU": 0}
 GPU_WORKER = {"CPU": 4, "GPU": 1}
@@ -78,7 +78,7 @@ def test_machines_that_do_not_come_end_the_run(autoscaler):
 
 def test_waiting_can_be_stopped(autoscaler):
     with (
-        pytest.raises(Interrupted) as stopped,
+        pytest.raises(StopRequestedError) as stopped,
         growth.grown(resolve({"workers": "3"}), Notes(), lambda: 15),
     ):
         pass

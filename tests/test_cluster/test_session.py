@@ -9,7 +9,7 @@ import pytest
 from cluster import capacity
 from cluster.capacity import Room, Share, gpu_share, shares
 from job.config.config import resolve
-from job.errors import InputError, NoGpu
+from job.errors import InputError, NoGpuError
 
 WORKSTATION = [{"CPU": 8.0, "GPU": 1.0}]
 PROCESSORS = [{"CPU": 4.0}, {"CPU": 4.0}]
@@ -100,7 +100,7 @@ def test_where_nothing_helps_it_says_so(cluster):
 
 def test_a_gpu_that_is_asked_for_must_be_there(cluster):
     cluster(PROCESSORS)
-    with pytest.raises(NoGpu, match="the cluster has no GPU, 2 nodes with 4 CPUs"):
+    with pytest.raises(NoGpuError, match="the cluster has no GPU, 2 nodes with 4 CPUs"):
         shares(resolve({"device": "gpu"}))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from job.engine import accelerator, runtime
 from job.engine.accelerator import driver_problem, is_expected, likely_causes, said_of_gpus
-from job.errors import NoGpu
+from job.errors import NoGpuError
 from tests.kit.gpu_libraries import framework, runpath
 
 ROOT = Path(__file__).parents[2]
@@ -198,7 +198,7 @@ def test_of_tensorflows_log_only_complaints_are_told():
 
 @pytest.mark.skipif(accelerator.has_device(), reason="here is a GPU")
 def test_tensorflow_says_why_it_finds_no_gpu():
-    with pytest.raises(NoGpu) as error:
+    with pytest.raises(NoGpuError) as error:
         runtime.start_tensorflow(device="gpu")
 
     assert "cuInit" in str(error.value)

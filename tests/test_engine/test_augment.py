@@ -24,7 +24,7 @@ from job.engine.augment import augmented, draws  # noqa: E402
 from job.engine.device_split import DeviceSplit  # noqa: E402
 from job.engine.engine import Engine  # noqa: E402
 from job.engine.randomness import AUGMENTATION, batches, example_order, philox, worker_slice  # noqa: E402
-from job.errors import InputError, Interrupted  # noqa: E402
+from job.errors import InputError, StopRequestedError  # noqa: E402
 from tuning.sweep import prepare_sweep  # noqa: E402
 
 BOTH = {"augment_shift": 2, "augment_flip": "horizontal", "dataset": "fashion-mnist"}
@@ -192,7 +192,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_images(tmp_path, mnist
     assert whole["augment_shift"] == 2
     for spans in (0, 2):
         name = f"stopped-{spans}"
-        with pytest.raises(Interrupted):
+        with pytest.raises(StopRequestedError):
             train(tmp_path, name, **more, stop_requested=stop_after(spans))
         train(tmp_path, name, **more)
         assert result_of(tmp_path / name)["weights_sha256"] == whole["weights_sha256"]

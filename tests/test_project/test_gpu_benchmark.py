@@ -15,7 +15,7 @@ import pytest
 from benchmarks.gpu import gpu
 from benchmarks.gpu import table as gpu_table
 from benchmarks.gpu.parts import Rate, rate_cases
-from benchmarks.kit.in_time import Failed, OutOfTime, lines
+from benchmarks.kit.in_time import MeasuringError, OutOfTimeError, lines
 from benchmarks.kit.paired import circumstances
 from job import versions
 from tests.kit.commands import environment
@@ -173,20 +173,20 @@ def test_what_a_program_printed_before_its_time_was_over_is_kept():
     found = []
     endless = "import time; print('first', flush=True); time.sleep(600)"
     began = time.monotonic()
-    with pytest.raises(OutOfTime):
+    with pytest.raises(OutOfTimeError):
         found.extend(lines(["-c", endless], began + 3))
     assert found == ["first\n"]
-    with pytest.raises(Failed, match="failed: ValueError: why"):
+    with pytest.raises(MeasuringError, match="failed: ValueError: why"):
         list(lines(["-c", "raise ValueError('why')"], began + 60))
     crash = "import os, sys; print('last', file=sys.stderr, flush=True); os.abort()"
-    with pytest.raises(Failed, match="failed: ended by SIGABRT"):
+    with pytest.raises(MeasuringError, match="failed: ended by SIGABRT"):
         list(lines(["-c", crash], began + 60))
 
 
 def test_what_did_not_fit_says_so():
     def measured(size, until):
         yield "loss", {"loss": 1.0}
-        raise OutOfTime("out of time")
+        raise OutOfTimeError("out of time")
 
     part = gpu.Part(measure=measured, keys=lambda _: ["loss", "memory"], seconds=1)
     found = gpu.figures_of(part, gpu.SHORT, 0.0)
@@ -197,7 +197,7 @@ def test_what_did_not_fit_says_so():
 def test_a_processor_is_not_taken_for_a_gpu():
     rows = {"device": {"kind": "cpu", "device": "x"}}
     gpu.check_device({"short": True, "rows": rows})
-    with pytest.raises(Failed, match="sees no GPU"):
+    with pytest.raises(MeasuringError, match="sees no GPU"):
         gpu.check_device({"short": False, "rows": rows})
 
 

@@ -29,7 +29,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from job.config.config import resolve  # noqa: E402
-from job.errors import InputError, Interrupted, TrainingDiverged  # noqa: E402
+from job.errors import InputError, StopRequestedError, TrainingDivergedError  # noqa: E402
 from job.runs.run import Reached, Run, open_run, prepare_run  # noqa: E402
 from job.train import train_and_evaluate, training_session  # noqa: E402
 from job.training.progress import PlainProgress  # noqa: E402
@@ -90,7 +90,7 @@ def test_interrupted_anywhere_a_run_ends_with_the_same_bits(model, whole, tmp_pa
     expected = result_of(whole(model))
     for spans in (0, 2, 4):
         name = f"stopped-{spans}"
-        with pytest.raises(Interrupted) as stopped:
+        with pytest.raises(StopRequestedError) as stopped:
             train(tmp_path, name, model=model, stop_requested=stop_after(spans))
         assert stopped.value.exit_code == 130
         assert f"lenet train --name {name} --storage {tmp_path}" in str(stopped.value)
@@ -135,7 +135,7 @@ def test_ctrl_c_and_kill_from_outside(finished_run, tmp_path, lenet):
 
 
 def test_a_corrupt_newest_checkpoint_costs_steps_but_not_the_result(whole, tmp_path, caplog):
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopRequestedError):
         train(tmp_path, "r", checkpoint_every="7", stop_requested=stop_after(4))
     newest = sorted((tmp_path / "r/checkpoints").glob("step-*"))[-1]
     arrays = newest / "arrays.safetensors"
@@ -146,7 +146,7 @@ def test_a_corrupt_newest_checkpoint_costs_steps_but_not_the_result(whole, tmp_p
 
 def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, mnist):
     """The warm-up starts at 0, so the first steps are still good."""
-    with pytest.raises(TrainingDiverged, match=r"became .* lower --learning-rate") as error:
+    with pytest.raises(TrainingDivergedError, match=r"became .* lower --learning-rate") as error:
         train(tmp_path, "r", model="ffnn", optimizer="sgd", learning_rate=100, checkpoint_every="1")
     state = open_run("r", str(tmp_path)).restore()
     assert f"last saved checkpoint is step {state.step}" in str(error.value)
@@ -367,7 +367,7 @@ def test_a_run_has_one_writer(tmp_path, mnist):
 
 def test_a_moved_run_goes_on_where_it_lies(tmp_path, mnist):
     """The storage and data folders in its config are those of another time and place."""
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopRequestedError):
         train(tmp_path / "there", "r", stop_requested=stop_after(1))
     (tmp_path / "there").rename(tmp_path / "here")
     run = prepare_run({"storage": str(tmp_path / "here"), "name": "r"})

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.runs.state import EpochProgress, EpochRow, RunState
-from job.storage.checkpoints import BadCheckpoint, CheckpointStore, Entry, retained
+from job.storage.checkpoints import CheckpointError, CheckpointStore, Entry, retained
 from job.storage.disk import LocalStorage
 
 FILES = {"arrays.safetensors": b"a" * 1000, "state.json": b"{}"}
@@ -66,13 +66,13 @@ def test_missing_and_oversized_files_are_found(tmp_path, damage):
 def test_no_trustworthy_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path):
     store(tmp_path).save(5, FILES)
     (tmp_path / "step-00000005" / "state.json").write_bytes(b"{ }")
-    with pytest.raises(BadCheckpoint, match="can be trusted"):
+    with pytest.raises(CheckpointError, match="can be trusted"):
         store(tmp_path).restore()
 
 
 def test_a_checkpoint_of_another_job_is_not_restored(tmp_path):
     store(tmp_path).save(5, FILES)
-    with pytest.raises(BadCheckpoint, match="other settings"):
+    with pytest.raises(CheckpointError, match="other settings"):
         store(tmp_path, "another").restore()
 
 

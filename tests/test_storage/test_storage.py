@@ -11,8 +11,8 @@ import pytest
 
 from job.errors import InputError, JobError
 from job.storage import lease
-from job.storage.base import Conflict, Held, Storage, StoreError
-from job.storage.checkpoints import BadCheckpoint, CheckpointStore, Superseded
+from job.storage.base import LockedError, Storage, StoreError, WriteConflictError
+from job.storage.checkpoints import CheckpointError, CheckpointStore, SupersededError
 from job.storage.disk import LocalStorage
 from job.storage.lease import LOCK, Claim
 from job.storage.open import open_storage
@@ -59,12 +59,12 @@ def test_no_path_leads_out_of_the_tree(root, path):
 def test_a_conditional_write_replaces_only_what_was_seen(root):
     first = root.write_if("i", b"1", None)
     assert first == root.version("i")
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteConflictError):
         root.write_if("i", b"2", None)
     second = root.write_if("i", b"2", first)
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteConflictError):
         root.write_if("i", b"3", first)
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteConflictError):
         root.write_if("none", b"3", second)
     assert root.read("i", limit=9) == b"2"
     assert root.version("none") is None
@@ -79,7 +79,7 @@ def test_of_many_conditional_writes_at_once_one_succeeds(root):
             try:
                 root.write_if(path, str(number).encode(), None)
                 winners.append(number)
-            except Conflict:
+            except WriteConflictError:
                 pass
 
         threads = [threading.Thread(target=race, args=(n,)) for n in range(8)]
@@ -100,7 +100,7 @@ def test_one_writer_at_a_time(root):
     with root.locked():
         assert f"process {multiprocessing.current_process().pid}" in root.holder()
         with (
-            pytest.raises(Held, match=f"process {multiprocessing.current_process().pid}"),
+            pytest.raises(LockedError, match=f"process {multiprocessing.current_process().pid}"),
             open_again(root).locked(),
         ):
             raise AssertionError("two writers")
@@ -119,7 +119,7 @@ def _compete(place: str, ready, wins, losses, end) -> None:
         with open_storage(place).locked():
             wins.put(1)
             end.wait()
-    except Held as holder:
+    except LockedError as holder:
         losses.put(str(holder))
 
 
@@ -233,7 +233,7 @@ def test_an_earlier_attempt_can_not_commit_any_more(root):
     cut_off.claim()
     cut_off.save(5, {"a": b"1"})
     later.claim()
-    with pytest.raises(Superseded):
+    with pytest.raises(SupersededError):
         cut_off.save(10, {"a": b"1"})
     later.save(8, {"a": b"1"})
     assert [e.step for e in CheckpointStore(root, "job").entries()] == [5, 8]
@@ -249,9 +249,9 @@ def test_not_even_after_the_run_was_started_anew(root):
     anew = CheckpointStore(root, "job")
     anew.claim()
     anew.save(5, {"a": b"new"})
-    with pytest.raises(Superseded):
+    with pytest.raises(SupersededError):
         asleep.save(5, {"a": b"old"})
-    with pytest.raises(Superseded):
+    with pytest.raises(SupersededError):
         asleep.check()
     assert CheckpointStore(root, "job").restore().files == {"a": b"new"}
 
@@ -286,7 +286,7 @@ def test_a_store_that_is_away_is_not_an_empty_one(store, s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     with pytest.raises(Exception, match="no answer for 1 s") as error:
         CheckpointStore(S3Storage("lenet", s3[11:], Connection(patience=1)), "job").restore()
-    assert not isinstance(error.value, BadCheckpoint | FileNotFoundError)
+    assert not isinstance(error.value, CheckpointError | FileNotFoundError)
 
 
 def test_what_is_safe_is_still_known_while_the_store_is_away(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def train_nested(run: Run) -> Iterator[Epoch]:
     Unlike a warm process it does not wait for anybody between epochs.
 
     Raises:
-        TrainingDiverged, InputError, JobError: As `launch`.
+        TrainingDivergedError, InputError, JobError: As `launch`.
     """
     history = () if run.folder.is_new else run.history()
     for i, _ in enumerate(history):

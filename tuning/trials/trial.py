@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 
 from job.data.catalogue import Dataset
-from job.errors import JobError, NoGpu
+from job.errors import JobError, NoGpuError
 from job.runs.run import open_run, prepare_run
 from job.runs.state import EpochRow, best_row, rows_of
 from job.text import one_line
@@ -99,7 +99,7 @@ class TrialProcess(tune.Trainable):
                 yield report(state=FINISHED if epoch.is_last else UNFINISHED)
         except JobError as error:
             # The other trials would do no better on these machines.
-            yield report(state=FAILED, error=str(error), ends_sweep=isinstance(error, NoGpu))
+            yield report(state=FAILED, error=str(error), ends_sweep=isinstance(error, NoGpuError))
         except Exception as error:
             # It is this trial's failure, not that of the sweep: recorded, and the next one begins
             # with nothing that it may have spoilt, such as a GPU's memory.

@@ -56,7 +56,7 @@ class WarmProcess:
         yielded first. Whoever stops asking stops the run: it has a checkpoint of each epoch.
 
         Raises:
-            TrainingDiverged: The loss became NaN or infinite.
+            TrainingDivergedError: The loss became NaN or infinite.
             InputError, JobError: As `train_and_evaluate`.
         """
         examples, process = self._examples(run.config), self._process
