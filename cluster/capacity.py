@@ -70,8 +70,8 @@ def gpu_share(config: TrainConfig, here: Room) -> float:
 
 
 def check_gpus(config: TrainConfig, here: Room, *, is_own: bool) -> None:
-    """Raises NoGpuError where Ray has none to give and one is expected: it is asked for, or the cluster
-    is this machine, which has one."""
+    """Raises NoGpuError where Ray has none to give and one is expected: it is asked for, or the
+    cluster is this machine, which has one."""
     if here.has_gpus or config.gpus_per_worker is not None:
         return
     if not is_own and config.device == "gpu":

@@ -227,7 +227,7 @@ def measure(
 
 
 def check_device(document: dict[str, Any]) -> None:
-    """Raises MeasuringError where it is not known on what is measured, or where that should be a GPU."""
+    """Raises MeasuringError where nobody knows on what is measured, or where it should be a GPU."""
     device = document["rows"]["device"]
     if NOT_MEASURED in device:
         raise MeasuringError(

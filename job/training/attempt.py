@@ -68,8 +68,8 @@ class TrainingProcess:
         self._splits: tuple[Examples, int | None, DeviceSplit, DeviceSplit] | None = None
 
     def start(self, config: TrainConfig) -> None:
-        """Starts TensorFlow as a run has it; again it does nothing more. Raises NoGpuError where a GPU
-        is expected and not found."""
+        """Starts TensorFlow as a run has it; again it does nothing more. Raises NoGpuError where a
+        GPU is expected and not found."""
         if self.device:
             return
         from job.engine import runtime
@@ -288,8 +288,8 @@ class DisagreementError(Exception):
 
 
 def check_agreement(engine: Engine, state: RunState) -> None:
-    """Raises DisagreementError where workers restored different checkpoints: their sums would still look
-    like training. It can happen when one was committed at that moment; another attempt helps."""
+    """Raises DisagreementError where workers restored different checkpoints: their sums would still
+    look like training. It can happen when one was committed at that moment; another attempt helps."""
     digest = sha256_of([*state.weights.values(), *state.optimizer.values()])
     mine = [state.step, *(int(digest[i : i + 8], 16) for i in (0, 8))]
     if engine.sum_over_workers(mine) != [engine.world * value for value in mine]:
