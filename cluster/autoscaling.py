@@ -34,7 +34,7 @@ Bundle = dict[str, float]
 
 
 @contextlib.contextmanager
-def grown(
+def autoscaled(
     config: TrainConfig,
     progress: NoteTaker,
     stop_requested: Callable[[], int] = lambda: 0,

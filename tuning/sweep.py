@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cluster.autoscaling import grown
+from cluster.autoscaling import autoscaled
 from cluster.capacity import Room, check_gpus, gpu_share, room
 from cluster.connection import connected
 from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
@@ -232,7 +232,7 @@ def run_sweep(
     with (
         connected(opened.address, verbose=verbose) as is_own,
         # One trial has to fit; what the others need, Ray Tune asks the autoscaler for.
-        grown(opened.one_trial, display, stop_requested),
+        autoscaled(opened.one_trial, display, stop_requested),
     ):
         here = room()
         check_gpus(opened.one_trial, here, is_own=is_own)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cluster.doctor.facts import Data, Disk, Facts, Listener
-from cluster.doctor.findings import Finding, Said
+from cluster.doctor.findings import CheckReport, Finding
 from cluster.doctor.gpus import Gpus
 from cluster.doctor.network import LARGE_BYTES, Reduced
 from job.engine.accelerator import driver_problem
@@ -29,7 +29,7 @@ Versions = Mapping[str, str | None]
 
 def versions(here: Versions, there: Mapping[str, Versions]) -> list[Finding]:
     """Whether packages are installed everywhere, and of the version that is here."""
-    said = Said("versions", there)
+    said = CheckReport("versions", there)
     for machine, found in there.items():
         missing = [f"{name} is not installed" for name, version in found.items() if not version]
         other = [
@@ -47,7 +47,7 @@ def versions(here: Versions, there: Mapping[str, Versions]) -> list[Finding]:
 def code(here: Mapping[str, str], there: Mapping[str, Mapping[str, str]]) -> list[Finding]:
     """Whether this project's files are those that are here. A file that is only there does no
     harm, and copying to nodes deletes none."""
-    said = Said("code", there)
+    said = CheckReport("code", there)
     for machine, found in there.items():
         other = [path for path, digest in here.items() if found.get(path) != digest]
         if other:
@@ -67,7 +67,7 @@ def gpus(
         by_ray: What Ray has to give; no entry where there is no Ray.
         device: What is to compute, as `--device` names it.
     """
-    said = Said("GPUs", answers)
+    said = CheckReport("GPUs", answers)
     if device == "cpu":
         return said.or_ok("processors train (--device cpu)")
     for machine, found in answers.items():
@@ -117,7 +117,7 @@ def all_reduce(
     """Whether machines add numbers up with each other, and how fast the slowest does."""
     if not answers:
         return []
-    said = Said("all-reduce", answers)
+    said = CheckReport("all-reduce", answers)
     for machine, reduced in answers.items():
         if not reduced.is_right:
             said.fail(machine, "the sum is wrong", "install the same lock and driver everywhere")
@@ -149,7 +149,7 @@ def disks(
     fail_above: float = DISK_FAIL_SHARE,
 ) -> list[Finding]:
     """Whether there is room where runs write."""
-    said = Said("disk", answers)
+    said = CheckReport("disk", answers)
     every = [(machine, disk) for machine, disks in answers.items() for disk in disks]
     for machine, disk in every:
         used = 1 - disk.free / disk.total
@@ -175,7 +175,7 @@ def clocks(
         warn_above: Seconds.
         fail_above: Seconds.
     """
-    said = Said("clocks", answers)
+    said = CheckReport("clocks", answers)
     for machine, (ahead, doubt) in answers.items():
         apart = abs(ahead) - doubt
         text = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the one here"
@@ -194,7 +194,7 @@ def data(answers: Mapping[str, Data], *, is_named: bool) -> list[Finding]:
         answers: What each machine found.
         is_named: The user says where it is; else runs download what is missing.
     """
-    said = Said("data", answers)
+    said = CheckReport("data", answers)
     for machine, found in answers.items():
         if found.problem and is_named:
             fix = "stage it where all nodes reach it: lenet data stage s3://BUCKET/PREFIX"
@@ -213,7 +213,7 @@ def storage(uri: str, answers: Mapping[str, str | None]) -> list[Finding]:
         uri: Where.
         answers: What is wrong with it on each machine.
     """
-    said = Said("storage", answers)
+    said = CheckReport("storage", answers)
     for machine, problem in answers.items():
         if problem:
             fix = "docs/storage.md says what runs ask of a place"
@@ -223,7 +223,7 @@ def storage(uri: str, answers: Mapping[str, str | None]) -> list[Finding]:
 
 def token(answers: Mapping[str, Facts]) -> list[Finding]:
     """Whether Ray asks for its token, and nobody else on the machine can read that."""
-    said = Said("token", answers)
+    said = CheckReport("token", answers)
     for machine, found in answers.items():
         if found.auth_mode not in (None, "token"):
             fix = "RAY_AUTH_MODE=token before each ray start (docs/security.md)"
@@ -236,7 +236,7 @@ def token(answers: Mapping[str, Facts]) -> list[Finding]:
 
 def ports(answers: Mapping[str, Facts]) -> list[Finding]:
     """Whether machines are open to others only where docs/cluster.md says so."""
-    said = Said("ports", answers)
+    said = CheckReport("ports", answers)
     for machine, found in answers.items():
         unlisted = [listener for listener in found.listeners if not _is_listed(listener, found)]
         for listener in unlisted:

@@ -16,9 +16,9 @@ from typing import Any
 from cluster.connection import UnreachableError, connected
 from cluster.doctor import checks
 from cluster.doctor.facts import code, data, facts, storage_problem, versions
-from cluster.doctor.findings import FAIL, OK, Finding, Said
+from cluster.doctor.findings import FAIL, OK, CheckReport, Finding
 from cluster.doctor.gpus import computes_on, gpus
-from cluster.doctor.machines import Here, Machines, Nodes
+from cluster.doctor.machines import Machines, RayNodes, ThisMachine
 from cluster.doctor.network import all_reduce
 from cluster.files.cluster_file import problems
 from cluster.tf_config import free_address
@@ -82,7 +82,7 @@ def examine(config: TrainConfig, *, limit: float = LIMIT_SECONDS) -> Iterator[Fi
     with contextlib.ExitStack() as stack:
         machines: Machines
         if config.address is None:
-            machines = stack.enter_context(Here(limit))
+            machines = stack.enter_context(ThisMachine(limit))
         else:
             try:
                 stack.enter_context(connected(config.address))
@@ -90,7 +90,7 @@ def examine(config: TrainConfig, *, limit: float = LIMIT_SECONDS) -> Iterator[Fi
                 fix = "start it, or correct the address, the token or the versions"
                 yield Finding(check="cluster", status=FAIL, text=str(error), fix=fix)
                 return
-            machines = Nodes(limit)
+            machines = RayNodes(limit)
         for part in (
             _from_facts(machines, uri),
             _gpus(machines, config.device),
@@ -107,12 +107,12 @@ def examine(config: TrainConfig, *, limit: float = LIMIT_SECONDS) -> Iterator[Fi
 def _from_facts(machines: Machines, uri: str) -> Iterator[Finding]:
     found = machines.ask("machine", facts, machines.everyone(uri))
     yield from checks.versions(versions(), {name: one.versions for name, one in found.items()})
-    if isinstance(machines, Nodes):
+    if isinstance(machines, RayNodes):
         yield from checks.code(code(), {name: one.code for name, one in found.items()})
     yield from checks.token(found)
     yield from checks.ports(found)
     yield from checks.disks({name: one.disks for name, one in found.items()})
-    if isinstance(machines, Nodes):
+    if isinstance(machines, RayNodes):
         yield from checks.clocks(machines.clocks())
 
 
@@ -122,7 +122,7 @@ def _gpus(machines: Machines, device: str) -> Iterator[Finding]:
 
 
 def _storage(machines: Machines, uri: str) -> Iterator[Finding]:
-    if not isinstance(machines, Nodes):
+    if not isinstance(machines, RayNodes):
         found = machines.ask("storage", storage_problem, machines.users(uri))
     elif problem := storage_problem(uri):
         # The driver writes there too.
@@ -160,7 +160,7 @@ def _together(machines: Machines) -> Iterator[Finding]:
     trainers = machines.trainers
     if not machines.names:
         return
-    said = Said("all-reduce", trainers or ["none"])
+    said = CheckReport("all-reduce", trainers or ["none"])
     if not trainers:
         fix = "ask again while a run is on the machines that it started"
         said.warn(None, "no node that could hold a worker is up", fix)

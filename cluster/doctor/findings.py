@@ -39,7 +39,7 @@ class Finding:
         return f"{self.status:5} {self.check:12} {where}{self.text}{fix}"
 
 
-class Said:
+class CheckReport:
     """Collects what one check says.
 
     Args:

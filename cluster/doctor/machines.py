@@ -108,13 +108,13 @@ class Machines:
         raise NotImplementedError
 
 
-class Here(Machines):
+class ThisMachine(Machines):
     """This machine, without Ray."""
 
     def __init__(self, limit: float) -> None:
         super().__init__(["this machine"], limit)
 
-    def __enter__(self) -> Here:
+    def __enter__(self) -> ThisMachine:
         # Not a fork: TensorFlow will start threads in it.
         self._pool = multiprocessing.get_context("spawn").Pool(1)
         return self
@@ -129,7 +129,7 @@ class Here(Machines):
         return begun.get(seconds)
 
 
-class Nodes(Machines):
+class RayNodes(Machines):
     """The nodes of the connected cluster that are alive."""
 
     def __init__(self, limit: float) -> None:

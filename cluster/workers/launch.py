@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cluster.autoscaling import grown
+from cluster.autoscaling import autoscaled
 from cluster.capacity import Share, shares
 from cluster.connection import connected
 from job.errors import (
@@ -80,7 +80,7 @@ def launch(
     with (
         connected(run.config.address, elastic=least < most, verbose=verbose) as is_own,
         # The machines of a sweep are the sweep's business.
-        contextlib.nullcontext() if is_trial else grown(run.config, progress, stop_requested),
+        contextlib.nullcontext() if is_trial else autoscaled(run.config, progress, stop_requested),
     ):
         share = shares(run.config, is_own=is_own)
         run = run.launched("gpu" if share.gpus else "cpu")

@@ -137,7 +137,7 @@ class Neighbours:
 
 
 @dataclasses.dataclass(frozen=True)
-class Machine:
+class SupportVectorMachine:
     """A support vector machine, one against one (libsvm: Chang and Lin, ACM TIST 2011).
 
     Attributes:
@@ -168,7 +168,7 @@ class Machine:
 
 
 def learner_of(method: Method) -> Learner:
-    return Neighbours() if method.kernel is None else Machine(method.kernel)
+    return Neighbours() if method.kernel is None else SupportVectorMachine(method.kernel)
 
 
 def search_rows(labels: np.ndarray) -> np.ndarray:

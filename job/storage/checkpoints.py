@@ -53,7 +53,7 @@ class CheckpointError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
+class Committed:
     """A committed checkpoint as the index lists it."""
 
     step: int
@@ -71,7 +71,7 @@ class Index(NamedTuple):
     """The committed checkpoints, oldest first, the attempt that may add to them (empty: any), the
     version of the file in which they stand, and whether that file could be read."""
 
-    entries: list[Entry]
+    entries: list[Committed]
     writer: str = ""
     version: str | None = None
     is_trusted: bool = True
@@ -123,7 +123,7 @@ class CheckpointStore:
             SupersededError: A later attempt has begun.
         """
         manifest = _manifest(step, files, self._digest)
-        entry = Entry(
+        entry = Committed(
             step=step,
             manifest_sha256=_sha256(manifest),
             val_loss=val_loss,
@@ -134,7 +134,7 @@ class CheckpointStore:
         self._storage.write(f"{entry.folder}/{MANIFEST}", manifest)
         # Crash window 1, anywhere above: the folder is not in the index. Readers see the previous
         # checkpoint; the folder is an orphan that the next save of this step overwrites.
-        dropped: list[Entry] = []
+        dropped: list[Committed] = []
 
         def commit(index: Index) -> Index:
             earlier = [known for known in index.entries if known.step < step]
@@ -194,7 +194,7 @@ class CheckpointStore:
             )
         return None
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[Committed]:
         """The committed checkpoints, oldest first. An index that can't be trusted is replaced by
         what the folders themselves prove, with a warning."""
         return self._index().entries
@@ -253,7 +253,7 @@ class CheckpointStore:
             self._storage.delete(name)
         return orphans
 
-    def _verified(self, entry: Entry, only: Collection[str] | None = None) -> dict[str, bytes]:
+    def _verified(self, entry: Committed, only: Collection[str] | None = None) -> dict[str, bytes]:
         raw = self._read(f"{entry.folder}/{MANIFEST}", MAX_DOCUMENT_BYTES)
         if _sha256(raw) != entry.manifest_sha256:
             raise CheckpointError(
@@ -285,14 +285,14 @@ class CheckpointStore:
     def _folders(self) -> list[str]:
         return [name for name in self._storage.list() if FOLDER.fullmatch(name)]
 
-    def _scan(self) -> Iterator[Entry]:
+    def _scan(self) -> Iterator[Committed]:
         for name in self._folders():
             try:
                 raw = self._read(f"{name}/{MANIFEST}", MAX_DOCUMENT_BYTES)
                 match = FOLDER.fullmatch(name)
                 assert match is not None  # as `_folders` lists no other
                 step, writer = match.groups()
-                entry = Entry(
+                entry = Committed(
                     step=int(step),
                     manifest_sha256=_sha256(raw),
                     val_loss=None,
@@ -305,7 +305,7 @@ class CheckpointStore:
             yield entry
 
 
-def retained(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+def retained(entries: list[Committed]) -> tuple[list[Committed], list[Committed]]:
     """Splits checkpoints into those to keep (the last two, the best by validation loss, and pinned
     ones) and those to drop. The newest is always kept."""
     ordered = sorted(entries, key=lambda e: e.step)
@@ -357,7 +357,7 @@ def _to_json(index: Index) -> bytes:
     return json.dumps({"format": FORMAT, "sha256": _digest_of(body), **body}, indent=1).encode()
 
 
-def _parse_index(raw: bytes) -> tuple[list[Entry], str]:
+def _parse_index(raw: bytes) -> tuple[list[Committed], str]:
     """Raises ValueError for anything that `_to_json` did not write, and JobError for what another
     version of this program wrote: that is not damaged, and must not be repaired."""
     try:
@@ -370,7 +370,7 @@ def _parse_index(raw: bytes) -> tuple[list[Entry], str]:
         body = {name: document[name] for name in ("writer", "checkpoints")}
         if _digest_of(body) != document["sha256"]:
             raise ValueError("its SHA-256 does not match its content")
-        return [Entry(**entry) for entry in body["checkpoints"]], str(body["writer"])
+        return [Committed(**entry) for entry in body["checkpoints"]], str(body["writer"])
     except (LookupError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"not an index of checkpoints ({error!r})") from error
 

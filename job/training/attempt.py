@@ -289,7 +289,7 @@ class DisagreementError(Exception):
 
 def check_agreement(engine: Engine, state: RunState) -> None:
     """Raises DisagreementError where workers restored different checkpoints: their sums would still
-    look like training. It can happen when one was committed at that moment; another attempt helps."""
+    look like training. It can be that one was committed just then; another attempt helps."""
     digest = sha256_of([*state.weights.values(), *state.optimizer.values()])
     mine = [state.step, *(int(digest[i : i + 8], 16) for i in (0, 8))]
     if engine.sum_over_workers(mine) != [engine.world * value for value in mine]:

@@ -29,7 +29,7 @@ from cluster.doctor.examine import _together
 from cluster.doctor.facts import Disk, Facts, Listener, facts, listeners, storage_problem
 from cluster.doctor.facts import data as data_at
 from cluster.doctor.findings import FAIL, OK, WARN
-from cluster.doctor.machines import Here, Machines
+from cluster.doctor.machines import Machines, ThisMachine
 from cluster.doctor.machines import Nodes as AskedNodes
 from cluster.doctor.network import Reduced
 from tests.kit.doctor_lines import only
@@ -257,7 +257,7 @@ def test_a_node_without_this_project_and_one_that_is_silent(cluster):
 
 
 def test_a_stuck_question_here():
-    with Here(0.5) as machine:
+    with ThisMachine(0.5) as machine:
         assert machine.ask("storage", time.sleep, machine.everyone(60)) == {}
         only(machine.lost(), FAIL, "no answer in 0.5 s")
         assert machine.names == []

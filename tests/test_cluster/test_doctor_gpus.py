@@ -10,7 +10,7 @@ import pytest
 from cluster.doctor import checks
 from cluster.doctor.findings import FAIL, OK, WARN
 from cluster.doctor.gpus import Gpus, allowed, computes_on, gpus
-from cluster.doctor.machines import Here
+from cluster.doctor.machines import ThisMachine
 from job.engine.accelerator import cards, driver_version, greatest_capability, has_device
 from tests.kit.doctor_lines import only
 
@@ -114,7 +114,7 @@ def test_only_gpus_that_a_process_may_see_are_missed(visible, there, count):
 
 @pytest.mark.skipif(has_device(), reason="here is a GPU")
 def test_what_a_machine_without_gpus_tells():
-    with Here(60.0) as machine:
+    with ThisMachine(60.0) as machine:
         asked = {name: ("auto",) for name in machine.names}
         assert machine.ask("GPUs", gpus, asked) == {
             "this machine": machine_with(0, driver=driver_version())

@@ -54,7 +54,7 @@ def autoscaler(monkeypatch):
 
 def test_machines_are_asked_for_and_let_go(autoscaler):
     notes = Notes()
-    with growth.grown(resolve({"workers": "2"}), notes):
+    with growth.autoscaled(resolve({"workers": "2"}), notes):
         assert autoscaler.asked == [[{"CPU": 1.0, "GPU": 1.0}] * 2]
         assert len(autoscaler.nodes) == 3
     assert autoscaler.asked[-1] == []
@@ -62,7 +62,7 @@ def test_machines_are_asked_for_and_let_go(autoscaler):
 
 
 def test_a_range_of_workers_begins_with_the_least(autoscaler):
-    with growth.grown(resolve({"workers": "1:8"}), Notes()):
+    with growth.autoscaled(resolve({"workers": "1:8"}), Notes()):
         assert len(autoscaler.asked[0]) == 8
         assert len(autoscaler.nodes) >= 2
 
@@ -70,7 +70,7 @@ def test_a_range_of_workers_begins_with_the_least(autoscaler):
 def test_machines_that_do_not_come_end_the_run(autoscaler):
     with (
         pytest.raises(JobError, match="room for 2 of 3 workers after 0 s"),
-        growth.grown(resolve({"workers": "3"}), Notes(), patience=0.1),
+        growth.autoscaled(resolve({"workers": "3"}), Notes(), patience=0.1),
     ):
         pass
     assert autoscaler.asked[-1] == []
@@ -79,7 +79,7 @@ def test_machines_that_do_not_come_end_the_run(autoscaler):
 def test_waiting_can_be_stopped(autoscaler):
     with (
         pytest.raises(StopRequestedError) as stopped,
-        growth.grown(resolve({"workers": "3"}), Notes(), lambda: 15),
+        growth.autoscaled(resolve({"workers": "3"}), Notes(), lambda: 15),
     ):
         pass
     assert stopped.value.exit_code == 143
@@ -87,13 +87,13 @@ def test_waiting_can_be_stopped(autoscaler):
 
 
 def test_a_failure_of_the_run_lets_go_too(autoscaler):
-    with pytest.raises(KeyError), growth.grown(resolve({"workers": "2"}), Notes()):
+    with pytest.raises(KeyError), growth.autoscaled(resolve({"workers": "2"}), Notes()):
         raise KeyError
     assert autoscaler.asked[-1] == []
 
 
 def test_nothing_is_asked_for_what_no_machine_holds(autoscaler):
-    with growth.grown(resolve({"workers": "2", "cpus_per_worker": 8}), Notes()):
+    with growth.autoscaled(resolve({"workers": "2", "cpus_per_worker": 8}), Notes()):
         pass
     assert autoscaler.asked == []
 
@@ -158,21 +158,21 @@ def joining(monkeypatch):
 
 def test_all_that_may_still_join_are_waited_for_though_there_is_room(joining):
     machines, notes = joining(3, seconds_ago=10), Notes()
-    with growth.grown(resolve({"workers": "2"}), notes):
+    with growth.autoscaled(resolve({"workers": "2"}), notes):
         assert len(machines.nodes) == 3
     assert notes.said == ["waiting for machines: 2 of 3 have joined"]
 
 
 def test_a_machine_that_is_off_is_not_waited_for(joining):
     joining(4, seconds_ago=growth.GPU_JOINING_SECONDS + 1)
-    with growth.grown(resolve({"workers": "2"}), Notes()):
+    with growth.autoscaled(resolve({"workers": "2"}), Notes()):
         pass
 
 
 @pytest.mark.parametrize("given", [{"device": "cpu"}, {"gpus_per_worker": 0}])
 def test_one_that_could_only_bring_gpus_is_not_waited_for_where_none_is_wanted(joining, given):
     joining(4, seconds_ago=growth.JOINING_SECONDS + 1)
-    with growth.grown(resolve({"workers": "2", **given}), Notes()):
+    with growth.autoscaled(resolve({"workers": "2", **given}), Notes()):
         pass
 
 
@@ -181,11 +181,11 @@ def test_a_machine_that_installs_cudas_libraries_is_waited_for(joining):
     machines, notes = joining(4, seconds_ago=growth.JOINING_SECONDS + 1), Notes()
     with (
         pytest.raises(JobError, match=r"3 of 4 have joined, no GPU has joined yet .* after 0 s"),
-        growth.grown(resolve({"workers": "2"}), notes, patience=0.1),
+        growth.autoscaled(resolve({"workers": "2"}), notes, patience=0.1),
     ):
         pass
     machines.machine, machines.comes = GPU_WORKER, 3
-    with growth.grown(resolve({"workers": "1"}), notes):
+    with growth.autoscaled(resolve({"workers": "1"}), notes):
         assert machines.nodes[-1] == GPU_WORKER
 
 
@@ -197,7 +197,7 @@ def test_where_gpus_are_known_of_no_time_makes_processors_train(joining, given, 
     joining(4, seconds_ago=10 * growth.GPU_JOINING_SECONDS, have_gpus=have_gpus)
     with (
         pytest.raises(JobError, match="3 of 4 have joined, no GPU has joined yet after 0 s"),
-        growth.grown(resolve({"workers": "2", **given}), Notes(), patience=0.1),
+        growth.autoscaled(resolve({"workers": "2", **given}), Notes(), patience=0.1),
     ):
         pass
 
@@ -206,12 +206,12 @@ def test_where_it_is_too_narrow_without_it_it_is(joining):
     joining(4, seconds_ago=growth.GPU_JOINING_SECONDS + 1)
     with (
         pytest.raises(JobError, match="--workers 9: 3 of 4 have joined after 0 s"),
-        growth.grown(resolve({"workers": "9"}), Notes(), patience=0.1),
+        growth.autoscaled(resolve({"workers": "9"}), Notes(), patience=0.1),
     ):
         pass
 
 
 def test_all_being_there_whether_they_suffice_is_no_business_of_this(joining):
     joining(3, seconds_ago=10)
-    with growth.grown(resolve({"workers": "9"}), Notes()):
+    with growth.autoscaled(resolve({"workers": "9"}), Notes()):
         pass

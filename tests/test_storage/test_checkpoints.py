@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.runs.state import EpochProgress, EpochRow, RunState
-from job.storage.checkpoints import CheckpointError, CheckpointStore, Entry, retained
+from job.storage.checkpoints import CheckpointError, CheckpointStore, Committed, retained
 from job.storage.disk import LocalStorage
 
 FILES = {"arrays.safetensors": b"a" * 1000, "state.json": b"{}"}
@@ -150,7 +150,7 @@ def test_a_kill_at_every_write_boundary_loses_nothing_that_was_acknowledged(tmp_
 
 ENTRIES = st.lists(st.none() | st.floats(0, 9), min_size=1, max_size=12).map(
     lambda losses: [
-        Entry(step=step, manifest_sha256="", val_loss=loss) for step, loss in enumerate(losses)
+        Committed(step=step, manifest_sha256="", val_loss=loss) for step, loss in enumerate(losses)
     ]
 )
 

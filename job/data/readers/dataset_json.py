@@ -23,7 +23,7 @@ MAX_PIXELS = MAX_ROWS * 28 * 28
 GRAY = (28, 28, 1)
 
 
-class Entry(NamedTuple):
+class FileEntry(NamedTuple):
     """What `dataset.json` says about a file."""
 
     size: int
@@ -36,7 +36,7 @@ class Document(NamedTuple):
 
     name: str
     labels: tuple[str, ...]
-    files: dict[str, Entry]
+    files: dict[str, FileEntry]
     image_shape: ImageShape = GRAY
 
     def to_json(self) -> bytes:
@@ -76,12 +76,12 @@ def parse(content: bytes) -> Document:
     return Document(name, labels, entries, image_shape)
 
 
-def _entry(part: str, value: Any) -> Entry:
+def _entry(part: str, value: Any) -> FileEntry:
     if not isinstance(value, dict):
         raise ValueError(f"files has no {part}")
     # Anything, until it is checked.
-    given: list[Any] = [value.get(key) for key in Entry._fields]
-    entry = Entry(*given)
+    given: list[Any] = [value.get(key) for key in FileEntry._fields]
+    entry = FileEntry(*given)
     for key, most in (("size", MAX_FILE_BYTES), ("rows", MAX_ROWS)):
         number = getattr(entry, key)
         if type(number) is not int or not 0 <= number <= most:

@@ -27,7 +27,7 @@ from job.data.readers.dataset_json import (
     MAX_ROWS,
     PARTS,
     Document,
-    Entry,
+    FileEntry,
     check_names,
     parse,
     shown,
@@ -72,7 +72,7 @@ def write_dataset(
     except ValueError as error:
         raise InputError("data set", name, str(error)) from error
     entries = {
-        part: Entry(len(content), hashlib.sha256(content).hexdigest(), len(split))
+        part: FileEntry(len(content), hashlib.sha256(content).hexdigest(), len(split))
         for (part, content), split in zip(encoded.items(), (train, test), strict=True)
     }
     document = Document(name, tuple(labels), entries, image_shape).to_json()
@@ -190,7 +190,7 @@ def _encoded(
     return stream.getvalue()
 
 
-def _fetched(source: Storage, part: str, entry: Entry) -> bytes:
+def _fetched(source: Storage, part: str, entry: FileEntry) -> bytes:
     def fetch() -> bytes:
         try:
             content = source.read(part, limit=entry.size)
