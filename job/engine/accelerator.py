@@ -68,7 +68,8 @@ def libraries() -> Path:
     libraries look for them."""
     found = importlib.util.find_spec("tensorflow")
     # It is a dependency, and a package with an `__init__.py`.
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     return Path(found.origin).parents[1] / "nvidia"
 
 

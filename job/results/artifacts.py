@@ -60,19 +60,20 @@ def write_history(run: Storage, rows: Sequence[EpochRow], created: float) -> Non
 
 
 def _event_file(created: float, scalars: Iterable[tuple[EpochRow, dict[str, float]]]) -> bytes:
-    Event, Summary = tf.compat.v1.Event, tf.compat.v1.Summary
+    v1 = tf.compat.v1
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "events"
         clock = created
         with tf.io.TFRecordWriter(str(path)) as writer:
-            writer.write(Event(wall_time=clock, file_version="brain.Event:2").SerializeToString())
+            first = v1.Event(wall_time=clock, file_version="brain.Event:2")
+            writer.write(first.SerializeToString())
             for row, values in scalars:
                 clock += row.seconds
-                summary = Summary(
-                    value=[Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
+                summary = v1.Summary(
+                    value=[v1.Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
                 )
                 writer.write(
-                    Event(wall_time=clock, step=row.epoch, summary=summary).SerializeToString()
+                    v1.Event(wall_time=clock, step=row.epoch, summary=summary).SerializeToString()
                 )
         return path.read_bytes()
 

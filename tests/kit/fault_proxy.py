@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.pass_body_on(body, fault)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on  # noqa: N815
 
     def pass_body_on(self, body: Body, fault: str | None) -> None:
         """What is done to a request that the server hears of."""

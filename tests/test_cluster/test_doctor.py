@@ -243,7 +243,8 @@ def test_a_node_without_this_project_and_one_that_is_silent(cluster):
         assert asked.ask("data", NotThere(), {head: ()}) == {}
         lost = only(asked.lost(), FAIL, "No module named 'a_project_that_is_not_there'")
         assert lost.machine == head
-        assert asked.names == workers and len(workers) == 2
+        assert asked.names == workers
+        assert len(workers) == 2
         raylet.send_signal(signal.SIGSTOP)
         try:
             # Ray itself would notice after nine seconds.

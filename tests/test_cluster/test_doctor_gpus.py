@@ -79,7 +79,8 @@ def test_what_the_drivers_tool_lists(nvidia_smi):
     assert (hopper.name, hopper.driver, hopper.capability) == (
         *("NVIDIA H100 80GB HBM3", "570.86.15", (9, 0)),
     )
-    assert hopper.is_divided and not volta.is_divided
+    assert hopper.is_divided
+    assert not volta.is_divided
     nvidia_smi("NVIDIA A100, 535.86.10, [N/A], Disabled\n")
     assert cards()[0].capability is None
     assert greatest_capability() is None
@@ -115,10 +116,10 @@ def test_only_gpus_that_a_process_may_see_are_missed(visible, there, count):
 @pytest.mark.skipif(has_device(), reason="here is a GPU")
 def test_what_a_machine_without_gpus_tells():
     with ThisMachine(60.0) as machine:
-        asked = {name: ("auto",) for name in machine.names}
+        asked = dict.fromkeys(machine.names, ("auto",))
         assert machine.ask("GPUs", gpus, asked) == {
             "this machine": machine_with(0, driver=driver_version())
         }
         assert machine.ask("all-reduce", computes_on, machine.everyone()) == {"this machine": "cpu"}
-        wanted = machine.ask("GPUs", gpus, {name: ("gpu",) for name in machine.names})
+        wanted = machine.ask("GPUs", gpus, dict.fromkeys(machine.names, ("gpu",)))
     only(checks.gpus(wanted, {}, "gpu"), FAIL, "TensorFlow finds no GPU (failed call to cuInit")

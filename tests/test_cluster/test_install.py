@@ -45,7 +45,8 @@ def test_make_takes_nvidias_libraries_where_a_gpu_answers(machine):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "-r requirements.lock" in planned() and GPU_LOCK not in planned()
+    assert "-r requirements.lock" in planned()
+    assert GPU_LOCK not in planned()
     assert GPU_LOCK in planned("GPU=1")
     machine.answers("nvidia-smi", "echo 'GPU 0: NVIDIA L4 (UUID: GPU-1c2d)'")
     # The tests' packages come along.
@@ -65,7 +66,8 @@ def test_they_are_refused_where_tensorflow_has_no_cuda(machine, tmp_path, comman
     assert done.returncode != 0
     assert "TensorFlow's wheel for aarch64 is built without CUDA" in done.stderr
     assert "GPU=0" in done.stderr
-    assert not (tmp_path / ".venv").exists() and not (tmp_path / "lenet-venv").exists()
+    assert not (tmp_path / ".venv").exists()
+    assert not (tmp_path / "lenet-venv").exists()
 
 
 def test_a_node_takes_what_it_is_told_to(machine, tmp_path):

@@ -114,7 +114,8 @@ def lenet_arguments(text: str) -> Iterator[list[str]]:
     words = shlex.split(text)
     if words[:2] == ["ray", "submit"]:
         _, _, file, script, _, *rest = words
-        assert (ROOT / file).is_file() and (ROOT / script).is_file()
+        assert (ROOT / file).is_file()
+        assert (ROOT / script).is_file()
         yield [{"job/train.py": "train", "tuning/sweep.py": "sweep"}[script], *rest]
     elif words[0] == "ray":
         for word in words:

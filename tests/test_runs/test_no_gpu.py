@@ -54,7 +54,8 @@ def test_training_is_refused_in_one_line_and_goes_on_with_processors(broken, tmp
 
     assert done.returncode == 1
     line = only_line(done)
-    assert REASON in line and line.endswith(WAY_OUT)
+    assert REASON in line
+    assert line.endswith(WAY_OUT)
     assert "NVIDIA's driver 470.256.02 is older than 525" in line
     # Nothing was written: what was decided for a GPU is not kept for the processors.
     assert not (tmp_path / "runs/r").exists()
@@ -75,7 +76,8 @@ def test_a_cluster_that_is_started_for_it_is_refused_before_anything_is_written(
 
     assert done.returncode == 1
     line = only_line(done)
-    assert line.startswith("error: Ray finds no GPU: ") and line.endswith(WAY_OUT)
+    assert line.startswith("error: Ray finds no GPU: ")
+    assert line.endswith(WAY_OUT)
     assert not any(tree(tmp_path))
 
 
@@ -84,7 +86,9 @@ def test_a_look_at_the_machine_says_it_too(broken):
 
     assert done.returncode == 1
     (line,) = [line for line in done.stdout.splitlines() if " GPUs " in line]
-    assert line.startswith("fail") and REASON in line and WAY_OUT in line
+    assert line.startswith("fail")
+    assert REASON in line
+    assert WAY_OUT in line
     assert "NVIDIA's driver is not loaded" in line
 
 
@@ -94,7 +98,8 @@ def test_what_takes_seconds_is_done_on_processors_and_a_line_says_so(broken, fin
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["accuracy"] == result_of(finished_run)["test_accuracy"]
     (line,) = done.stderr.splitlines()
-    assert line.startswith(REASON) and line.endswith("; processors compute")
+    assert line.startswith(REASON)
+    assert line.endswith("; processors compute")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,8 @@ def test_workers_that_have_a_gpu_by_ray_alone_are_not_tried_again(promised, lene
     assert done.returncode == 1
     line = only_line(done)
     # After other attempts it would say how often they failed.
-    assert line.startswith(f"error: {REASON}") and line.endswith(WAY_OUT)
+    assert line.startswith(f"error: {REASON}")
+    assert line.endswith(WAY_OUT)
 
 
 def test_a_sweep_ends_at_its_first_trial_which_is_trained_when_it_goes_on(
@@ -125,15 +131,18 @@ def test_a_sweep_ends_at_its_first_trial_which_is_trained_when_it_goes_on(
 
     assert done.returncode == 1
     line = only_line(done)
-    assert REASON in line and line.endswith(WAY_OUT)
+    assert REASON in line
+    assert line.endswith(WAY_OUT)
     states = [trial.outcome.state for trial in swept(tmp_path / "runs").trials]
-    assert FAILED not in states and FINISHED not in states
+    assert FAILED not in states
+    assert FINISHED not in states
 
     done = lenet("sweep", *where, "--device", "cpu", "--json", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     states = [trial.outcome.state for trial in swept(tmp_path / "runs").trials]
-    assert set(states) <= {FINISHED, STOPPED} and len(states) == 2
+    assert set(states) <= {FINISHED, STOPPED}
+    assert len(states) == 2
 
 
 def swept(place: Path) -> Sweep:

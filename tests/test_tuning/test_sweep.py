@@ -121,7 +121,8 @@ def test_asha_stops_trials_that_fall_behind(done):
         state: [t for t in done.sweep.trials if t.outcome.state == state]
         for state in (FINISHED, STOPPED)
     }
-    assert by_state[STOPPED] and by_state[FINISHED]
+    assert by_state[STOPPED]
+    assert by_state[FINISHED]
     assert all(len(t.outcome.history) in (1, 3) for t in by_state[STOPPED])
     assert all(len(t.outcome.history) == 4 for t in by_state[FINISHED])
     assert all(t.plan.kind == SEARCH for t in by_state[STOPPED])
@@ -459,7 +460,8 @@ def test_a_winner_that_can_not_be_evaluated_ends_the_sweep(tmp_path):
 
     process = TrialProcess({"task": dataclasses.asdict(task_of("evaluate", tmp_path))})
     report = process.step()
-    assert report["ends_sweep"] and report["done"]
+    assert report["ends_sweep"]
+    assert report["done"]
     assert report["error"].startswith("the winner could not be evaluated: RUN '0003': no run in ")
     process.cleanup()
 
@@ -482,7 +484,8 @@ def test_an_error_of_a_trial_is_its_own(tmp_path, monkeypatch, mnist):
     report = process.step()
     assert report["state"] == FAILED
     assert report["error"] == "MemoryError: no room for 3 GiB"
-    assert report["done"] and report["merit"] == 0.0
+    assert report["done"]
+    assert report["merit"] == 0.0
     assert forgotten
     assert process.reset_config({"task": dataclasses.asdict(task)})
     process.cleanup()

@@ -95,7 +95,8 @@ class WarmProcess:
         run.checkpoints.claim()
         state, reached = run.restore(), run.reached()
         # A trained run has left both.
-        assert state is not None and reached is not None
+        assert state is not None
+        assert reached is not None
         initial = initial_state(self._process.engine(run.config, examples))
         workers = run.config.worker_limits[1]
         return finish(run, state, initial, reached, examples, hardware, workers)
