@@ -55,10 +55,13 @@ def pins(without: str = "") -> str:
 
 
 def other_python() -> str | None:
-    """Another Python of this machine that is allowed."""
+    """Another Python of this machine that is allowed, and that works."""
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    found = (shutil.which(f"python{version}") for version in PYTHONS if version != here)
-    return next(filter(None, found), None)
+    for version in PYTHONS:
+        found = version != here and shutil.which(f"python{version}")
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
+            return found
+    return None
 
 
 def install(python: str, folder: Path, *, ray: str | None = None) -> Path:
