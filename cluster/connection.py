@@ -50,7 +50,6 @@ def connected(
     *,
     elastic: bool = False,
     verbose: bool = False,
-    preload: str | None = None,
 ) -> Iterator[bool]:
     """Connects to a Ray cluster, or starts one in this machine for the time of the block. Nothing
     happens where this process is connected already, as one of a trial is. Yields whether the
@@ -61,7 +60,6 @@ def connected(
             there is one and else a new one.
         elastic: The number of workers may change during the run.
         verbose: Let Ray and the workers write to the terminal.
-        preload: A module that the processes of a new cluster import before they are needed.
 
     Raises:
         InputError: There is no cluster at the address, or it is of another version.
@@ -71,8 +69,6 @@ def connected(
         os.environ.setdefault(name, value)
     if elastic:
         os.environ.update(ELASTIC_SETTINGS)
-    if preload:
-        os.environ["RAY_preload_python_modules"] = preload  # noqa: SIM112  Ray's own spelling
     field = "--address"
     if address in (None, "auto") and (given := os.environ.get("RAY_ADDRESS")):
         # Which Ray would take as well, and try for minutes.
