@@ -29,8 +29,7 @@ from cluster.doctor.examine import _together
 from cluster.doctor.facts import Disk, Facts, Listener, facts, listeners, storage_problem
 from cluster.doctor.facts import data as data_at
 from cluster.doctor.findings import FAIL, OK, WARN
-from cluster.doctor.machines import Machines, ThisMachine
-from cluster.doctor.machines import Nodes as AskedNodes
+from cluster.doctor.machines import Machines, RayNodes, ThisMachine
 from cluster.doctor.network import Reduced
 from tests.kit.doctor_lines import only
 from tests.kit.nodes import Nodes
@@ -223,7 +222,7 @@ class NotThere:
 def test_nodes_reach_the_object_store(cluster, store):
     """With credentials of their own, as from an instance profile."""
     with connected(cluster.cluster.address):
-        asked = AskedNodes(20.0)
+        asked = RayNodes(20.0)
         for bucket, status, said in ((store.bucket, OK, "2 nodes: "), ("other", FAIL, "no bucket")):
             uri = f"s3://{bucket}/doctor"
             found = asked.ask("storage", storage_problem, asked.users(uri))
@@ -237,7 +236,7 @@ def test_a_node_without_this_project_and_one_that_is_silent(cluster):
     victim = cluster.nodes[-1]
     raylet = victim.all_processes["raylet"][0].process
     with connected(cluster.cluster.address):
-        asked = AskedNodes(20.0)
+        asked = RayNodes(20.0)
         workers = asked.trainers
         (head,) = set(asked.names) - set(workers)
         assert asked.ask("data", NotThere(), {head: ()}) == {}
@@ -248,7 +247,7 @@ def test_a_node_without_this_project_and_one_that_is_silent(cluster):
         raylet.send_signal(signal.SIGSTOP)
         try:
             # Ray itself would notice after nine seconds.
-            asked = AskedNodes(3.0)
+            asked = RayNodes(3.0)
             answers = asked.ask("machine", os.getpid, asked.everyone())
         finally:
             raylet.send_signal(signal.SIGCONT)
