@@ -1,5 +1,7 @@
-"""The models, one function each: add a function, enter it in `MODELS`, and it has a flag, a table
-in `lenet models` and a place in sweeps.
+"""The models, one function each.
+
+Add a function, enter it in `MODELS`, and it has a flag, a table in `lenet models` and a place in
+sweeps.
 
 A function gets `keras.layers` and the number of classes and returns the layers in order. It takes
 the module as an argument so that the names of the models are known without importing TensorFlow,
@@ -18,8 +20,10 @@ IMAGE_SHAPE = (28, 28, 1)
 
 
 def lenet5(layers: Any, classes: int) -> list[Any]:
-    """LeNet5 as in S. Jansen's notebook, after LeCun et al., "Gradient-based learning applied to
-    document recognition" (1998). 303,626 parameters with 10 classes."""
+    """LeNet5 as in S. Jansen's notebook (LeCun et al., 1998): 303,626 parameters with 10 classes.
+
+    The paper is "Gradient-based learning applied to document recognition".
+    """
     return [
         layers.Conv2D(6, 5, activation="relu", name="CONV1"),
         layers.AveragePooling2D(2, strides=1, name="POOL1"),
@@ -33,8 +37,7 @@ def lenet5(layers: Any, classes: int) -> list[Any]:
 
 
 def ffnn(layers: Any, classes: int) -> list[Any]:
-    """Two hidden layers of 512 with dropout, the notebook's feed-forward net. 669,706 parameters
-    with 10 classes."""
+    """Two hidden layers of 512 with dropout, the notebook's; 669,706 parameters with 10 classes."""
     return [
         layers.Flatten(name="FLAT"),
         layers.Dense(512, activation="relu", name="FC1"),
@@ -46,9 +49,11 @@ def ffnn(layers: Any, classes: int) -> list[Any]:
 
 
 def alexnet(layers: Any, classes: int) -> list[Any]:
-    """AlexNet for small images: Krizhevsky et al., "ImageNet classification with deep convolutional
-    neural networks" (2012), with a quarter of its widths (24, 64, 96, 96 and 64 maps, 1,024 units).
-    1,555,898 parameters with 28×28 gray images and 10 classes; 1,884,778 with 32×32 in colour.
+    """AlexNet (Krizhevsky et al., 2012) for small images, with a quarter of its widths.
+
+    1,555,898 parameters with 28×28 gray images and 10 classes; 1,884,778 with 32×32 in colour. The
+    paper is "ImageNet classification with deep convolutional neural networks"; the widths are 24,
+    64, 96, 96 and 64 maps, and 1,024 units.
 
     As in the paper: five convolutions and three dense layers, ReLU, overlapping max pooling after
     the first, second and fifth convolution, dropout of one half after the first two dense layers.
@@ -84,6 +89,7 @@ MODELS = {"lenet5": lenet5, "ffnn": ffnn, "alexnet": alexnet}
 
 
 def output(layers: Any, classes: int, name: str) -> Any:
+    """The last layer: probabilities (n, classes), always float32."""
     # The probabilities stay float32 under mixed precision: bfloat16 has 8 bits of mantissa, too
     # few for a cross-entropy.
     return layers.Dense(classes, activation="softmax", dtype="float32", name=name)

@@ -1,5 +1,4 @@
-"""How a package offers its public names: each is imported when it is first asked for, so that
-`import job` takes no TensorFlow."""
+"""Public names of a package, imported when first asked for: `import job` takes no TensorFlow."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
+    """Both ends of a confidence interval, from 0 to 1."""
+
     low: float
     high: float
 
@@ -65,8 +67,9 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def share_interval(hits: int, count: int, level: float = LEVEL) -> Interval:
-    """The score interval of a share (Wilson 1927; Newcombe, Statistics in Medicine 17, 1998, method
-    3), which stays within [0, 1] and is not empty at its ends.
+    """The score interval of a share, which stays within [0, 1] and is not empty at its ends.
+
+    Wilson 1927; Newcombe, Statistics in Medicine 17, 1998, method 3.
 
     Args:
         hits: How often it held.
@@ -87,12 +90,14 @@ def share_interval(hits: int, count: int, level: float = LEVEL) -> Interval:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """McNemar's test, exact (Psychometrika 1947; recommended for one test set by Dietterich,
-    "Approximate statistical tests for comparing supervised classification learning algorithms",
-    Neural Computation 1998).
+    """McNemar's test, exact (Psychometrika 1947).
+
+    Recommended for one test set by Dietterich, "Approximate statistical tests for comparing
+    supervised classification learning algorithms", Neural Computation 1998.
 
     Args:
-        first, second: Whether each of two models has an example right, bool (n,).
+        first: Whether the first model has an example right, bool (n,).
+        second: The same of the second.
     """
     from scipy.stats import binomtest
 
@@ -103,8 +108,10 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several tests, such that the probability of any false alarm among them is
-    kept (Holm, Scandinavian Journal of Statistics 1979)."""
+    """The p-values of several tests, so that the probability of any false alarm is kept.
+
+    Holm, Scandinavian Journal of Statistics 1979.
+    """
     adjusted = [0.0] * len(p_values)
     greatest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

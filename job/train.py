@@ -40,8 +40,7 @@ def training_session(
     lock: bool = True,
     check_device: Callable[[], object] = lambda: None,
 ) -> Iterator[Examples]:
-    """Checks everything that can be checked without TensorFlow, then holds the run's folder for
-    the time of the block.
+    """Checks what can be checked without TensorFlow, then holds the run's folder for the block.
 
     Args:
         run: The run.
@@ -82,8 +81,9 @@ def train_and_evaluate(
     process: TrainingProcess | None = None,
     evaluate: bool = True,
 ) -> dict[str, Any] | None:
-    """Trains a run, within `training_session`, to its end, from its last checkpoint if it has one,
-    and evaluates it. With several workers, each of them calls this.
+    """Trains a run to its end, from its last checkpoint if it has one, and evaluates it.
+
+    Call it within `training_session`. With several workers, each of them calls this.
 
     Args:
         run: Where and how to train.

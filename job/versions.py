@@ -33,8 +33,7 @@ class Device:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers; one process can train
-    without Ray."""
+    """Versions of Python and of the packages that decide a run's numbers, of Ray if it is there."""
     packages = {name: version for name in RECORDED if (version := installed(name))}
     return {"python": platform.python_version(), **packages}
 

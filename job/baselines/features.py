@@ -52,8 +52,10 @@ def _upright(images: np.ndarray) -> np.ndarray:
 
 
 def slant(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far images (n, side, side) lean, in columns a row (n,), and their centers of mass as row
-    and column (n, 2). An empty image stands upright in the middle."""
+    """How images (n, side, side) lean, in columns a row (n,), and their centers of mass (n, 2).
+
+    A center is row and column. An empty image stands upright in the middle.
+    """
     side = gray.shape[1]
     place = np.arange(side) - (side - 1) / 2
     mass = gray.sum(axis=(1, 2))
@@ -89,8 +91,10 @@ def gradients(images: np.ndarray) -> np.ndarray:
 
 
 def cell_weights(side: int) -> np.ndarray:
-    """How much each row of pixels counts for each row of cells, float32 (7, side): a bell around
-    the cell's middle, half a cell wide."""
+    """How much each row of pixels counts for each row of cells, float32 (7, side).
+
+    It is a bell around the cell's middle, half a cell wide.
+    """
     centers = (np.arange(CELLS) + 0.5) * (side / CELLS) - 0.5
     apart = (np.arange(side) - centers[:, None]) / (side / CELLS / 2)
     return np.exp(-0.5 * apart**2).astype(np.float32)

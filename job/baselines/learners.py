@@ -1,5 +1,7 @@
-"""The parts of a classical method: features with their principal components, and who learns from
-them. scikit-learn, which takes a second to import, is imported where it is needed."""
+"""The parts of a classical method: features, their principal components, and who learns from them.
+
+scikit-learn, which takes a second to import, is imported where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,10 @@ Tried = list[tuple[Values, float]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """From images to what is learned from: features, their principal components, and one factor
-    that makes the mean square length of the training rows 1."""
+    """From images to what is learned from: features, their principal components, and one factor.
+
+    The factor makes the mean square length of the training rows 1.
+    """
 
     features: str
     pca: PCA | None
@@ -85,8 +89,7 @@ class Learner(Protocol):
 
 
 class Neighbours:
-    """The k nearest training rows vote, each with one voice (`uniform`) or with the inverse of its
-    distance (`distance`)."""
+    """The k nearest training rows vote, all alike (`uniform`) or by the inverse of `distance`."""
 
     def search(
         self,
@@ -96,6 +99,7 @@ class Neighbours:
         asked: np.ndarray,
         answers: np.ndarray,
     ) -> Tried:
+        """The accuracies of settings with no more neighbours than rows, all from one look."""
         usable = [settings for settings in candidates if settings["neighbours"] <= len(rows)]
         # Looked for once, for all settings.
         found = self._found(max(s["neighbours"] for s in usable), rows, asked)
@@ -105,6 +109,8 @@ class Neighbours:
         ]
 
     def fit(self, settings: Values, rows: np.ndarray, labels: np.ndarray) -> Predictor:
+        """Keeps the rows; the votes are counted when labels are asked for."""
+
         def predict(asked: np.ndarray) -> np.ndarray:
             return self._vote(settings, labels, *self._found(settings["neighbours"], rows, asked))
 
@@ -154,6 +160,7 @@ class SupportVectorMachine:
         asked: np.ndarray,
         answers: np.ndarray,
     ) -> Tried:
+        """The accuracy of each of the settings, learned from at most `SEARCH_ROWS` rows."""
         few = search_rows(labels)
         rows, labels = rows[few], labels[few]
         return [
@@ -162,18 +169,19 @@ class SupportVectorMachine:
         ]
 
     def fit(self, settings: Values, rows: np.ndarray, labels: np.ndarray) -> Predictor:
+        """Trains scikit-learn's SVC on all rows."""
         from sklearn.svm import SVC
 
         return SVC(cache_size=CACHE_MB, **self.kernel, **settings).fit(rows, labels).predict
 
 
 def learner_of(method: Method) -> Learner:
+    """Nearest neighbours for a method without a kernel, else a support vector machine."""
     return Neighbours() if method.kernel is None else SupportVectorMachine(method.kernel)
 
 
 def search_rows(labels: np.ndarray) -> np.ndarray:
-    """Indices of at most `SEARCH_ROWS` rows in random order, the same for the same labels, with
-    every label among them."""
+    """At most `SEARCH_ROWS` random indices, the same for equal labels, every label among them."""
     order = np.random.default_rng(0).permutation(len(labels))
     _, firsts = np.unique(labels[order], return_index=True)
     ahead = np.concatenate([order[firsts], np.delete(order, firsts)])

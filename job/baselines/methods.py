@@ -1,7 +1,7 @@
-"""Classical methods, and the settings of `lenet baselines`: an entry of `METHODS` is all that
-another one takes.
+"""Classical methods, as entries of `METHODS`, and the settings of `lenet baselines`.
 
-Nothing here computes, so that the command line starts at once.
+An entry is all that another method takes. Nothing here computes, so that the command line starts
+at once.
 """
 
 from __future__ import annotations

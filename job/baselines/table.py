@@ -10,8 +10,10 @@ from job.compare.record import Group, Record, check_seeds, groups_of
 
 
 def to_document(entries: Sequence[Record]) -> dict[str, Any]:
-    """The table as a document: a row for each method and for each group of runs that differ by
-    their seed alone, all of one split."""
+    """The table as a document: a row for each method and for each group of runs.
+
+    Runs of a group differ by their seed alone; all rows are of one split.
+    """
     dataset, groups = entries[0].dataset, groups_of(entries)
     check_seeds(groups)
     return {

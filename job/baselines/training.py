@@ -68,6 +68,7 @@ class Clock:
         self._last = time.perf_counter()
 
     def lap(self) -> float:
+        """Seconds since the last call, at first since the clock was made."""
         last, self._last = self._last, time.perf_counter()
         return self._last - last
 

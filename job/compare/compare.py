@@ -76,8 +76,11 @@ def compare(names: Sequence[str], storage: str = "runs") -> dict[str, Any]:
 
 
 def group_document(group: Group) -> dict[str, Any]:
-    """A group's figures. `interval_of` says what would vary: other seeds, or where there is one
-    member only, other test examples."""
+    """A group's figures.
+
+    `interval_of` says what would vary: other seeds, or where there is one member only, other test
+    examples.
+    """
     accuracies = group.values("test_accuracy")
     if len(accuracies) > 1:
         interval, kind = stats.mean_interval(accuracies), SEEDS
@@ -102,6 +105,7 @@ def group_document(group: Group) -> dict[str, Any]:
 
 
 def p_text(p_value: float) -> str:
+    """A p-value with four decimals below 0.1 and two from there on; `< 0.0001` for any below."""
     return "< 0.0001" if p_value < 1e-4 else f"{p_value:.4f}" if p_value < 0.1 else f"{p_value:.2f}"
 
 

@@ -128,6 +128,7 @@ class Group:
 
     @property
     def first(self) -> Record:
+        """The member with the smallest seed."""
         return self.members[0]
 
     @property
@@ -287,8 +288,7 @@ def groups_of(records: Sequence[Record]) -> list[Group]:
 
 
 def check_seeds(groups: Sequence[Group]) -> None:
-    """Raises InputError where two differ by nothing, so that the second tells nothing of other
-    seeds."""
+    """Raises InputError where two differ by nothing: the second tells nothing of other seeds."""
     for group in groups:
         for one, other in itertools.pairwise(group.members):
             if one.seed == other.seed:

@@ -1,5 +1,4 @@
-"""One run's settings: the single source of the command line, the run's `config.json`, the sweep
-space and the report.
+"""One run's settings: the single source of command line, `config.json`, sweep space and report.
 
 `job/config/fields.py` says how its fields become options.
 """
@@ -278,10 +277,12 @@ class TrainConfig(Settings):
 
     @property
     def checkpoint_steps(self) -> int | None:
+        """Steps from one checkpoint to the next; None where `checkpoint_every` is in seconds."""
         return None if self.checkpoint_every.endswith("s") else int(self.checkpoint_every)
 
     @property
     def checkpoint_seconds(self) -> float | None:
+        """Seconds from one checkpoint to the next; None where `checkpoint_every` is in steps."""
         every = self.checkpoint_every
         return float(every[:-1]) if every.endswith("s") else None
 

@@ -33,6 +33,7 @@ class Limited:
     parse: Parser
 
     def __call__(self, value: Any) -> Any:
+        """As `parse`, so that it serves wherever a parser does."""
         return self.parse(value)
 
 
@@ -42,6 +43,8 @@ def lenient(parser: Parser) -> Parser:
 
 
 def choice(*names: str) -> Parser:
+    """Accepts one of these names; for another the error suggests the nearest."""
+
     def parse(value: Any) -> str:
         if value not in names:
             raise ValueError(f"choose one of {', '.join(names)}{nearest(str(value), names)}")
@@ -64,6 +67,8 @@ def several(*names: str) -> Parser:
 
 
 def integer(minimum: int, maximum: int = 2**31 - 1) -> Limited:
+    """Accepts whole numbers from `minimum` to `maximum`, also as text, but no bool."""
+
     def read(value: Any) -> int:
         try:
             # int(2.5) would silently round; int("2.5") and int(True) must be refused too.
@@ -121,12 +126,14 @@ def switch(value: Any) -> bool:
 
 
 def text(value: Any) -> str:
+    """Accepts text that is not blank, and leaves it as it is."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must not be empty")
     return value
 
 
 def run_name(value: Any) -> str:
+    """Accepts what can name a folder: 1 to 100 letters, digits, '.', '_' or '-', without '..'."""
     name = str(value)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or ".." in name:
         raise ValueError(
@@ -163,6 +170,8 @@ def worker_range(value: Any) -> str:
 
 
 def optional(parser: Parser) -> Limited:
+    """Accepts None beside what the parser takes, whose limits stay."""
+
     def or_none(parse: Parser) -> Parser:
         return lambda value: None if value is None else parse(value)
 
@@ -172,8 +181,10 @@ def optional(parser: Parser) -> Limited:
 def option(
     default: Any, parse: Parser, help: str, *, metavar: str | None = "N", fixed: bool = True
 ) -> Any:
-    """A config field. `fixed` fields decide the result and can't change when a run continues. One
-    without `metavar` is a switch: `--name` or `--no-name`."""
+    """A config field; one without `metavar` is a switch: `--name` or `--no-name`.
+
+    `fixed` fields decide the result and can't change when a run continues.
+    """
     return dataclasses.field(
         default=default,
         metadata={"parse": parse, "help": help, "metavar": metavar, "fixed": fixed},
@@ -195,6 +206,7 @@ class Settings:
             object.__setattr__(self, field.name, parsed)
 
     def to_dict(self) -> dict[str, Any]:
+        """The value of every field, by name."""
         return dataclasses.asdict(self)
 
     def fixed_dict(self) -> dict[str, Any]:
@@ -221,8 +233,7 @@ def typed(field: str, value: Any) -> tuple[str, ...]:
 
 
 def check_given(given: Mapping[str, Any], *known: Mapping[str, dataclasses.Field]) -> None:
-    """Raises InputError for a key of `given` that is in none of `known`, and for a value that is
-    unusable or beyond its limits."""
+    """Raises InputError for keys that none of `known` has, and values unusable or beyond limits."""
     fields = {name: field for some in known for name, field in some.items()}
     for name, value in given.items():
         if name not in fields:
@@ -240,8 +251,7 @@ def _parsed(name: str, value: Any, parse: Parser) -> Any:
 def check_unchanged(
     what: str, stored: Mapping[str, Any], wanted: Mapping[str, Any], given: Mapping[str, Any]
 ) -> None:
-    """Raises InputError where a setting that was given decides the result, and `what` was begun
-    with another value.
+    """Raises InputError where a setting given decides the result, and `what` began with another.
 
     Args:
         what: A run or a sweep, in words.

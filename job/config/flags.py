@@ -45,12 +45,14 @@ def options_of(fields: dict[str, dataclasses.Field]) -> Callable[[Callable], Cal
 
 
 def verbose_option(command: Callable) -> Callable:
+    """Adds `--verbose`: the frameworks' own messages are shown."""
     return click.option("--verbose", is_flag=True, help="Show the frameworks' own messages.")(
         command
     )
 
 
 def json_option(command: Callable) -> Callable:
+    """Adds `--json`, which the command gets as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
         command
     )

@@ -1,5 +1,7 @@
-"""Whether a run's steps are compiled with XLA: asked for, or by default as measured, and decided
-once, when the run starts. Its settings keep the decision: another one would change its bits.
+"""Whether a run's steps are compiled with XLA: asked for, or by default as measured.
+
+It is decided once, when the run starts. Its settings keep the decision: another one would change
+its bits.
 """
 
 from __future__ import annotations
@@ -43,8 +45,7 @@ def launched(
 
 
 def decided(config: TrainConfig) -> TrainConfig:
-    """The settings as they are kept and trained: without XLA where nobody called `launched`, as a
-    program may that uses the parts of this one."""
+    """Settings as kept and trained: without XLA where a program never called `launched`."""
     return dataclasses.replace(config, xla=bool(config.xla))
 
 

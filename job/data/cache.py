@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder(name: str) -> Path:
+    """`lenet-on-ray/NAME` in `XDG_CACHE_HOME`, by default in `~/.cache`; it need not exist."""
     root = os.environ.get("XDG_CACHE_HOME") or home() / ".cache"
     return Path(root) / "lenet-on-ray" / name
 

@@ -13,8 +13,7 @@ from job.data.readers import cifar, idx
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What there is to know about a data set without its bytes: an entry of the catalogue, or a
-    user's own set."""
+    """What is known of a data set without its bytes: a user's own, or one of the catalogue."""
 
     name: str
     files: tuple[DataFile, ...]
@@ -33,6 +32,7 @@ class Dataset:
 
     @property
     def test_files(self) -> tuple[DataFile, ...]:
+        """IDX images and labels, or one batch."""
         return self.files[-self.reader.TEST_FILES :]
 
     @property
@@ -42,6 +42,7 @@ class Dataset:
 
     @property
     def test_rows(self) -> int:
+        """How many examples the test files hold."""
         return _rows(self.test_files)
 
     @property
@@ -63,6 +64,7 @@ class Dataset:
         return {**encode(train, self.train_files), **encode(test, self.test_files)}
 
     def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads: all fields, each file as its name, SHA-256 and shape."""
         return {**dataclasses.asdict(self), "files": [file._asdict() for file in self.files]}
 
     @classmethod

@@ -61,8 +61,7 @@ def open_examples(
 
 
 def _as_published(own: OwnData) -> Examples:
-    """A user's own set as the IDX files that the same examples would be published as, so that all
-    further checks and splits are those of MNIST."""
+    """A user's own set as if published as IDX: all further checks and splits are those of MNIST."""
     rows = {"train": len(own.train), "test": len(own.test)}
     files = idx.files_of(*4 * [""], **rows, image_shape=own.image_shape)
     dataset = Dataset(name=own.name, files=files, labels=own.labels, is_digits=False)

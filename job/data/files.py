@@ -37,6 +37,7 @@ class DataFile(NamedTuple):
 
     @property
     def header(self) -> bytes:
+        """What stands before the array: an IDX header, or nothing in a batch."""
         return b"" if self.is_batch else idx_header(self.shape)
 
     @property
@@ -65,17 +66,21 @@ class OwnData(NamedTuple):
 
     @property
     def image_shape(self) -> ImageShape:
+        """Height, width and channels."""
         return self.train.images.shape[1:]
 
 
 class Reader(Protocol):
-    """How published files are read: what a module of `job.data.readers` has for them. `files` are
-    those of a whole data set, or those that train, or those that test."""
+    """How published files are read: what a module of `job.data.readers` has for them.
+
+    `files` are those of a whole data set, or those that train, or those that test.
+    """
 
     # The last so many files test.
     TEST_FILES: int
 
-    def image_shape(self, files: Sequence[DataFile]) -> ImageShape: ...
+    def image_shape(self, files: Sequence[DataFile]) -> ImageShape:
+        """Height, width and channels of the images in these files."""
 
     def read(self, folder: Path, name: str, files: Sequence[DataFile]) -> Contents:
         """Reads and checks the files of the data set `name` in a folder.

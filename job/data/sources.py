@@ -1,5 +1,4 @@
-"""The ladder by which a data set is found: explicit folder, cache, Keras' cache, HTTPS mirrors,
-package registries.
+"""The ladder to a data set: a folder given, cache, Keras' cache, HTTPS mirrors, package registries.
 
 Whatever a rung yields is checked against the pinned hashes in memory and reaches the cache through
 a temporary name and a rename, so an interrupted or corrupted download is never used.

@@ -1,5 +1,7 @@
-"""NVIDIA's GPUs as they show without TensorFlow: whether one is to be expected here, which of their
-libraries TensorFlow needs help with, and why it finds none.
+"""NVIDIA's GPUs as they show without TensorFlow.
+
+Whether one is to be expected here, which of their libraries TensorFlow needs help with, and why it
+finds none.
 
 Processors are 10 to 50 times slower, and TensorFlow goes on with them without a word. So whoever is
 about to train asks `is_expected`.
@@ -64,8 +66,7 @@ class Card:
 
 
 def libraries() -> Path:
-    """The folder of NVIDIA's wheels, whether they are there or not: beside TensorFlow, where its
-    libraries look for them."""
+    """The folder beside TensorFlow where its libraries look for NVIDIA's wheels, there or not."""
     found = importlib.util.find_spec("tensorflow")
     # It is a dependency, and a package with an `__init__.py`.
     assert found is not None
@@ -74,8 +75,11 @@ def libraries() -> Path:
 
 
 def open_libraries() -> None:
-    """Opens the libraries of NVIDIA's wheels that TensorFlow does not find by itself, before it is
-    imported. It takes 0.3 s where the wheels are, and nothing elsewhere."""
+    """Opens the libraries of NVIDIA's wheels that TensorFlow does not find by itself.
+
+    It is called before TensorFlow is imported, and takes 0.3 s where the wheels are, and nothing
+    elsewhere.
+    """
     for path in _by_path():
         # Where what it needs is missing, TensorFlow's own complaint says more.
         with contextlib.suppress(OSError):
@@ -108,8 +112,10 @@ def is_expected(
 
 
 def has_device(root: Path = ROOT) -> bool:
-    """Whether there is an NVIDIA device that this machine or container may use. That the kernel has
-    a driver says nothing: containers without a GPU see it, too."""
+    """Whether there is an NVIDIA device that this machine or container may use.
+
+    That the kernel has a driver says nothing: containers without a GPU see it, too.
+    """
     return _is_windows(root) or count_devices(root) > 0
 
 
@@ -124,8 +130,10 @@ def _is_windows(root: Path) -> bool:
 
 
 def _hides_all(environ: Mapping[str, str]) -> bool:
-    """Whether no GPU may be seen. CUDA stops reading at the first entry that names none: `-1`, or
-    Slurm's `NoDevFiles`."""
+    """Whether no GPU may be seen.
+
+    CUDA stops reading at the first entry that names none: `-1`, or Slurm's `NoDevFiles`.
+    """
     visible = environ.get(VISIBLE)
     return visible is not None and not re.match(r"\s*(\d|GPU-|MIG-)", visible)
 
@@ -157,8 +165,10 @@ def driver_problem(version: str, capability: tuple[int, int] | None = None) -> s
 
 
 def cards() -> list[Card] | None:
-    """The GPUs that the driver's tool lists; None where it is missing or does not answer. Of those
-    that a container was not given it does not know."""
+    """The GPUs that the driver's tool lists; None where it is missing or does not answer.
+
+    Of those that a container was not given it does not know.
+    """
     command = ["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
@@ -185,16 +195,14 @@ def _capability(text: str) -> tuple[int, int] | None:
 
 
 def greatest_capability() -> tuple[int, int] | None:
-    """The greatest compute capability of this machine's GPUs: CUDA takes the fastest first. It is
-    None where it is not known."""
+    """The greatest compute capability here, as CUDA takes the fastest first; None if not known."""
     found = [card.capability for card in cards() or ()]
     known = [capability for capability in found if capability is not None]
     return max(known) if known and len(known) == len(found) else None
 
 
 def missing(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> NoGpuError:
-    """The error for a GPU that is expected and that TensorFlow does not find: what it says itself,
-    and the likely cause."""
+    """The error for an expected GPU that TensorFlow can't find: its words and the likely cause."""
     causes = ", and ".join(likely_causes(environ, root)) or "`lenet doctor` looks further"
     return NoGpuError(f"TensorFlow finds no GPU ({complaint() or 'it does not say why'}): {causes}")
 
@@ -205,8 +213,7 @@ def likely_causes(
     machine: str = platform.machine(),
     wheels: Path | None = None,
 ) -> list[str]:
-    """Why TensorFlow may find no GPU, as far as this machine tells; `wheels` is the folder of
-    NVIDIA's, that of `libraries` by default."""
+    """Why TensorFlow may find no GPU, as this machine tells; `wheels` as `libraries` by default."""
     if machine != "x86_64":
         return [f"TensorFlow's wheel for {machine} is built without CUDA, GPUs need x86_64"]
     if _hides_all(environ):
@@ -229,8 +236,7 @@ def likely_causes(
 
 
 def complaint(seconds: float = COMPLAINT_SECONDS) -> str:
-    """What TensorFlow says when it looks for GPUs and finds none, in one line; empty where it says
-    nothing."""
+    """What TensorFlow says, in one line, when it looks for GPUs and finds none; may be empty."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", LOOK, *_by_path()],
@@ -249,8 +255,10 @@ def complaint(seconds: float = COMPLAINT_SECONDS) -> str:
 
 
 def said_of_gpus(log: str) -> str:
-    """The complaints in a log of TensorFlow's C++ side: the first sentence of each, errors and
-    warnings where there are any."""
+    """The complaints in a log of TensorFlow's C++ side: the first sentence of each.
+
+    Where there are errors or warnings, it has those only.
+    """
     lines = re.findall(r"^([IWEF])\d{4} \S+ +\d+ \S+\] (.*)", log, re.MULTILINE)
     about = [(level, text) for level, text in lines if re.search(r"cuda|gpu|dlopen", text, re.I)]
     grave = [text for level, text in about if level != "I"] or [text for _, text in about]

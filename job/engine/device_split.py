@@ -14,8 +14,7 @@ PIXELS_IN_INT64 = 8
 
 
 class DeviceSplit(NamedTuple):
-    """A split on the device: `pixels` int64 (n, `row_length`), eight in each number, and `labels`
-    int64 (n,).
+    """A split on the device: `pixels` int64 (n, `row_length`), eight in each, `labels` int64 (n,).
 
     A pixel takes one byte, and nothing but the rows of a step is read. As uint8 and int32 the whole
     split would cross the bus at each step: TensorFlow has no kernel that gathers uint8 on a GPU,
@@ -27,6 +26,7 @@ class DeviceSplit(NamedTuple):
 
     @classmethod
     def load(cls, split: Split) -> DeviceSplit:
+        """Copies a split to the device; zeros fill up each row to whole numbers."""
         flat = split.images.reshape(len(split), math.prod(split.images.shape[1:]))
         if more := -flat.shape[1] % PIXELS_IN_INT64:
             flat = np.pad(flat, [(0, 0), (0, more)])

@@ -204,7 +204,9 @@ class Engine:
 
     def sum_over_workers(self, values: Sequence[int]) -> list[int]:
         """Adds up small integers over the workers, so that all of them take the same decision.
-        Every worker has to call it equally often."""
+
+        Every worker has to call it equally often.
+        """
         if self.world == 1:
             return list(values)
         total = self._sum(tf.constant(values, tf.int64))
@@ -215,6 +217,7 @@ class Engine:
         return to_arrays(self.model.weights)
 
     def optimizer_arrays(self) -> Arrays:
+        """Copies of the optimizer's variables by path."""
         return to_arrays(self.optimizer.variables)
 
     def restore(self, weights: Arrays, optimizer: Arrays) -> None:
@@ -227,8 +230,11 @@ class Engine:
     def _over_lanes(
         self, work: Callable[[tf.Tensor, int | tf.Tensor], Tensors], rows: tf.Tensor
     ) -> Tensors:
-        """Sums what `work(rows, offset)` returns for each lane's part of the rows, which begins at
-        `offset`. The parts depend on nothing of each other, so TensorFlow runs them in parallel."""
+        """Sums what `work(rows, offset)` returns for each lane's part of the rows.
+
+        A part begins at `offset`. The parts depend on nothing of each other, so TensorFlow runs
+        them in parallel.
+        """
         if self._lanes == 1:
             return work(rows, 0)
         share = -(-tf.size(rows) // self._lanes)
@@ -341,8 +347,11 @@ class Engine:
         arguments: Callable[[tf.Tensor], tuple[tf.Tensor, ...]],
         replica_step: Callable[..., tf.Tensor],
     ) -> tf.Tensor:
-        """Runs `replica_step` for each step and sums what it returns over the workers, in one
-        collective for the whole span. The strategy wants its loop outside the replica context."""
+        """Runs `replica_step` for each step and sums what it returns over the workers.
+
+        One collective serves the whole span. The strategy wants its loop outside the replica
+        context.
+        """
         results = tf.TensorArray(tf.float32, steps, element_shape=[2])
         for i in tf.range(steps):
             result = self._strategy.run(replica_step, args=arguments(i))

@@ -1,6 +1,7 @@
-"""Keras layers computed otherwise while they are trained: the same function and gradient, in a form
-that oneDNN is better at on processors, and XLA on GPUs. Models stay plain Keras: `training_twin`
-swaps these in.
+"""Keras layers computed otherwise while they are trained, with the same function and gradient.
+
+The form is one that oneDNN is better at on processors, and XLA on GPUs. Models stay plain Keras:
+`training_twin` swaps these in.
 
 What it brings is in docs/performance.md (`python -m benchmarks.speed.ablation`) and docs/gpu.md.
 """
@@ -58,10 +59,12 @@ def fast(layer: keras.layers.Layer, *, wide_vectors: bool = False) -> keras.laye
 
 
 def fast_in_xla(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """As `fast`, for a step that XLA compiles for a GPU. Convolutions of few channels are products
-    there: cuDNN turns their images around before and after each of its kernels, and XLA can't fuse
-    what follows into them (LeNet5 at batch 32 on an H200: 350 µs a step
-    against 220, 64 steps in a call)."""
+    """As `fast`, for a step that XLA compiles for a GPU.
+
+    Convolutions of few channels are products there: cuDNN turns their images around before and
+    after each of its kernels, and XLA can't fuse what follows into them (LeNet5 at batch 32 on an
+    H200: 350 µs a step against 220, 64 steps in a call).
+    """
     if _is_sliding_mean(layer):
         return SlidingMean(layer)
     if type(layer) is keras.layers.Conv2D and _is_plain(layer) and _has_small_patches(layer):
@@ -87,26 +90,30 @@ def _is_plain(layer: keras.layers.Conv2D) -> bool:
 
 
 class SlidingMean(keras.layers.Layer):
-    """Average pooling of stride 1. Its gradient is the same pooling, of what comes back with a
-    border of zeros; TensorFlow's own kernel for it takes twice as long."""
+    """Average pooling of stride 1.
+
+    Its gradient is the same pooling, of what comes back with a border of zeros; TensorFlow's own
+    kernel for it takes twice as long.
+    """
 
     def __init__(self, pool: keras.layers.AveragePooling2D) -> None:
         super().__init__(name=pool.name, dtype=pool.dtype_policy)
         self.size = pool.pool_size
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The means (n, height, width, channels) of all windows that lie within the images."""
         return _sliding_mean(inputs, *self.size)
 
 
 class ConvolutionInOtherForm(keras.layers.Layer):
-    """A convolution whose outputs and gradients another function computes, from images and
-    kernel."""
+    """A convolution whose outputs and gradients `form` computes, from images and kernel."""
 
     def __init__(self, convolution: keras.layers.Conv2D, form: Form) -> None:
         super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
         self.convolution, self.form = convolution, form
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What `form` gives, with the convolution's bias and activation."""
         layer = self.convolution
         outputs = self.form(inputs, tf.convert_to_tensor(layer.kernel))
         if layer.use_bias:
@@ -128,8 +135,10 @@ def _sliding_mean(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 @tf.custom_gradient
 def _with_whole_blocks(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
-    """The gradient of the images is computed with as many more channels as fill a block, and zeros
-    in the kernel for them: 50 µs an image instead of 89 for LeNet5's second convolution."""
+    """Computes the gradient of the images with as many more channels as fill a block.
+
+    The kernel has zeros for them: 50 µs an image instead of 89 for LeNet5's second convolution.
+    """
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         channels = kernel.shape[2]
@@ -155,8 +164,10 @@ def _with_whole_blocks(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor,
 
 @tf.custom_gradient
 def _as_product(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
-    """One product of patches and kernel. The patches serve the kernel's gradient as well; that of
-    the images is left to TensorFlow."""
+    """One product of patches and kernel.
+
+    The patches serve the kernel's gradient as well; that of the images is left to TensorFlow.
+    """
     height, width, _, filters = kernel.shape
     rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
     matrix = _patches(images, height, width)
@@ -177,8 +188,11 @@ def _as_product(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradie
 
 
 def _as_plain_product(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """One product of patches and kernel, whose gradients are left to TensorFlow. (A product for
-    each image in the kernel's gradient, instead of one long sum, was slower: 410 µs a step.)"""
+    """One product of patches and kernel, whose gradients are left to TensorFlow.
+
+    A product for each image in the kernel's gradient, instead of one long sum, was slower: 410 µs
+    a step.
+    """
     height, width, _, filters = kernel.shape
     rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
     outputs = _patches(images, height, width) @ tf.reshape(kernel, [-1, filters])

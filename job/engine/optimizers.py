@@ -20,8 +20,10 @@ MOMENTUM = 0.9
 
 
 class WarmupCosine:
-    """A linear warm-up over the first tenth of a run and a cosine to 0 (Goyal et al. 2017;
-    Loshchilov & Hutter 2017), by the formula of `keras.optimizers.schedules.CosineDecay`.
+    """A linear warm-up over the first tenth of a run and a cosine to 0.
+
+    After Goyal et al. 2017 and Loshchilov & Hutter 2017, by the formula of
+    `keras.optimizers.schedules.CosineDecay`.
 
     Its numbers are variables, so that compiled steps serve another run with other ones. Keras asks
     for the rate once for each variable, and its own schedule chooses with a condition, for which a
@@ -84,6 +86,7 @@ class FusedSGD(keras.optimizers.SGD):
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
+        """Applies a gradient in place, with momentum if the optimizer has any."""
         rate = keras.ops.cast(learning_rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
         if not self.momentum:
@@ -105,6 +108,7 @@ class FusedRMSprop(keras.optimizers.RMSprop):
     """Keras' RMSprop without momentum; the update of a variable is one operation."""
 
     def build(self, var_list: Sequence[keras.Variable]) -> None:
+        """As Keras', and makes the scratch pads that the operation wants."""
         super().build(var_list)
         # The operation keeps a momentum, here times 0: a scratch pad, no state of the optimizer,
         # as long as it is finite.
@@ -118,6 +122,7 @@ class FusedRMSprop(keras.optimizers.RMSprop):
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
+        """Applies a gradient in place, with a momentum of 0."""
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyRMSProp(
             var=_handle(variable),
@@ -132,14 +137,14 @@ class FusedRMSprop(keras.optimizers.RMSprop):
 
 
 class FusedAdam(keras.optimizers.Adam):
-    """Keras' Adam; the update of a variable is one operation, and the powers of the betas are
-    computed once a step."""
+    """Keras' Adam; one operation updates a variable, the betas' powers are computed once a step."""
 
     def apply(
         self,
         grads: Sequence[tf.Tensor],
         trainable_variables: Sequence[keras.Variable] | None = None,
     ) -> None:
+        """As Keras', after the powers of the betas for this step."""
         step = tf.cast(self.iterations + 1, tf.float32)
         self._powers = self.beta_1**step, self.beta_2**step
         return super().apply(grads, trainable_variables)
@@ -147,6 +152,7 @@ class FusedAdam(keras.optimizers.Adam):
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
+        """Applies a gradient in place, with the powers that `apply` computed."""
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),

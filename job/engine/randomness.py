@@ -1,9 +1,8 @@
 """Randomness as pure functions: which example comes when, and which units are dropped.
-(`job/engine/augment.py`: and how images are moved.)
 
 They depend on the seed, on where training stands and on an example's place in the global batch, and
 on nothing else; so a resumed run, or one with another number of workers, sees the same examples and
-the same dropout masks.
+the same dropout masks. How images are moved is in `job/engine/augment.py`.
 """
 
 from __future__ import annotations
@@ -81,14 +80,17 @@ def philox(
 
 
 class ExampleNoise:
-    """Hands seed, current step and the batch position of the first local example to the dropout
-    layers of one training model, while its step is being traced."""
+    """Hands seed, step and batch position of the first local example to one model's dropout layers.
+
+    It does so while the training model's current step is being traced.
+    """
 
     def __init__(self) -> None:
         self._where: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
 
     @contextlib.contextmanager
     def at(self, seed: tf.Tensor, step: tf.Tensor, first_position: tf.Tensor) -> Iterator[None]:
+        """Lets `uniform` be called for the time of the block, for this place in training."""
         self._where = (seed, step, first_position)
         try:
             yield
@@ -116,6 +118,7 @@ class ExampleDropout(keras.layers.Layer):
         self.rate, self.noise, self.index = rate, noise, index
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """In training, drops units by the examples' noise and scales the others up."""
         if not training or self.rate == 0:
             return inputs
         width = int(np.prod(inputs.shape[1:]))
@@ -129,10 +132,10 @@ def training_twin(
     noise: ExampleNoise,
     faster: Callable[[keras.layers.Layer], keras.layers.Layer] = lambda layer: layer,
 ) -> keras.Model:
-    """A model that shares all weights with `model`, its dropout replaced by `ExampleDropout` and
-    each other layer by what `faster` makes of it.
+    """A model that shares all weights with `model`, with `ExampleDropout` for its dropout.
 
-    The original stays plain Keras, so that it can be saved and opened anywhere.
+    Each other layer is replaced by what `faster` makes of it. The original stays plain Keras, so
+    that it can be saved and opened anywhere.
     """
     indices = iter(range(AUGMENTATION))
 
@@ -147,8 +150,10 @@ def training_twin(
 
 
 def check_layers(model: keras.Model) -> None:
-    """Raises InputError for a layer that would compute something else with another number of
-    workers or processors, as each of them sees a part of the batch only."""
+    """Raises InputError for a layer that other numbers of workers or processors would change.
+
+    It would compute something else, as each of them sees a part of the batch only.
+    """
     for layer in model.layers:
         draws_or_counts = len(layer.non_trainable_variables) > 0
         if draws_or_counts and not isinstance(layer, keras.layers.Dropout):

@@ -41,8 +41,10 @@ NOT_FOR_KERAS = ("matplotlib", "pandas", "sklearn")
 
 
 def import_tensorflow(*, verbose: bool = False) -> None:
-    """Imports TensorFlow and Keras, which takes seconds. No device is touched: a process can do it
-    before it knows which GPU it will get, and `start_tensorflow` afterwards."""
+    """Imports TensorFlow and Keras, which takes seconds, and touches no device.
+
+    A process can do it before it knows which GPU it will get, and `start_tensorflow` afterwards.
+    """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
@@ -68,8 +70,10 @@ def import_tensorflow(*, verbose: bool = False) -> None:
 
 @contextlib.contextmanager
 def hidden(*packages: str) -> Iterator[None]:
-    """Lets packages that are not imported yet look as if they were not installed
-    (https://docs.python.org/3/reference/import.html#the-module-cache)."""
+    """Lets packages that are not imported yet look as if they were not installed.
+
+    https://docs.python.org/3/reference/import.html#the-module-cache
+    """
     absent = [name for name in packages if name not in sys.modules]
     # Typeshed does not know of None, which stands for such a package.
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
@@ -130,8 +134,7 @@ def start_tensorflow(
 
 
 def start_anywhere(*, verbose: bool = False) -> str:
-    """As `start_tensorflow`, for what processors do in seconds: where an expected GPU is missing,
-    they do it, and a warning says so."""
+    """As `start_tensorflow`, for seconds of work: without an expected GPU it warns and goes on."""
     try:
         return start_tensorflow(verbose=verbose)
     except NoGpuError as missing:
@@ -142,7 +145,9 @@ def start_anywhere(*, verbose: bool = False) -> str:
 @contextlib.contextmanager
 def stderr_held_back() -> Iterator[None]:
     """Holds back what libraries write to file descriptor 2, and shows it if the block fails.
-    Python's own `sys.stderr` goes on: a message to the user must not get lost."""
+
+    Python's own `sys.stderr` goes on: a message to the user must not get lost.
+    """
     own = sys.stderr
     own.flush()
     kept = os.dup(2)
@@ -162,8 +167,7 @@ def stderr_held_back() -> Iterator[None]:
 
 
 def lanes() -> int:
-    """Parts of a batch to compute side by side: one for each thread that `start_tensorflow` set up
-    on a CPU, a single one on a GPU."""
+    """Parts of a batch to compute at once: `start_tensorflow`'s threads on a CPU, 1 on a GPU."""
     import tensorflow as tf
 
     return 1 if has_gpu() else max(1, tf.config.threading.get_inter_op_parallelism_threads())
@@ -184,8 +188,9 @@ def idle_gpus() -> int:
 
 
 def distribution(world: int, gpus: float | None = 1.0) -> tf.distribute.Strategy | None:
-    """The strategy of one of `world` workers; none for a single one. Call it before any other
-    TensorFlow operation. Where the workers are is read from `TF_CONFIG`.
+    """The strategy of one of `world` workers; none for a single one.
+
+    Call it before any other TensorFlow operation. Where the workers are is read from `TF_CONFIG`.
 
     Gradients are packed into one message: with 10 arrays of 1.2 MB in all, latency decides. NCCL
     joins whole GPUs. A ring joins processors, and workers with a fraction of a GPU: NCCL refuses
@@ -236,9 +241,12 @@ def compute_capability() -> tuple[int, int] | None:
 
 
 def accelerator_record() -> dict[str, Any] | None:
-    """What a GPU's bits depend on beside its name: the driver, CUDA's runtime, cuDNN and NCCL, as
-    the installed wheels name their versions, and the compute capability. None stands for what is
-    not known, where libraries come from elsewhere, and for all where processors compute."""
+    """What a GPU's bits depend on beside its name.
+
+    The driver, CUDA's runtime, cuDNN and NCCL, as the installed wheels name their versions, and
+    the compute capability. None stands for what is not known, where libraries come from elsewhere,
+    and for all where processors compute.
+    """
     if not has_gpu():
         return None
     capability = compute_capability()

@@ -1,5 +1,4 @@
-"""What training and testing share – scaling, loss, hits – and how a model is tested outside of
-training."""
+"""Scaling, loss and hits, shared by training and testing, and tests outside of training."""
 
 from __future__ import annotations
 
@@ -24,8 +23,9 @@ def scale(images: tf.Tensor) -> tf.Tensor:
 
 
 def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """Per-example cross-entropy (batch,) against one-hot labels, smoothed if wanted (Szegedy et
-    al., CVPR 2016).
+    """Per-example cross-entropy (batch,) against one-hot labels, smoothed if wanted.
+
+    Smoothing is that of Szegedy et al., CVPR 2016.
 
     Keras finds the logits behind the softmax, so that saturated outputs lose nothing.
     """
@@ -45,8 +45,11 @@ def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor, smoothing: float 
 def cross_entropy_of_logits(
     logits: tf.Tensor, targets: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
-    """What Keras computes, in the form that suits GPUs. TensorFlow's own gradient sorts where
-    operations have to be deterministic, and waits for the GPU at every step."""
+    """What Keras computes, in the form that suits GPUs.
+
+    TensorFlow's own gradient sorts where operations have to be deterministic, and waits for the GPU
+    at every step.
+    """
     log_probabilities = tf.nn.log_softmax(logits)
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
@@ -63,13 +66,13 @@ def _logits(probabilities: tf.Tensor) -> tf.Tensor:
 
 
 def count_correct(labels: tf.Tensor, probabilities: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """How many of the `real` examples have their label as the most probable one, float32 ()."""
     hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=labels.dtype), labels)
     return tf.reduce_sum(tf.cast(tf.logical_and(hits, real), tf.float32))
 
 
 class Scores(NamedTuple):
-    """Mean cross-entropy and accuracy over examples, their probabilities (n, classes), and how long
-    it took to get them."""
+    """Mean cross-entropy and accuracy, probabilities (n, classes), and the seconds they took."""
 
     loss: float
     accuracy: float
@@ -89,8 +92,7 @@ def score(model: keras.Model, examples: Split) -> Scores:
 
 
 class Scorer:
-    """Evaluates a model outside of training. It is compiled by the first call and may get other
-    weights between calls."""
+    """Evaluates a model, whose weights may change, outside of training; the first call compiles."""
 
     def __init__(self, model: keras.Model) -> None:
         def forward(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -100,6 +102,7 @@ class Scorer:
         self._forward = tf.function(forward, reduce_retracing=True)
 
     def __call__(self, examples: Split) -> Scores:
+        """Scores all examples, `EVALUATION_BATCH` at a time, as many batches at once as lanes."""
         began = time.perf_counter()
 
         def batch_from(start: int) -> tuple[tf.Tensor, tf.Tensor]:

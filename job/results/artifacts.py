@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, beside its checkpoints:
+"""What a run leaves in its folder, beside its checkpoints.
 
     config.json        the settings, and when the run was created
     history.csv        one row an epoch; history.parquet has the same

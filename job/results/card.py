@@ -1,5 +1,6 @@
-"""The model card of a finished run, as the Hugging Face Hub shows it: Markdown below a YAML block
-(https://huggingface.co/docs/hub/model-cards).
+"""The model card of a finished run, as the Hugging Face Hub shows it: Markdown below a YAML block.
+
+https://huggingface.co/docs/hub/model-cards
 
 Everything in it comes from the run's settings, data set and result. What others may have named,
 such as the labels of their own data set, is text in the card and never markup.
@@ -103,8 +104,10 @@ def model_card(
 
 
 def metadata(config: TrainConfig, result: Mapping[str, Any], dataset: Dataset) -> Markup:
-    """The YAML block, with the fields of
-    https://github.com/huggingface/hub-docs/blob/main/modelcard.md"""
+    """The YAML block, with the fields of the Hub's `modelcard.md`.
+
+    https://github.com/huggingface/hub-docs/blob/main/modelcard.md
+    """
     is_known = config.dataset in CATALOGUE
     hub_name = _Quoted(HUB_NAMES[config.dataset] if is_known else dataset.name)
     accuracy = {"type": "accuracy", "value": float(result["test_accuracy"])}
@@ -138,7 +141,9 @@ def metadata(config: TrainConfig, result: Mapping[str, Any], dataset: Dataset) -
 
 def command_to_repeat(config: TrainConfig, device: str = "") -> str:
     """What to type to train the same model elsewhere: where the data lie here means nothing there.
-    The settings are numbers and words of ours; no user's text is among them."""
+
+    The settings are numbers and words of ours; no user's text is among them.
+    """
     values = config.to_dict() | {"data": None if config.dataset in CATALOGUE else "PLACE"}
     return command_of(TrainConfig(**values), device)
 

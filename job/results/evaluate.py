@@ -16,8 +16,7 @@ from job.runs.state import Arrays, RunState
 
 
 def model_with(run: Run, weights: Arrays, dataset: Dataset) -> keras.Model:
-    """The run's model for the labels and images of a data set, built in code, with the given
-    arrays."""
+    """The run's model for a data set's labels and images, built in code, with the given arrays."""
     model = build_model(
         run.config.model,
         classes=len(dataset.labels),

@@ -52,6 +52,7 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
+        """Whether no label differs, and no probability by more than `TOLERANCE`."""
         # Not `>`: a NaN must not pass.
         return self.other_labels == 0 and self.largest_difference <= TOLERANCE
 
@@ -190,8 +191,7 @@ def compare(written: Format, folder: Path, pixels: np.ndarray, expected: np.ndar
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raises InputError where an export can't be put: something is there that it must not replace,
-    or the folder above is missing."""
+    """Raises InputError where something is in an export's way, or the folder above is missing."""
     if not target.parent.is_dir():
         raise InputError("--out", target, f"there is no folder {target.parent}; make it first")
     if not os.path.lexists(target):
@@ -209,8 +209,9 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def made(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder that is filled beside its target and takes its name when the block ends; nothing
-    is left of it where the block fails.
+    """A folder that is filled beside its target and takes its name when the block ends.
+
+    Nothing is left of it where the block fails.
 
     Raises:
         InputError: As `check_target`, or the folder above can't be written.
@@ -242,9 +243,11 @@ def made(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def files_below(folder: Path) -> list[str]:
+    """Paths of all files below a folder, relative to it, with `/` between parts, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
 
 
 def sha256_of_file(path: Path) -> str:
+    """In hexadecimal; the file need not fit into memory."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

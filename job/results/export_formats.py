@@ -1,5 +1,4 @@
-"""What a model can be exported as: how each format is written, and how it is read back without
-the model's code.
+"""What a model can be exported as: how it is written, and read back without the model's code.
 
 Only names are needed to show help, so libraries are imported where they are used.
 """
@@ -38,12 +37,12 @@ class Format(NamedTuple):
 
 
 def write_savedmodel(model: keras.Model, path: Path, texts: Mapping[str, str]) -> None:
-    """https://keras.io/api/models/model_saving_apis/export/"""
+    """Keras writes it (https://keras.io/api/models/model_saving_apis/export/)."""
     model.export(path, format="tf_saved_model", verbose=False)
 
 
 def write_onnx(model: keras.Model, path: Path, texts: Mapping[str, str]) -> None:
-    """Keras has tf2onnx convert the model; https://github.com/onnx/tensorflow-onnx"""
+    """Keras has tf2onnx convert the model (https://github.com/onnx/tensorflow-onnx)."""
     import onnx
 
     with warnings.catch_warnings():
@@ -69,6 +68,7 @@ def name_ends(graph: onnx.GraphProto) -> None:
 
 
 def predict_savedmodel(path: Path, images: np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes), by TensorFlow without Keras."""
     import tensorflow as tf
 
     # Its variables go when it goes.
@@ -77,6 +77,7 @@ def predict_savedmodel(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def predict_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes), by ONNX Runtime on processors."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -84,6 +85,7 @@ def predict_onnx(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def in_batches(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    """Predictions for all images, `BATCH` at a time."""
     import numpy as np
 
     starts = range(0, len(images), BATCH)

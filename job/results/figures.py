@@ -37,8 +37,10 @@ def first_ten(images: np.ndarray, labels: Sequence[str]) -> bytes:
 
 
 def in_detail(image: np.ndarray, label: str) -> bytes:
-    """One image (height, width, channels) with every pixel's values printed, white on dark and
-    black on light; of colours red, green and blue, from the top."""
+    """One image (height, width, channels) with every pixel's values printed.
+
+    They are white on dark and black on light; of colours red, green and blue, from the top.
+    """
     font = _font(VALUE_SIZE)
     enlarged = _enlarged(image, ZOOM_IN_DETAIL)
     draw = ImageDraw.Draw(enlarged)
@@ -67,8 +69,11 @@ def history(rows: Sequence[EpochRow], best_epoch: int) -> bytes:
 
 
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
-    """Counts of (true, predicted) labels. Colours show the mistakes, the diagonal would drown
-    them. With more labels than can be read, only every so many is named, and no count is."""
+    """Counts of (true, predicted) labels.
+
+    Colours show the mistakes, the diagonal would drown them. With more labels than can be read,
+    only every so many is named, and no count is.
+    """
     figure = _figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
     mistakes = matrix.astype(float)

@@ -115,8 +115,7 @@ def _centred_by_mass(drawing: np.ndarray) -> np.ndarray:
 def read_examples(
     paths: list[str], image_shape: tuple[int, int, int], *, is_digit: bool
 ) -> np.ndarray:
-    """Reads pictures as examples, uint8 (n, *image_shape). Raises InputError for the first bad
-    one."""
+    """Pictures as examples, uint8 (n, *image_shape); raises InputError for the first bad one."""
     size, _, channels = image_shape
     mode = "RGB" if channels == 3 else "L"
     with warnings.catch_warnings():

@@ -34,6 +34,7 @@ class Predictions(NamedTuple):
 
     @property
     def accuracy(self) -> float:
+        """The share that is right, from 0 to 1."""
         return float(self.right.mean())
 
 

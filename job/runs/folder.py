@@ -64,8 +64,10 @@ class Folder:
         return f"lenet {self.kind.verb} --name {self.name}{_flag_of(self.place)}"
 
     def check_free(self) -> None:
-        """Raises InputError, naming it, where another process on this disk holds the folder. In an
-        object store only time tells whether a holder still lives."""
+        """Raises InputError, naming it, where another process on this disk holds the folder.
+
+        In an object store only time tells whether a holder still lives.
+        """
         holder = None if self.storage.is_remote else self.storage.holder()
         if holder is not None:
             raise self._taken(holder)

@@ -93,18 +93,22 @@ def describe(place: str, name: str, files: dict[str, int]) -> Listed:
 
 
 def result_facts(result: dict[str, Any]) -> dict[str, Any]:
+    """A finished run's epochs and accuracies; None for what its result lacks."""
     return {name: result.get(name) for name in ("epochs", "val_accuracy", "test_accuracy")}
 
 
 def checkpoint_facts(run: Run) -> dict[str, Any]:
+    """Epochs done so far, and the validation accuracy of the best one; None before the first."""
     history = run.history()
     best = best_row(history)
     return {"epochs": len(history), "val_accuracy": best and best.val_accuracy}
 
 
 def orphans(runs: Sequence[Listed]) -> list[tuple[Listed, list[str]]]:
-    """Checkpoint folders that crashed attempts left, by run. A run in training is left alone: what
-    its index does not name yet may be under way."""
+    """Checkpoint folders that crashed attempts left, by run.
+
+    A run in training is left alone: what its index does not name yet may be under way.
+    """
     found = [
         (listed, listed.run.checkpoints.orphans())
         for listed in runs

@@ -70,10 +70,12 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of its folder."""
         return self.folder.name
 
     @property
     def storage(self) -> Storage:
+        """Where its files are read and written."""
         return self.folder.storage
 
     @property
@@ -83,17 +85,18 @@ class Run:
 
     @functools.cached_property
     def checkpoints(self) -> CheckpointStore:
+        """A new store of its checkpoints, which restores those of this config's digest only."""
         return CheckpointStore(self.storage.at(CHECKPOINTS), self.config.digest)
 
     def launched(self, kind: str, capability: tuple[int, int] | None = None) -> Run:
-        """The run as it starts on a kind of device, `gpu` or `cpu`, and of a GPU with a compute
-        capability, where it is known: with what is decided then."""
+        """The run as decided at its start on a `gpu`, of a capability if known, or a `cpu`."""
         return dataclasses.replace(self, config=launched(self.config, kind, capability))
 
     @contextlib.contextmanager
     def claimed(self, *, lock: bool = True) -> Iterator[None]:
-        """Holds the run for this process, the only one that may write to it, for the time of the
-        block; a new run gets its `config.json`.
+        """Holds the run for this process, the only one that may write to it, for the block's time.
+
+        A new run gets its `config.json`.
 
         Args:
             lock: Keep all others out. Without it another lock has to, that of a sweep; what a

@@ -22,9 +22,12 @@ STATE_FILE = "state.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochRow:
-    """One line of the history. Losses are mean cross-entropies; `seconds` is the time spent in
-    training steps, `images_per_second` the training rate, `val_seconds` the time of validation (0
-    in runs of before it was recorded)."""
+    """One line of the history.
+
+    Losses are mean cross-entropies; `seconds` is the time spent in training steps,
+    `images_per_second` the training rate, `val_seconds` the time of validation (0 in runs of before
+    it was recorded).
+    """
 
     epoch: int
     loss: float
@@ -80,9 +83,11 @@ class RunState:
 
     @property
     def best(self) -> EpochRow | None:
+        """The row of `best_epoch`; None before the first."""
         return self.history[self.best_epoch - 1] if self.best_epoch else None
 
     def is_finite(self) -> bool:
+        """Whether no weight and no variable of the optimizer is NaN or infinite."""
         arrays = (*self.weights.values(), *self.optimizer.values())
         return all(np.isfinite(array).all() for array in arrays)
 
@@ -134,8 +139,7 @@ class RunState:
 
 
 def history_of(files: Mapping[str, bytes]) -> tuple[EpochRow, ...]:
-    """The history in `state.json`, for which no arrays are needed. Raises ValueError as
-    `RunState.from_files`."""
+    """The history in `state.json`, without arrays. Raises ValueError as `RunState.from_files`."""
     with _trusting():
         return rows_of(_document(files)["history"])
 

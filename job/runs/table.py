@@ -25,6 +25,7 @@ def as_documents(runs: Sequence[Listed], *, detail: bool) -> list[dict[str, Any]
 
 
 def print_runs(place: str, runs: Sequence[Listed], *, detail: bool) -> None:
+    """Prints a table of runs to stdout; `detail` adds the checkpoints and files of each."""
     from rich.console import Console
     from rich.table import Table
 
@@ -50,6 +51,7 @@ def print_runs(place: str, runs: Sequence[Listed], *, detail: bool) -> None:
 
 
 def print_detail(console: Any, listed: Listed) -> None:
+    """Prints where a run is, its checkpoints and its other files; nothing if it is unreadable."""
     run = listed.run
     if run is None or listed.state == "unreadable":
         return
@@ -64,9 +66,11 @@ def print_detail(console: Any, listed: Listed) -> None:
 
 
 def age(seconds: float) -> str:
+    """Seconds as `3 d`, below a day as `duration` has them."""
     days = int(seconds // 86_400)
     return f"{days} d" if days else duration(seconds)
 
 
 def size(count: int) -> str:
+    """Bytes as `1.2 MB`, below 0.1 MB as `1.2 kB`."""
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

@@ -1,5 +1,6 @@
-"""Where runs are kept. Everything a run writes goes through this interface, so that a local folder
-(`job/storage/disk.py`) and an object store (`job/storage/s3.py`) behave alike.
+"""Where runs are kept: the interface that everything a run writes goes through.
+
+So a local folder (`job/storage/disk.py`) and an object store (`job/storage/s3.py`) behave alike.
 
 Paths are relative, with `/` between parts. A write is atomic and durable: a reader sees the old
 content or the new, also after a crash, and an acknowledged write stays.

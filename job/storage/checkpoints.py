@@ -64,12 +64,15 @@ class Committed:
 
     @property
     def folder(self) -> str:
+        """The name of its folder; without a writer's part if it has none."""
         return f"step-{self.step:08d}" + (f"-{self.writer}" if self.writer else "")
 
 
 class Index(NamedTuple):
-    """The committed checkpoints, oldest first, the attempt that may add to them (empty: any), the
-    version of the file in which they stand, and whether that file could be read."""
+    """The committed checkpoints, oldest first, and the attempt that may add to them (empty: any).
+
+    Also the version of the file in which they stand, and whether that file could be read.
+    """
 
     entries: list[Committed]
     writer: str = ""
@@ -195,8 +198,11 @@ class CheckpointStore:
         return None
 
     def entries(self) -> list[Committed]:
-        """The committed checkpoints, oldest first. An index that can't be trusted is replaced by
-        what the folders themselves prove, with a warning."""
+        """The committed checkpoints, oldest first.
+
+        An index that can't be trusted is replaced by what the folders themselves prove, with a
+        warning.
+        """
         return self._index().entries
 
     def _index(self) -> Index:
@@ -306,8 +312,10 @@ class CheckpointStore:
 
 
 def retained(entries: list[Committed]) -> tuple[list[Committed], list[Committed]]:
-    """Splits checkpoints into those to keep (the last two, the best by validation loss, and pinned
-    ones) and those to drop. The newest is always kept."""
+    """Splits checkpoints into those to keep and those to drop.
+
+    Kept are the last two, the best by validation loss, and pinned ones; the newest always.
+    """
     ordered = sorted(entries, key=lambda e: e.step)
     keep = {e.step for e in ordered[-KEEP_LAST:]} | {e.step for e in ordered if e.pinned}
     measured = [(e.val_loss, e.step) for e in ordered if e.val_loss is not None]
@@ -358,8 +366,11 @@ def _to_json(index: Index) -> bytes:
 
 
 def _parse_index(raw: bytes) -> tuple[list[Committed], str]:
-    """Raises ValueError for anything that `_to_json` did not write, and JobError for what another
-    version of this program wrote: that is not damaged, and must not be repaired."""
+    """Raises ValueError for anything that `_to_json` did not write.
+
+    What another version of this program wrote raises JobError: that is not damaged, and must not be
+    repaired.
+    """
     try:
         document = json.loads(raw)
         if isinstance(document["format"], int) and document["format"] != FORMAT:

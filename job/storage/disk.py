@@ -30,12 +30,15 @@ class LocalStorage:
 
     @property
     def uri(self) -> str:
+        """The folder's path as it was given."""
         return str(self.root)
 
     def at(self, path: str) -> LocalStorage:
+        """The folder `path` below this one; raises ValueError where that leads elsewhere."""
         return LocalStorage(self._path(path))
 
     def read(self, path: str, *, limit: int) -> bytes:
+        """As `Storage.read`; never more than one byte beyond `limit` is read."""
         with self._path(path).open("rb") as stream:
             content = stream.read(limit + 1)
         if len(content) > limit:
@@ -43,6 +46,7 @@ class LocalStorage:
         return content
 
     def write(self, path: str, content: bytes) -> None:
+        """As `Storage.write`: a rename, between a sync of the file and one of its folder."""
         target = self._path(path)
         _make_folders(target.parent)
         temporary = target.with_name(f"{WRITING}{secrets.token_hex(8)}")
@@ -62,12 +66,14 @@ class LocalStorage:
         _sync_folder(target.parent)
 
     def version(self, path: str) -> str | None:
+        """The SHA-256 of the content; None where there is no file."""
         try:
             return hashlib.sha256(self._path(path).read_bytes()).hexdigest()
         except FileNotFoundError:
             return None
 
     def write_if(self, path: str, content: bytes, version: str | None) -> str:
+        """As `Storage.write_if`; a lock beside the file makes look and write one step."""
         target = self._path(path)
         _make_folders(target.parent)
         # The kernel gives this lock up, too, when its holder dies.
@@ -79,6 +85,7 @@ class LocalStorage:
         return hashlib.sha256(content).hexdigest()
 
     def files(self) -> dict[str, int]:
+        """Sizes in bytes by path, without hidden files and those that vanish meanwhile."""
         sizes = {}
         for path in self.root.rglob("*"):
             # A run in training removes files while they are looked at.
@@ -88,11 +95,13 @@ class LocalStorage:
         return sizes
 
     def list(self) -> list[str]:
+        """As `Storage.list`; empty where there is no such folder."""
         if not self.root.is_dir():
             return []
         return sorted(p.name for p in self.root.iterdir() if not p.name.startswith("."))
 
     def delete(self, path: str) -> None:
+        """As `Storage.delete`; a link goes, and what it points to stays."""
         target = self._path(path)
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
@@ -100,6 +109,7 @@ class LocalStorage:
             target.unlink(missing_ok=True)
 
     def probe(self) -> None:
+        """As `Storage.probe`, by an unnamed file that is also locked."""
         try:
             with borrowed(self.root), tempfile.TemporaryFile(dir=self.root) as stream:
                 # Some network file systems have no locks.
@@ -111,6 +121,7 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
+        """As `Storage.locked`, by the kernel's lock of `.lock`, which names the holder."""
         _make_folders(self.root)
         with (self.root / LOCK_FILE).open("a+") as stream:
             try:
@@ -125,6 +136,7 @@ class LocalStorage:
             stream.truncate(0)
 
     def holder(self) -> str | None:
+        """The name in `.lock`; None where nobody holds it."""
         try:
             with (self.root / LOCK_FILE).open("r") as stream:
                 try:

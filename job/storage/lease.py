@@ -44,11 +44,14 @@ class Store(Protocol):
     """What a lease asks of its store."""
 
     @property
-    def uri(self) -> str: ...
+    def uri(self) -> str:
+        """As `Storage.uri`."""
 
-    def peek(self, path: str, *, limit: int) -> Seen: ...
+    def peek(self, path: str, *, limit: int) -> Seen:
+        """A lock as it stands; raises FileNotFoundError where there is none."""
 
-    def write_if(self, path: str, content: bytes, version: str | None) -> str: ...
+    def write_if(self, path: str, content: bytes, version: str | None) -> str:
+        """As `Storage.write_if`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,7 @@ class Claim:
     released: bool = False
 
     def to_bytes(self) -> bytes:
+        """What `parse` reads."""
         return json.dumps(dataclasses.asdict(self)).encode()
 
     @classmethod

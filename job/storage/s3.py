@@ -119,12 +119,15 @@ class S3Storage:
 
     @property
     def uri(self) -> str:
+        """`s3://BUCKET/PREFIX`."""
         return "/".join(filter(None, (f"s3://{self._bucket}", self._prefix)))
 
     def at(self, path: str) -> S3Storage:
+        """The prefix `path` below this one, by the same connection."""
         return S3Storage(self._bucket, self._key(path), self._connection)
 
     def read(self, path: str, *, limit: int) -> bytes:
+        """As `Storage.read`; too large an object is left unread."""
         return self._fetch(path, limit)[0]
 
     def peek(self, path: str, *, limit: int) -> Seen:
@@ -135,15 +138,18 @@ class S3Storage:
         return Seen(content, answer["ETag"], (now - answer["LastModified"]).total_seconds())
 
     def write(self, path: str, content: bytes) -> None:
+        """As `Storage.write`; the store replaces an object whole or not at all."""
         self._put(path, content)
 
     def version(self, path: str) -> str | None:
+        """The object's ETag; None where there is none."""
         try:
             return self._call("head_object", Key=self._key(path))["ETag"]
         except FileNotFoundError:
             return None
 
     def write_if(self, path: str, content: bytes, version: str | None) -> str:
+        """As `Storage.write_if`, by a put on condition; the new ETag."""
         condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
         try:
             return self._put(path, content, **condition)["ETag"]
@@ -157,6 +163,7 @@ class S3Storage:
             raise WriteConflictError(f"{self.uri}/{path}") from None
 
     def list(self) -> list[str]:
+        """As `Storage.list`, of objects and of the prefixes that stand for folders."""
         names = set()
         start = self._below(self._prefix)
         for page in self._pages(start, Delimiter="/"):
@@ -167,6 +174,7 @@ class S3Storage:
         return sorted(name for name in plain if name and not name.startswith("."))
 
     def files(self) -> dict[str, int]:
+        """Sizes in bytes by path, without hidden files."""
         start = self._below(self._prefix)
         found = {
             item["Key"].removeprefix(start): item["Size"]
@@ -176,6 +184,7 @@ class S3Storage:
         return {k: v for k, v in found.items() if k and not k.split("/")[-1].startswith(".")}
 
     def delete(self, path: str) -> None:
+        """As `Storage.delete`; raises StoreError where the store refuses one of the objects."""
         key = self._key(path)
         keys = [i["Key"] for page in self._pages(f"{key}/") for i in page.get("Contents", ())]
         # The last is what some stores keep for an empty folder. 1,000 are allowed in one request.
@@ -215,10 +224,12 @@ class S3Storage:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
+        """As `Storage.locked`, by a lease that is renewed for the time of the block."""
         with self._lease().held():
             yield
 
     def holder(self) -> str | None:
+        """Who holds the lease, None for nobody."""
         return self._lease().holder()
 
     def _lease(self) -> Lease:

@@ -1,5 +1,7 @@
-"""One attempt to train a run: it is claimed, restored from its last checkpoint, agreed upon by all
-workers, and goes on. A run alone, a worker and a trial of a sweep do it alike."""
+"""One attempt to train a run, done alike by a run alone, a worker and a trial of a sweep.
+
+It is claimed, restored from its last checkpoint, agreed upon by all workers, and goes on.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,9 @@ class Worker:
 
 
 class TrainingProcess:
-    """What a process keeps from run to run: TensorFlow, examples on the device, and compiled
-    functions. A process for each run would spend 10 s on them.
+    """What a process keeps from run to run: TensorFlow, examples on the device, compiled functions.
+
+    A process for each run would spend 10 s on them.
 
     Args:
         worker: Which of a run's workers it is.
@@ -68,8 +71,7 @@ class TrainingProcess:
         self._splits: tuple[Examples, int | None, DeviceSplit, DeviceSplit] | None = None
 
     def start(self, config: TrainConfig) -> None:
-        """Starts TensorFlow as a run has it; again it does nothing more. Raises NoGpuError where a
-        GPU is expected and not found."""
+        """Starts TensorFlow for a run, once; raises NoGpuError where an expected GPU is missing."""
         if self.device:
             return
         from job.engine import runtime
@@ -188,17 +190,20 @@ class Attempt:
         self._writer = RunWriter(run, self.reached, is_active=is_chief)
 
     def close(self) -> None:
+        """Ends keeping; what still waits is not kept."""
         self._writer.close()
 
     @property
     def is_finished(self) -> bool:
+        """Whether all epochs are done, or `patience` epochs passed without a better one."""
         from job.training.loop import is_finished
 
         return is_finished(self.state, self._config)
 
     def go_on(self, epochs: int | None = None) -> Ending:
-        """Trains to the end of the run, or of so many epochs, after which an object store may still
-        be at what was reached.
+        """Trains to the end of the run, or of so many epochs.
+
+        After so many, an object store may still be at what was reached.
 
         Raises:
             TrainingDivergedError: The loss became NaN or infinite.
@@ -262,7 +267,8 @@ def reached_before(
         run: The run.
         state: Where the attempt begins.
         progress: Is told of it.
-        device, accelerator: What trains, as `Device` has it.
+        device: What trains, in words.
+        accelerator: What its bits depend on beside that, as `Device` has it.
     """
     here = Device(from_step=state.step, device=device, accelerator=accelerator)
     last = run.reached()
@@ -288,8 +294,11 @@ class DisagreementError(Exception):
 
 
 def check_agreement(engine: Engine, state: RunState) -> None:
-    """Raises DisagreementError where workers restored different checkpoints: their sums would still
-    look like training. It can be that one was committed just then; another attempt helps."""
+    """Raises DisagreementError where workers restored different checkpoints.
+
+    Their sums would still look like training. It can be that one was committed just then; another
+    attempt helps.
+    """
     digest = sha256_of([*state.weights.values(), *state.optimizer.values()])
     mine = [state.step, *(int(digest[i : i + 8], 16) for i in (0, 8))]
     if engine.sum_over_workers(mine) != [engine.world * value for value in mine]:

@@ -38,6 +38,7 @@ class Agreement(NamedTuple):
 
 
 def initial_state(engine: Engine) -> RunState:
+    """The state before the first step: the engine's own weights and optimizer, no history."""
     return RunState(weights=engine.weights(), optimizer=engine.optimizer_arrays())
 
 
@@ -63,7 +64,8 @@ def run_epochs(
     Args:
         engine: What computes; every worker has its own, like all that follows.
         state: Where to begin.
-        train, validation: The examples.
+        train: The examples to learn from.
+        validation: Those that tell which epoch is the best.
         config: How often, and how long.
         supervisor: What the worker hears from outside.
         writer: Keeps what is reached.

@@ -30,12 +30,14 @@ class Pace:
         self.checkpointed()
 
     def next_span(self, step: int, left_in_epoch: int) -> int:
+        """How many steps may follow, up to the end of the epoch or the next checkpoint."""
         steps = min(self.span_steps, left_in_epoch)
         if self._every_steps:
             steps = min(steps, self._every_steps - step % self._every_steps)
         return steps
 
     def measured(self, steps: int, seconds: float) -> None:
+        """Adapts spans, which at most double, and patience to what the last one took."""
         # The first call includes tracing and compiling.
         if not self._is_first:
             wanted = steps * SPAN_SECONDS / seconds
@@ -44,6 +46,7 @@ class Pace:
         self._is_first = False
 
     def evaluated(self, seconds: float) -> None:
+        """Adapts the patience with evaluation to the seconds that it took."""
         self.evaluation_patience = self._patience_after(seconds)
 
     def _patience_after(self, seconds: float) -> float:
@@ -51,10 +54,12 @@ class Pace:
         return max(self._hang_timeout, PATIENCE_FACTOR * seconds)
 
     def checkpoint_due(self, step: int) -> bool:
+        """Whether to take one after this step of the run."""
         if self._every_steps:
             return step % self._every_steps == 0
         assert self._every_seconds is not None  # an interval has steps or seconds
         return time.monotonic() - self._last >= self._every_seconds
 
     def checkpointed(self) -> None:
+        """Counts the seconds to the next checkpoint from now on."""
         self._last = time.monotonic()

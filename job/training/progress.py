@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpanReport:
-    """Where training stands after a span of steps. `epoch` counts from 1; `eta_seconds` is the
-    expected rest of the run."""
+    """Where training stands after a span; `epoch` from 1, `eta_seconds` the run's expected rest."""
 
     epoch: int
     epochs: int
@@ -38,40 +37,45 @@ class SpanReport:
 class NoteTaker(Protocol):
     """Shows messages beside whatever else it shows."""
 
-    def note(self, message: str) -> None: ...
+    def note(self, message: str) -> None:
+        """Shows one message, as a line of its own."""
 
 
 class Progress(NoteTaker, Protocol):
     """Follows a run."""
 
-    def span(self, report: SpanReport) -> None: ...
+    def span(self, report: SpanReport) -> None:
+        """Some steps of an epoch are done."""
 
-    def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None: ...
+    def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        """One of `epochs` is done; `is_best` if its validation loss is the lowest so far."""
 
 
 class Silent:
     """For workers other than the first: all of them would say the same."""
 
     def span(self, report: SpanReport) -> None:
-        pass
+        """Shows nothing."""
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
-        pass
+        """Shows nothing."""
 
     def note(self, message: str) -> None:
-        pass
+        """Shows nothing."""
 
 
 class PlainProgress:
     """A line for each epoch, for logs and pipes."""
 
     def span(self, report: SpanReport) -> None:
-        pass
+        """Shows nothing: a log would fill with two lines a second."""
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        """Prints `epoch_line` to stderr."""
         self.note(epoch_line(row, epochs, is_best))
 
     def note(self, message: str) -> None:
+        """Prints the message to stderr at once."""
         print(message, file=sys.stderr, flush=True)
 
 
@@ -82,17 +86,21 @@ class LiveProgress:
         self._live, self._console = live, console
 
     def span(self, report: SpanReport) -> None:
+        """Draws `span_line` in place of the last one."""
         self._live.update(span_line(report), refresh=True)
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        """Prints `epoch_line` above the live line, where it stays."""
         self.note(epoch_line(row, epochs, is_best))
 
     def note(self, message: str) -> None:
+        """Prints the message above the live line, where it stays."""
         self._console.print(message, highlight=False, markup=False)
 
 
 @contextlib.contextmanager
 def training_progress() -> Iterator[Progress]:
+    """A live line for the time of the block where stderr is a terminal, plain lines elsewhere."""
     if not sys.stderr.isatty():
         yield PlainProgress()
         return
@@ -126,6 +134,7 @@ class _NoteHandler(logging.Handler):
 
 
 def epoch_line(row: EpochRow, epochs: int, is_best: bool) -> str:
+    """A finished epoch in one line; the best so far ends with `best`."""
     return (
         f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  "
         f"loss {row.loss:.4f}  accuracy {row.accuracy:.2%}  "
@@ -135,6 +144,7 @@ def epoch_line(row: EpochRow, epochs: int, is_best: bool) -> str:
 
 
 def span_line(report: SpanReport) -> str:
+    """The epoch so far in one line: a bar, steps, images a second, time left and loss."""
     width = 20
     done = round(width * report.step / report.steps_per_epoch)
     validation = "" if report.val_accuracy is None else f"  val_accuracy {report.val_accuracy:.2%}"

@@ -1,2 +1,1 @@
-"""The forms in which data sets are read, one module for each: those that sets are published in
-(`idx`, `cifar`), and those of users' own sets (`parquet`)."""
+"""How data sets are read, a module a form: published in `idx` and `cifar`, users' in `parquet`."""

@@ -1,8 +1,10 @@
-"""CIFAR-10 as its authors publish it (Krizhevsky, "Learning multiple layers of features from tiny
-images", 2009; https://www.cs.toronto.edu/~kriz/cifar.html), in both of its versions:
+"""CIFAR-10 as its authors publish it, in both of its versions.
 
     cifar-10-binary.tar.gz   cifar-10-batches-bin/data_batch_1.bin … 5, test_batch.bin
     cifar-10-python.tar.gz   cifar-10-batches-py/data_batch_1 … 5, test_batch
+
+Krizhevsky, "Learning multiple layers of features from tiny images", 2009;
+https://www.cs.toronto.edu/~kriz/cifar.html
 
 A batch of the binary version is 10,000 records of a label and 3,072 pixels: 32 rows of 32 red
 values, then the green and the blue ones. The Python version holds the same examples in the same

@@ -40,6 +40,7 @@ class Document(NamedTuple):
     image_shape: ImageShape = GRAY
 
     def to_json(self) -> bytes:
+        """The file's bytes; `shape` is left out for gray images of 28×28."""
         document = {
             "format": FORMAT,
             "name": self.name,

@@ -1,5 +1,7 @@
-"""The four files of MNIST's form, IDX, plain or `.gz`, and Keras' `mnist.npz`; read strictly: sizes
-are capped, pickles are refused, and nothing is returned that is not as published."""
+"""The four files of MNIST's form, IDX, plain or `.gz`, and Keras' `mnist.npz`, read strictly.
+
+Sizes are capped, pickles are refused, and nothing is returned that is not as published.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Data sets as Parquet, in a local folder or in object storage (docs/data.md):
+"""Data sets as Parquet, in a local folder or in object storage (docs/data.md).
 
     train.parquet, test.parquet   columns `image` fixed_size_binary(784) and `label` uint8
     dataset.json                  name, labels, shape of an image, and size, SHA-256 and rows of
                                   both files; written last: its presence makes the set visible
 
-pyarrow, which takes most of a second to import, is imported
-where Parquet is met.
+pyarrow, which takes most of a second to import, is imported where Parquet is met.
 """
 
 from __future__ import annotations
@@ -85,8 +84,9 @@ def write_dataset(
 
 
 def read_dataset(data: str, *, patience: float = QUICK_SECONDS) -> OwnData | None:
-    """Reads and checks a data set. From object storage, each file is fetched once for all processes
-    of a machine.
+    """Reads and checks a data set.
+
+    From object storage, each file is fetched once for all processes of a machine.
 
     Args:
         data: A local folder, or `s3://BUCKET/PREFIX`.
