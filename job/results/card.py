@@ -85,7 +85,7 @@ def model_card(
             .get_template(TEMPLATE)
             .render(
                 metadata=metadata(config, result, examples.dataset),
-                about=(inspect.getdoc(MODELS[config.model]) or "").partition("\n\n")[0],
+                about="\n\n".join((inspect.getdoc(MODELS[config.model]) or "").split("\n\n")[:2]),
                 config=config,
                 settings={k: v for k, v in config.fixed_dict().items() if v is not None},
                 command=Markup(command_to_repeat(config, result["device"])),
