@@ -12,7 +12,9 @@ from benchmarks.summary import Comparison, Find, Found, Goal
 
 def among(key: str | None = None, *, flip: bool = False, **where: Any) -> Find:
     """Finds the row of a document with these values; in it what stands under `key`, if given.
-    `flip` where the document has the peer's figure first."""
+
+    `flip` where the document has the peer's figure first.
+    """
 
     def find(document: dict[str, Any]) -> Found:
         for row in document["rows"]:

@@ -41,10 +41,10 @@ def autoscaled(
     *,
     patience: float = PATIENCE_SECONDS,
 ) -> Iterator[None]:
-    """Has the autoscaler of the connected cluster hold the machines for a run while the block runs.
-    Where the machines are one's own, waits until they have joined.
+    """Has the connected cluster's autoscaler hold the machines for a run while the block runs.
 
-    Nothing happens where the cluster has no autoscaler, or no machines that could hold workers.
+    Where the machines are one's own, waits until they have joined. Nothing happens where the
+    cluster has no autoscaler, or no machines that could hold workers.
 
     Args:
         config: How many workers, of what size.
@@ -96,8 +96,7 @@ class Own(NamedTuple):
 
 
 def own_machines(path: str = BOOTSTRAP) -> Own | None:
-    """The machines of one's own of which the cluster is made; None where they are rented, or where
-    there is no autoscaler."""
+    """One's own machines that form the cluster; None if they are rented, or with no autoscaler."""
     config = _bootstrap(path)
     try:
         if config["provider"]["type"] != "local":
@@ -149,9 +148,12 @@ def _no_room(share: Share, wanted: int) -> str | None:
 
 
 def _not_joined(own: Own, config: TrainConfig) -> str | None:
-    """What is missing of one's own machines. Nothing if all are there: whether they suffice is
-    asked elsewhere. Those that stay away are missed only where it is too narrow without them, or
-    where they alone can have GPUs: nobody's processors train while GPUs are being installed."""
+    """What is missing of one's own machines; nothing if all are there.
+
+    Whether they suffice is asked elsewhere. Those that stay away are missed only where it is too
+    narrow without them, or where they alone can have GPUs: nobody's processors train while GPUs are
+    being installed.
+    """
     here = room()
     if len(here.nodes) >= own.size:
         return None

@@ -70,8 +70,10 @@ def gpu_share(config: TrainConfig, here: Room) -> float:
 
 
 def check_gpus(config: TrainConfig, here: Room, *, is_own: bool) -> None:
-    """Raises NoGpuError where Ray has none to give and one is expected: it is asked for, or the
-    cluster is this machine, which has one."""
+    """Raises NoGpuError where Ray has no GPU to give and one is expected.
+
+    It is expected where it is asked for, or the cluster is this machine, which has one.
+    """
     if here.has_gpus or config.gpus_per_worker is not None:
         return
     if not is_own and config.device == "gpu":
@@ -107,11 +109,11 @@ class Room(NamedTuple):
 
     @property
     def has_gpus(self) -> bool:
+        """Whether Ray counts a GPU on any of the nodes."""
         return any(node.get("GPU") for node in self.nodes)
 
     def places(self, share: Share) -> int:
         """How many workers of that size fit."""
-
         wanted = {"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})}
 
         def on(node: dict[str, Any]) -> int:

@@ -18,7 +18,7 @@ from job.errors import JobError
 
 
 def recipes_table() -> str:
-    """The recipes as help text; `\b` keeps click from filling the lines."""
+    """The recipes as help text; its backspace character keeps click from filling the lines."""
     lines = [
         f"  {recipe}, {model}: " + ", ".join(f"{k} {v}" for k, v in used.items())
         for recipe, models in RECIPES.items()

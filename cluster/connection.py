@@ -51,9 +51,10 @@ def connected(
     elastic: bool = False,
     verbose: bool = False,
 ) -> Iterator[bool]:
-    """Connects to a Ray cluster, or starts one in this machine for the time of the block. Nothing
-    happens where this process is connected already, as one of a trial is. Yields whether the
-    cluster is this process' own.
+    """Connects to a Ray cluster, or starts one in this machine for the time of the block.
+
+    Nothing happens where this process is connected already, as one of a trial is. Yields whether
+    the cluster is this process' own.
 
     Args:
         address: `auto` (the running one), `HOST:PORT`, `local`, or None for the running one if
@@ -121,8 +122,10 @@ def connected(
 
 
 def _found(address: str | None) -> str | None:
-    """What to ask Ray for where no cluster is named: `local` where it would start one, also because
-    the one that it would find was killed, and could not take its address with it."""
+    """What to ask Ray for where no cluster is named; `local` where it would start one.
+
+    Also where the one that it would find was killed, and could not take its address with it.
+    """
     last = ray_private.last_address()
     if last is None or (address == "auto" and ray_private.runs_here()):
         return address or "local"
@@ -154,8 +157,11 @@ def _check_reachable(field: str, address: str) -> None:
 
 
 def _check_answer(field: str, address: str) -> None:
-    """Asks the cluster's head once. Ray itself would ask again and again, print a line for each,
-    and not say in the end that it was the token."""
+    """Asks the cluster's head once.
+
+    Ray itself would ask again and again, print a line for each, and not say in the end that it was
+    the token.
+    """
     from ray.exceptions import AuthenticationError, RayError
 
     failure: RayError | None = None

@@ -1,5 +1,7 @@
-"""Everything of Ray's that is not public. Read in Ray 2.58.1 and 2.60.0, where it is the same; each
-function says what is done by a Ray that does not have it. `tests/test_layers.py` counts the lines.
+"""Everything of Ray's that is not public; `tests/test_project/test_layers.py` counts the lines.
+
+Read in Ray 2.58.1 and 2.60.0, where it is the same; each function says what is done by a Ray that
+does not have it.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from typing import Any
 
 
 def last_address() -> str | None:
-    """The address that the last `ray start` on this machine left, whether or not there still is a
-    cluster. None where this is not known: without `--address auto` a new one is started then."""
+    """The address that the last `ray start` here left, whether or not there still is a cluster.
+
+    None where this is not known: without `--address auto` a new one is started then.
+    """
     try:
         from ray._private.services import find_bootstrap_address
     except ImportError:
@@ -20,8 +24,10 @@ def last_address() -> str | None:
 
 
 def runs_here() -> bool:
-    """Whether a cluster's head runs on this machine, seen by its processes; no where this is not
-    known, and an address that was left counts instead."""
+    """Whether a cluster's head runs on this machine, seen by its processes.
+
+    No where this is not known, and an address that was left counts instead.
+    """
     try:
         from ray._private.services import find_gcs_addresses
     except ImportError:
@@ -30,9 +36,12 @@ def runs_here() -> bool:
 
 
 def ask_head(address: str) -> None:
-    """Asks a cluster's head once. Raises ray.exceptions.AuthenticationError without its token, and
-    RayError where no head answers. Nothing is asked where it is not known how: `ray.init` asks for
-    minutes then, and does not say that it was the token."""
+    """Asks a cluster's head once.
+
+    Raises ray.exceptions.AuthenticationError without its token, and RayError where no head answers.
+    Nothing is asked where it is not known how: `ray.init` asks for minutes then, and does not say
+    that it was the token.
+    """
     try:
         from ray._private.authentication.authentication_token_setup import (
             ensure_token_if_auth_enabled,
@@ -46,8 +55,10 @@ def ask_head(address: str) -> None:
 
 
 def asks_for_token() -> bool:
-    """Whether Ray asks for its token in this process; else what the environment says, which is all
-    that Ray up to 2.60 goes by."""
+    """Whether Ray asks for its token in this process.
+
+    Else what the environment says, which is all that Ray up to 2.60 goes by.
+    """
     try:
         from ray._private.authentication.authentication_utils import is_token_auth_enabled
     except ImportError:
@@ -56,8 +67,10 @@ def asks_for_token() -> bool:
 
 
 def check_cluster_file(config: dict[str, Any]) -> None:
-    """Raises whatever Ray has against a cluster file; a Ray without this check has nothing, and
-    `cluster/files/` has checks of its own."""
+    """Raises whatever Ray has against a cluster file.
+
+    A Ray without this check has nothing, and `cluster/files/` has checks of its own.
+    """
     try:
         from ray.autoscaler._private.util import prepare_config, validate_config
     except ImportError:
@@ -68,9 +81,10 @@ def check_cluster_file(config: dict[str, Any]) -> None:
 def train_callbacks(
     *, controller_started: Callable[[], None], end_left_behind: Callable[[], None]
 ) -> list[Any]:
-    """Callbacks for Ray Train's `RunConfig`, which are called in its controller. None where there
-    are no such callbacks: a group that broke at its start may hold its processors until the run
-    ends, and a stop before training waits for Ray Train.
+    """Callbacks for Ray Train's `RunConfig`, which are called in its controller.
+
+    None where there are no such callbacks: a group that broke at its start may hold its processors
+    until the run ends, and a stop before training waits for Ray Train.
 
     Args:
         controller_started: Called at its start.

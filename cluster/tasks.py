@@ -26,8 +26,10 @@ def run_tasks(
     names: Sequence[str],
     stop_requested: Callable[[], int] = lambda: 0,
 ) -> Iterator[tuple[str, Any]]:
-    """Calls `function(shared, name)` for each name on a processor of its own, as many at a time as
-    there are. A task whose process is lost is tried again by Ray.
+    """Calls `function(shared, name)` for each name on a processor of its own.
+
+    As many run at a time as there are processors. A task whose process is lost is tried again by
+    Ray.
 
     Args:
         function: Of a module; equal arguments must give equal results.

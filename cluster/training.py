@@ -29,8 +29,10 @@ class FinishedRun:
 def train(
     *, overwrite: bool = False, progress: Progress | None = None, **settings: Any
 ) -> FinishedRun:
-    """Trains a run to its end and evaluates it: in this process, or on Ray where `workers` is more
-    than one or an `address` is given. A run of that `name` that was interrupted goes on.
+    """Trains a run to its end and evaluates it: in this process, or on Ray.
+
+    On Ray where `workers` is more than one or an `address` is given. A run of that `name` that was
+    interrupted goes on.
 
         from cluster import train
         run = train(model="lenet5", epochs=3, workers=2)

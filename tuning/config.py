@@ -165,8 +165,7 @@ def trial_config(
     storage: str,
     seed: int,
 ) -> TrainConfig:
-    """The settings of one trial's run: the point of the space, over what is common to all, over
-    the recipe of its model."""
+    """A trial's settings: its point of the space, over those of all trials, over its recipe."""
     own = {
         "name": name,
         "storage": storage,

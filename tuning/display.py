@@ -1,5 +1,7 @@
-"""What a person sees of a sweep while it runs: one live table on a terminal, a line for each trial
-that ended elsewhere. Everything goes to stderr."""
+"""What a person sees of a sweep while it runs; everything goes to stderr.
+
+One live table on a terminal, a line for each trial that ended elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +87,7 @@ class SweepDisplay:
         self.conductor, self._slots = conductor, slots
 
     def note(self, message: str) -> None:
+        """Prints a line to stderr."""
         print(message, file=sys.stderr, flush=True)
 
     def report(self, report: dict[str, Any]) -> None:
@@ -102,6 +105,7 @@ class SweepDisplay:
         return True
 
     def refresh(self) -> None:
+        """Does nothing: lines that are printed stay."""
         pass
 
     def rate(self) -> float:
@@ -130,12 +134,14 @@ class LiveDisplay(SweepDisplay):
         self._drawn = 0.0
 
     def note(self, message: str) -> None:
+        """Prints a line above the table."""
         self._console.print(message, highlight=False, markup=False)
 
     def _says(self, outcome: Outcome) -> bool:
         return outcome.state == FAILED
 
     def refresh(self) -> None:
+        """Draws the table anew where it is `REFRESH_SECONDS` old."""
         if time.monotonic() - self._drawn >= REFRESH_SECONDS:
             self._drawn = time.monotonic()
             self._live.update(self._table(), refresh=True)

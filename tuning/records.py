@@ -51,6 +51,7 @@ class Plan:
 
     @property
     def name(self) -> str:
+        """The number with four digits, by which its files and its run are named."""
         return f"{self.number:04d}"
 
 
@@ -90,6 +91,8 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
+    """What a trial is to train, and what came of it so far."""
+
     plan: Plan
     outcome: Outcome = Outcome()
 
@@ -143,8 +146,10 @@ class Sweep:
 
 
 def merit(outcome: Outcome) -> tuple[float, float]:
-    """What decides between trials: the validation accuracy of the weights that are kept, and
-    between equals their validation loss. Greater is better."""
+    """What decides between trials; greater is better.
+
+    The validation accuracy of the weights that are kept, and between equals their validation loss.
+    """
     best = outcome.best
     return (best.val_accuracy, -best.val_loss) if best else (-math.inf, -math.inf)
 
@@ -157,14 +162,17 @@ def document_of(sweep: Sweep) -> dict[str, Any]:
 
 
 def write_plan(folder: Storage, plan: Plan) -> None:
+    """Keeps a trial's plan as `plans/NUMBER.json` in the sweep's folder."""
     folder.write(f"{PLANS}/{plan.name}.json", to_json(dataclasses.asdict(plan)))
 
 
 def write_outcome(folder: Storage, plan: Plan, outcome: Outcome) -> None:
+    """Keeps a trial's outcome as `outcomes/NUMBER.json` in the sweep's folder."""
     folder.write(f"{OUTCOMES}/{plan.name}.json", to_json(dataclasses.asdict(outcome)))
 
 
 def write_winner(folder: Storage, winner: Winner) -> None:
+    """Keeps the winner as `winner.json` in the sweep's folder."""
     folder.write(WINNER_FILE, to_json(dataclasses.asdict(winner)))
 
 

@@ -293,8 +293,10 @@ def _fitted(config: SweepConfig, gpus: float, here: Room) -> tuple[SweepConfig, 
 
 
 def _launched(opened: OpenSweep, kind: str) -> dict[str, Any]:
-    """What all trials have in common, with XLA only if it is asked for: a process compiles for each
-    batch size and optimizer that it meets, some 5 s each."""
+    """What all trials have in common, with XLA only if it is asked for.
+
+    A process compiles for each batch size and optimizer that it meets, some 5 s each.
+    """
     base = {**opened.sweep.base, "xla": bool(opened.sweep.base.get("xla"))}
     models = [p.values for p in opened.space.parameters if p.field == "model"] or [(None,)]
     for model in itertools.chain(*models):

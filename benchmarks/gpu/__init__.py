@@ -1,0 +1,1 @@
+"""What is measured on one GPU, in parts that can be lost one by one."""

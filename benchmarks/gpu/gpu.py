@@ -1,5 +1,4 @@
-"""LeNet5 on one GPU: how fast, how much memory, how it is shared, and whether it computes what it
-should.
+"""LeNet5 on one GPU: how fast, how much memory, how it is shared, and whether it computes right.
 
     python -m benchmarks.gpu.gpu                        # measures, keeps docs/results/gpu.json
     python -m benchmarks.gpu.gpu --table                # prints the table of the kept figures
@@ -40,8 +39,7 @@ SECONDS = 470.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is measured: of what, see `Task`; and epochs of the notebook's run and of a sweep's
-    two trials."""
+    """How much is measured: see `Task`; epochs of the notebook's run and a sweep's two trials."""
 
     task: Task
     epochs: int
@@ -201,8 +199,9 @@ PARTS = {
 def measure(
     size: Size, seconds: float, parts: Sequence[str], write: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Measures the parts of these names, and always the first, which says on what is measured. All
-    figures so far go to `write` whenever a part has ended.
+    """Measures the parts of these names, and always the first, which says on what is measured.
+
+    All figures so far go to `write` whenever a part has ended.
 
     Raises:
         MeasuringError: The first part did not come to that, or found no GPU for the full size.

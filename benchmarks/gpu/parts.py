@@ -1,5 +1,7 @@
-"""What gpu.py measures in processes of their own. Each prints a figure as a JSON line
-as soon as it has it: one that is ended for being late loses only what it had not measured.
+"""What gpu.py measures in processes of their own.
+
+Each prints a figure as a JSON line as soon as it has it: one that is ended for being late loses
+only what it had not measured.
 
     python -m benchmarks.gpu.parts PART SETTINGS     # SETTINGS: the fields of `Task`, as JSON
 """
@@ -63,8 +65,10 @@ class Task:
 
 
 class Rate(NamedTuple):
-    """What a rate is measured of; the defaults are those of a user who says nothing, with XLA where
-    a run has it then."""
+    """What a rate is measured of.
+
+    The defaults are those of a user who says nothing, with XLA where a run has it then.
+    """
 
     model: str
     batch: int
@@ -178,8 +182,10 @@ def any_order(task: Task) -> Found:
 
 
 def measured(cases: Sequence[Rate], task: Task) -> Found:
-    """The rates of cases that are equally deterministic; those without XLA first, so that an XLA
-    that does not work costs no other figure."""
+    """The rates of cases that are equally deterministic.
+
+    Those without XLA come first, so that an XLA that does not work costs no other figure.
+    """
     from job.engine.runtime import compute_capability, start_tensorflow
 
     kind = start_tensorflow(deterministic=cases[0].is_deterministic)
@@ -233,8 +239,10 @@ def summary(rates: Sequence[float]) -> dict[str, float]:
 
 
 def keras(task: Task) -> Found:
-    """What a user of Keras writes: `compile`, then `fit` on arrays, with Keras' defaults. Of whole
-    epochs after the first, since each `fit` has to get going."""
+    """What a user of Keras writes: `compile`, then `fit` on arrays, with Keras' defaults.
+
+    Of whole epochs after the first, since each `fit` has to get going.
+    """
     from job.engine.runtime import import_tensorflow
 
     import_tensorflow()
@@ -273,8 +281,10 @@ def resume(task: Task) -> Found:
 
 
 def trained(task: Task, name: str, supervisor: Any) -> dict[str, Any]:
-    """Trains a run, or goes on with it; returns its last step and the SHA-256 of its weights, which
-    is the `weights_sha256` of a finished run."""
+    """Trains a run, or goes on with it; returns its last step and the SHA-256 of its weights.
+
+    That is the `weights_sha256` of a finished run.
+    """
     from job.errors import StopRequestedError
     from job.runs.run import prepare_run
     from job.runs.state import sha256_of

@@ -30,8 +30,7 @@ def keys(batches: Sequence[int]) -> list[str]:
 
 
 def rows(batches: Sequence[int], epochs: int) -> list[tuple[str, str, Cell, str]]:
-    """Rows of the table: the name of the figures, what they are, how they are shown, and what the
-    notebook has there."""
+    """Rows of the table: their figures' name, what they are, how shown, what the notebook has."""
     published = json.loads((RESULTS / "notebook_published.json").read_text())["lenet5"]
     run = f"LeNet5, {epochs} epochs, batch 32"
     theirs = f"{NOTEBOOK_SECONDS} s; {100 * published['test_accuracy']:.2f} %"
@@ -123,8 +122,10 @@ def cell(figures: Figures, text: Cell) -> str:
 
 
 def note_of(document: Figures) -> str:
-    """On what it was measured; and, where that was no GPU, or not the whole, that these are no
-    figures of one."""
+    """On what it was measured.
+
+    Where that was no GPU, or not the whole, also that these are no figures of one.
+    """
     device = document["rows"]["device"]
     name = device["device"]
     if device["kind"] == "gpu":

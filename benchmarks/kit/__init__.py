@@ -1,0 +1,1 @@
+"""What benchmarks share: limits of time, measurements in turn, the other side's packages."""

@@ -1,4 +1,4 @@
-"""Sets two programs against each other, in turn: A B A B …
+"""Sets two programs against each other, in turn: A, B, A, B and so on.
 
 Each side is a process that stays warm: it reads a line from stdin, does one measured piece of work
 and prints a JSON line with what it measured. Only one side works at a time, so a machine that
@@ -70,8 +70,10 @@ def in_turn(sides: dict[str, Side], rounds: int) -> list[dict[str, dict[str, Any
 def kept_rounds(
     name: str, rounds: int, measure: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Measures round by round and keeps each in `UNFINISHED`, so that a measurement of many minutes
-    goes on where it was interrupted, unless the project's code is another by then. `keep` ends it.
+    """Measures round by round and keeps each in `UNFINISHED`.
+
+    So a measurement of many minutes goes on where it was interrupted, unless the project's code is
+    another by then. `keep` ends it.
 
     Args:
         name: Of the measurement, with everything that it depends on.
@@ -90,8 +92,7 @@ def kept_rounds(
 
 
 def keep(document: dict[str, Any], path: Path, *names: str) -> None:
-    """Writes the result of the measurements with these names and forgets their rounds, so that the
-    next one begins anew."""
+    """Writes the result of these measurements and forgets their rounds: the next begins anew."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
     for name in names:
@@ -107,8 +108,10 @@ def rounds_file(name: str) -> Path:
 
 
 def peak_mb() -> float:
-    """The most memory that this process had resident so far, in MB. `getrusage` would also count
-    the process that it was forked from."""
+    """The most memory that this process had resident so far, in MB.
+
+    `getrusage` would also count the process that it was forked from.
+    """
     with open("/proc/self/status") as stream:
         (kilobytes,) = (line.split()[1] for line in stream if line.startswith("VmHWM:"))
     return int(kilobytes) / 1000
@@ -120,8 +123,7 @@ def ratio(row: dict[str, Any]) -> str:
 
 
 def circumstances(*packages: str) -> dict[str, Any]:
-    """When and on what something was measured, with the versions of these packages, None for one
-    that is not installed."""
+    """When and on what it was measured, with these packages' versions, None if not installed."""
     from job.engine.runtime import device_name
     from job.versions import installed
 

@@ -1,5 +1,7 @@
-"""Packages that only a benchmark's other side needs: in folders beside the data, never in the
-environment of the project."""
+"""Packages that only a benchmark's other side needs.
+
+They are in folders beside the data, never in the environment of the project.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Steps of N workers, measured on simulated hosts and carried to more by a model."""

@@ -1,5 +1,4 @@
-"""Training steps on simulated hosts, timed: network namespaces joined by a bridge, each with a
-worker.
+"""Times training steps on simulated hosts: bridged network namespaces, each with a worker.
 
 Where the network has a latency or a bandwidth, packets go another way than over the bridge: by
 `benchmarks/scaling/relay.py`, which holds each for as long. A change of the network is a change of
@@ -32,8 +31,10 @@ LISTEN_SECONDS = 1.0
 
 
 def alone(arguments: list[str]) -> int:
-    """Runs this program in namespaces of its own, which take networks and processes with them when
-    they end. Needs root; returns its exit code."""
+    """Runs this program in namespaces of its own. Needs root; returns its exit code.
+
+    They take networks and processes with them when they end.
+    """
     return subprocess.call(
         [
             *("setpriv", "--pdeathsig=KILL"),
@@ -231,8 +232,11 @@ def _ticks() -> int:
 
 
 def measured(hosts: Hosts, workers: Workers, setting: Setting) -> dict[str, Any]:
-    """One point: the setting, `seconds` of a step, the `round_trip` that was found, and how many
-    processors `others` used before or after. Raises InputError where these are too many."""
+    """One point: the setting, and what was found with it.
+
+    `seconds` of a step, the `round_trip`, and how many processors `others` used before or after.
+    Raises InputError where these are too many.
+    """
     point = dataclasses.asdict(setting)
     if setting.workers > 1:
         hosts.set_network(setting)

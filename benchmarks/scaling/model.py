@@ -193,8 +193,10 @@ def errors(
 
 
 def fitted(points: Sequence[dict[str, Any]], processors: int) -> dict[str, Any]:
-    """`coefficients` of two thirds of the points, and relative errors: `fit_errors` of these,
-    `held_out_errors` of the others; how large, each by its median and worst."""
+    """`coefficients` of two thirds of the points, and relative errors, by their median and worst.
+
+    `fit_errors` are those of the two thirds, `held_out_errors` those of the others.
+    """
     kept, held_out = divided(observed(points))
     coefficients = fit(kept, processors)
     found = {

@@ -78,9 +78,11 @@ class Machines:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Of `workers` at a global batch: seconds of a step, and how much faster it is than that of one
-    worker. `efficiency` is the speed-up per worker; its inverse is what an epoch costs in hours of
-    workers, in those of one."""
+    """Of `workers` at a global batch: seconds of a step, and the speed-up over one worker.
+
+    `efficiency` is the speed-up per worker; its inverse is what an epoch costs in hours of workers,
+    in those of one.
+    """
 
     workers: int
     batch: int
@@ -132,8 +134,10 @@ def end_of_strong_scaling(machines: Machines, model: str, batch: int) -> Predict
 
 
 def least_share(machines: Machines, model: str, workers: int, efficiency: float) -> int:
-    """Images that each worker needs for an efficiency of weak scaling. Raises InputError for one
-    that is not between 0 and 1."""
+    """Images that each worker needs for an efficiency of weak scaling.
+
+    Raises InputError for one that is not between 0 and 1.
+    """
     if not 0 < efficiency < 1:
         raise InputError("efficiency", efficiency, "must be between 0 and 1")
     # All but computing takes as long for any share.

@@ -1,5 +1,6 @@
-"""How long a training step takes with N workers: measured on 1 to 4 simulated hosts, fitted,
-checked on points held out of the fit, and carried to many workers on paper.
+"""How long a training step takes with N workers: measured, fitted, carried to many on paper.
+
+Measured on 1 to 4 simulated hosts; the fit is checked on points held out of it.
 
     python -m benchmarks.scaling.scaling measure  # needs root; goes on where it was interrupted
     python -m benchmarks.scaling.scaling fit  # keeps docs/results/scaling.json, prints tables
@@ -35,8 +36,10 @@ MICROSECOND = 1e-6
 
 
 def design() -> Iterator[Setting]:
-    """What is measured: some of all combinations, by chance, and always two without limits, of
-    which one shows what the relay itself takes; and what messages take that carry nothing."""
+    """What is measured: some of all combinations, by chance, and always two without limits.
+
+    One of these shows what the relay itself takes. Also what messages take that carry nothing.
+    """
     chance = random.Random(SEED)
     for model, workers in product(MODELS, WORKERS):
         set_up = functools.partial(Setting, model=model, workers=workers)

@@ -98,8 +98,11 @@ def quantity(name: str, value: float) -> str:
 
 
 def gpu(path: Path = GPU_RESULT) -> tuple[dict[str, float], str]:
-    """A GPU's step and rate, and where they come from: LeNet5's measured rates at the smallest and
-    the largest batch lie on a line, or an estimate. Without XLA, as several workers train."""
+    """A GPU's step and rate, and where they come from.
+
+    LeNet5's measured rates at the smallest and the largest batch lie on a line, or an estimate.
+    Without XLA, as several workers train.
+    """
     kept = json.loads(path.read_text()) if path.exists() else {"rows": {}, "batches": []}
     rates = {
         batch: kept["rows"][Rate(MODEL, batch, has_xla=False).key].get("images_per_second")

@@ -1,0 +1,1 @@
+"""Rates and durations on this machine's processors, beside those of other programs."""

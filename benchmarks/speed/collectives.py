@@ -1,6 +1,7 @@
-"""How TensorFlow's collectives sum gradients over two workers on one machine: packed or not, by
-ring or as it chooses; beside workers that sum nothing, and one worker with both cores. LeNet5, 64
-images a step in all.
+"""How TensorFlow's collectives sum gradients over two workers on one machine.
+
+Packed or not, by ring or as it chooses; beside workers that sum nothing, and one worker with both
+cores. LeNet5, 64 images a step in all.
 
     python -m benchmarks.speed.collectives  # measures, keeps docs/results/collectives.json
     python -m benchmarks.speed.collectives --table  # prints the table of the kept figures

@@ -111,8 +111,11 @@ def pytorch(model: str, weights: Weights, test: Split) -> Works:
 
 
 def in_torchs_layout(weights: Weights) -> Weights:
-    """Keras' arrays as PyTorch has them: kernels with their outputs first, and the rows of the
-    dense layer behind the convolutions by channel instead of by place."""
+    """Keras' arrays as PyTorch has them.
+
+    Kernels have their outputs first, and the rows of the dense layer behind the convolutions are by
+    channel instead of by place.
+    """
     arrays, channels = [], 0
     for array in weights:
         if array.ndim == 4:

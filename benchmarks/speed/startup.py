@@ -91,8 +91,10 @@ def ray_step() -> float:
 def told(
     command: Sequence[str], first: Path | None = None, environment: dict[str, str] | None = None
 ) -> float:
-    """Seconds until a command's first step has ended, which it writes to the file `first`; without
-    one, to a file that it gets as its last argument."""
+    """Seconds until a command's first step has ended, which it writes to the file `first`.
+
+    Without one, to a file that it gets as its last argument.
+    """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as said:
         if first is None:
             first = Path(folder, "first")

@@ -1,5 +1,6 @@
-"""Training rate and memory against Keras' `fit`, tf_keras and PyTorch: same model, data, batch and
-optimizer, in turn.
+"""Training rate and memory against Keras' `fit`, tf_keras and PyTorch.
+
+Same model, data, batch and optimizer, in turn.
 
     python -m benchmarks.speed.train_rate  # measures, keeps docs/results/train_rate.json
     python -m benchmarks.speed.train_rate --table  # prints the table of the kept figures
@@ -217,8 +218,10 @@ def serve(epoch: Callable[[], float], count: int) -> None:
 
 
 def flops(name: str) -> int:
-    """Multiplications and additions of one image's training step, by the layers with a kernel:
-    forward, the kernel's gradient and, but for the first of them, the input's."""
+    """Multiplications and additions of one image's training step, by the layers with a kernel.
+
+    Forward, the kernel's gradient and, but for the first of them, the input's.
+    """
     from job.models import build_model
 
     layers = [layer for layer in build_model(name).layers if layer.weights]

@@ -1,5 +1,7 @@
-"""What `lenet doctor` thinks of what machines told it: pure functions from answers, by machine, to
-a line for each thing that is wrong, or one that says that nothing is.
+"""What `lenet doctor` thinks of what machines told it.
+
+Pure functions from answers, by machine, to a line for each thing that is wrong, or one that says
+that nothing is.
 """
 
 from __future__ import annotations
@@ -45,8 +47,10 @@ def versions(here: Versions, there: Mapping[str, Versions]) -> list[Finding]:
 
 
 def code(here: Mapping[str, str], there: Mapping[str, Mapping[str, str]]) -> list[Finding]:
-    """Whether this project's files are those that are here. A file that is only there does no
-    harm, and copying to nodes deletes none."""
+    """Whether this project's files are those that are here.
+
+    A file that is only there does no harm, and copying to nodes deletes none.
+    """
     said = CheckReport("code", there)
     for machine, found in there.items():
         other = [path for path, digest in here.items() if found.get(path) != digest]

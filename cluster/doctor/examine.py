@@ -57,8 +57,9 @@ def to_document(found: Sequence[Finding]) -> dict[str, Any]:
 
 
 def examine(config: TrainConfig, *, limit: float = LIMIT_SECONDS) -> Iterator[Finding]:
-    """Checks what a run with these settings would meet: on every node of the cluster at its
-    `address`; without one on this machine, and without Ray.
+    """Checks what a run with these settings would meet.
+
+    On every node of the cluster at its `address`; without one on this machine, and without Ray.
 
     Args:
         config: `address`, `storage`, `dataset`, `data` and `device` count.
@@ -135,8 +136,10 @@ def _storage(machines: Machines, uri: str) -> Iterator[Finding]:
 
 @contextlib.contextmanager
 def _marked(uri: str) -> Iterator[str | None]:
-    """Leaves a file in a folder for the time of the block, by which other machines see that it is
-    the same one; an object store is."""
+    """Leaves a file in a folder for the block, by which other machines see that it is the same one.
+
+    An object store is, and gets none.
+    """
     storage = open_storage(uri)
     if storage.is_remote:
         yield None

@@ -110,6 +110,7 @@ def code() -> dict[str, str]:
 
 
 def now() -> float:
+    """This machine's clock, in seconds since the epoch."""
     return time.time()
 
 
@@ -141,8 +142,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _owners() -> dict[str, dict[str, str]]:
-    """Name and kind of the process that holds each socket, by inode; only those that this user may
-    look at."""
+    """Name and kind of each socket's process, by inode; only those that this user may look at."""
     found: dict[str, dict[str, str]] = {}
     for process in Path("/proc").glob("[0-9]*"):
         # Processes end while they are looked at, and other users' are not shown.

@@ -31,6 +31,7 @@ class Finding:
 
     @property
     def is_failure(self) -> bool:
+        """Whether its status is `fail`; `warn` is no failure."""
         return self.status == FAIL
 
     def __str__(self) -> str:
@@ -52,9 +53,11 @@ class CheckReport:
         self._findings: list[Finding] = []
 
     def warn(self, machine: str | None, text: str, fix: str, **figures: Any) -> None:
+        """Adds a `warn` line about a machine, with what to do about it and what was measured."""
         self._problem(WARN, machine, text, fix, figures)
 
     def fail(self, machine: str | None, text: str, fix: str, **figures: Any) -> None:
+        """Adds a `fail` line about a machine, with what to do about it and what was measured."""
         self._problem(FAIL, machine, text, fix, figures)
 
     def or_ok(self, text: str, **figures: Any) -> list[Finding]:

@@ -71,8 +71,10 @@ def computes_on() -> str:
 
 
 def allowed(there: int, *, is_divided: bool, environ: Mapping[str, str] = os.environ) -> int:
-    """How many of the GPUs a process may see: CUDA reads the list up to the first entry that names
-    none, and of slices it gives a process one."""
+    """How many of the GPUs a process may see.
+
+    CUDA reads the list up to the first entry that names none, and of slices it gives a process one.
+    """
     visible = environ.get(accelerator.VISIBLE)
     if visible is not None:
         named = 0

@@ -1,5 +1,7 @@
-"""The machines that `lenet doctor` asks: this one, or the nodes of a cluster. Each answers in a
-process of its own, and within a limit."""
+"""The machines that `lenet doctor` asks: this one, or the nodes of a cluster.
+
+Each answers in a process of its own, and within a limit.
+"""
 
 from __future__ import annotations
 
@@ -155,6 +157,7 @@ class RayNodes(Machines):
 
     @property
     def ray_gpus(self) -> dict[str, float]:
+        """How many GPUs Ray counts on each node, by the node's name."""
         return {name: node.get("GPU", 0.0) for name, node in self._nodes.items()}
 
     def _begin(self, name: str, question: Question, arguments: tuple) -> Any:

@@ -41,9 +41,11 @@ class Reduced:
 
 
 def all_reduce(addresses: list[str], rank: int) -> Reduced:
-    """Adds numbers up with the processes at `addresses`; each of them calls this with its rank,
-    after `cluster.doctor.gpus.gpus`, which starts TensorFlow. As in training, what is added up lies
-    on the devices that compute."""
+    """Adds numbers up with the processes at `addresses`; each of them calls this with its rank.
+
+    `cluster.doctor.gpus.gpus`, which starts TensorFlow, is called before. As in training, what is
+    added up lies on the devices that compute.
+    """
     from cluster.tf_config import set_tf_config
     from job.engine.runtime import distribution, has_gpu
 

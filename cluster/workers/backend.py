@@ -21,6 +21,7 @@ class TensorflowAddresses(Backend):
     """Sets `TF_CONFIG` on each worker."""
 
     def on_start(self, worker_group: Any, backend_config: TensorflowBackend) -> None:
+        """Notes the group; tells each of several workers the addresses of all, and its rank."""
         backend_config.group = worker_group
         if len(worker_group) == 1:
             return
@@ -33,6 +34,7 @@ class TensorflowAddresses(Backend):
         )
 
     def on_shutdown(self, worker_group: Any, backend_config: TensorflowBackend) -> None:
+        """Ends the workers at once, without waiting for them."""
         # What a run keeps is in its storage already. Ray Train would first wait five seconds for
         # workers to say goodbye, which stopped or stuck ones never do.
         for worker in worker_group.get_workers():
@@ -51,12 +53,14 @@ class TensorflowBackend(BackendConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
+        """The class of which Ray Train's controller makes one for a run."""
         return TensorflowAddresses
 
 
 def callbacks(backend: TensorflowBackend, mailbox: ray.actor.ActorHandle) -> list[Any]:
-    """What Ray Train's controller does for a run at its moments: it tells the driver how to end it,
-    and ends groups that it would forget.
+    """What Ray Train's controller does for a run at its moments.
+
+    It tells the driver how to end it, and ends groups that it would forget.
 
     Args:
         backend: Knows the last group.
@@ -69,20 +73,22 @@ def callbacks(backend: TensorflowBackend, mailbox: ray.actor.ActorHandle) -> lis
 
 
 def _introduce(mailbox: ray.actor.ActorHandle) -> None:
-    """Tells the driver which actor the controller is, so that it can be ended from there: Ray Train
-    offers that to the main thread alone."""
+    """Tells the driver which actor the controller is, so that it can be ended from there.
+
+    Ray Train offers that to the main thread alone.
+    """
     # As an object: the mailbox would import Ray Train, 1.5 s of a processor, to hold its handle.
     controller = ray.put(ray.get_runtime_context().current_actor)
     mailbox.post.remote([("controller", [controller])])
 
 
 def _end_left_behind(backend: TensorflowBackend) -> None:
-    """Ends a worker group that broke while it was started, before the next one is, or before Ray
-    Train gives up.
+    """Ends a worker group that broke while it was started.
 
-    Ray Train 2.60 forgets such a group when a worker dies after the group counts as started (it
-    cleans up only before, `WorkerGroup._start`). Its other workers would keep their processors for
-    good, and the next group would wait for room for ever.
+    Called before the next one is started, and before Ray Train gives up. Ray Train 2.60 forgets
+    such a group when a worker dies after the group counts as started (it cleans up only before,
+    `WorkerGroup._start`). Its other workers would keep their processors for good, and the next
+    group would wait for room for ever.
     """
     group = backend.group
     if group is not None and group.has_started():

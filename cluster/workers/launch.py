@@ -194,9 +194,11 @@ def _controller(value: list[Any]) -> Any:
 
 
 def _end(thread: threading.Thread, controller: Any) -> None:
-    """Waits for Ray Train to see that its workers have ended. A thread that still asks Ray for
-    something when it is shut down takes the whole process with it, with exit code 1; and after the
-    loss of a node Ray Train may wait for workers that are gone."""
+    """Waits for Ray Train to see that its workers have ended.
+
+    A thread that still asks Ray for something when it is shut down takes the whole process with it,
+    with exit code 1; and after the loss of a node Ray Train may wait for workers that are gone.
+    """
     import ray
 
     thread.join(END_SECONDS)
@@ -259,8 +261,10 @@ def _result(kind: str, value: Any) -> dict[str, Any] | None:
 
 
 def _broke_at_start(failure: BaseException | None) -> bool:
-    """Whether Ray Train gave up for a worker that died between the start of its group and that of
-    training: 2.60 takes it for a defect of its controller, and does not try again."""
+    """Whether Ray Train gave up for a worker that died between its group's start and training's.
+
+    2.60 takes it for a defect of its controller, and does not try again.
+    """
     from ray.exceptions import RayActorError
     from ray.train import ControllerError
 

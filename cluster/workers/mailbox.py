@@ -48,12 +48,15 @@ class WorkerEnd(Progress):
         self._stop = 0
 
     def span(self, report: SpanReport) -> None:
+        """Posts where training stands after a span of steps."""
         self._post("span", dataclasses.asdict(report))
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        """Posts an epoch that ended, of how many, and whether it is the best so far."""
         self._post("epoch", (dataclasses.asdict(row), epochs, is_best))
 
     def note(self, message: str) -> None:
+        """Posts a message that the driver shows."""
         self._post("note", message)
 
     def outcome(self, kind: str, value: Any) -> None:
@@ -61,6 +64,7 @@ class WorkerEnd(Progress):
         ray.get(self._mailbox.post.remote([("outcome", (kind, value))]))
 
     def stop_requested(self) -> int:
+        """The number of the signal that asks to stop, by the last answer that came; else 0."""
         if self._answer is not None:
             ready, _ = ray.wait([self._answer], timeout=0)
             if ready:

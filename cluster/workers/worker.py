@@ -47,8 +47,7 @@ class WorkOrder:
 
 
 def work(told: dict[str, WorkOrder]) -> None:
-    """What each worker does; Ray Train, which wants a dictionary, runs it in a process of its
-    own."""
+    """What each worker does; Ray Train, which wants a dict, runs it in a process of its own."""
     import ray.train
 
     from cluster.workers.mailbox import WorkerEnd
@@ -100,14 +99,17 @@ def work(told: dict[str, WorkOrder]) -> None:
 
 @dataclasses.dataclass
 class RaySupervisor:
-    """What a worker of a cluster hears: signals through the driver, preemption through Ray
-    (`may_leave`: nobody takes away the machine of a cluster that was started for the run)."""
+    """What a worker of a cluster hears: signals through the driver, preemption through Ray.
+
+    `may_leave` is off in a cluster that was started for the run: nobody takes its machine away.
+    """
 
     mail: Any
     may_leave: bool = True
     _notice: Any = None
 
     def stop_requested(self) -> int:
+        """The number of the signal that the driver passed on; 0 if none, or without `mail`."""
         return self.mail.stop_requested() if self.mail else 0
 
     def save_requested(self) -> bool:
@@ -122,6 +124,7 @@ class RaySupervisor:
         return is_new
 
     def leave_requested(self) -> bool:
+        """Whether the noticed preemption is less than `LEAVE_SECONDS` away, or has no deadline."""
         if self._notice is None:
             return False
         deadline = self._notice.deadline_ms

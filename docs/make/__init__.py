@@ -1,0 +1,1 @@
+"""Writes the documents' tables, figures and reference, and runs the notebook."""

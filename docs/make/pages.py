@@ -108,8 +108,7 @@ def made() -> Iterator[tuple[Path, bytes]]:
 
 
 def is_current(path: Path, content: bytes) -> bool:
-    """Whether a file is as it should be. Of pictures the pixels count: how well they are packed
-    depends on the processor."""
+    """Whether a file is as it should be; pictures by pixels: packing depends on the processor."""
     if not path.exists():
         return False
     before = path.read_bytes()

@@ -1,2 +1,4 @@
-"""The report of a sweep, of a run, or of several of them side by side: one HTML file that needs
-nothing else, and its tables as CSV and Parquet."""
+"""The report of a sweep, of a run, or of several of them side by side.
+
+One HTML file that needs nothing else, and its tables as CSV and Parquet.
+"""

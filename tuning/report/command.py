@@ -35,8 +35,9 @@ def report(
     out: str | None = None,
     price_per_hour: str | float | None = None,
 ) -> list[str]:
-    """Writes the report of a sweep, of a run, or of several side by side, of which a sweep is
-    represented by its winner.
+    """Writes the report of a sweep, of a run, or of several side by side.
+
+    Among several, a sweep is represented by its winner.
 
     Args:
         names: Names below `storage`, or paths, which have a `/`.

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Attributes:
-    text: What is shown.
-    sort: What it is sorted by; None comes last in either direction.
+    """What a table has in one place.
+
+    Attributes:
+        text: What is shown.
+        sort: What it is sorted by; None comes last in either direction.
     """
 
     text: str
@@ -19,6 +21,8 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
+    """A column of a table: its title, how it is aligned, and a cell for each row."""
+
     label: str
     is_number: bool
     cells: tuple[Cell, ...]
@@ -30,5 +34,6 @@ def numbers(label: str, pairs: Sequence[tuple[str, float | None]]) -> Column:
 
 
 def texts(label: str, values: Sequence[str]) -> Column:
+    """A column of words, sorted by what is shown."""
     cells = tuple(Cell(text=value, sort=value) for value in values)
     return Column(label=label, is_number=False, cells=cells)

@@ -95,8 +95,11 @@ def render(
 
 
 def embedded(document: Any) -> Markup:
-    """JSON that can stand in a `<script>` element: it holds no markup, and nothing in it ends the
-    element. Other than ASCII is escaped, line separators among it."""
+    """JSON that can stand in a `<script>` element.
+
+    It holds no markup, and nothing in it ends the element. Other than ASCII is escaped, line
+    separators among it.
+    """
     content = json.dumps(document, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         content = content.replace(character, f"\\u{ord(character):04x}")

@@ -79,11 +79,13 @@ def sweep_page(sweep: Sweep, price_per_hour: float | None, written: float) -> by
 
 
 def model_of(sweep: Sweep, trial: Trial) -> str:
+    """The trial's model; the sweep's where this version does not know the trial's settings."""
     config = facts.config_of(sweep, trial)
     return config.model if config else str(sweep.base.get("model", FIELDS["model"].default))
 
 
 def row_of(trial: Trial, best: facts.Best) -> Row:
+    """The trial's row; of a repeat, with the number of the trial that it repeats."""
     return Row(
         key=pictures.key_of(trial),
         state=trial.outcome.state,
@@ -122,6 +124,7 @@ def _setting(name: str, values: Sequence[Any]) -> Column:
 
 
 def settings_text(trial: Trial) -> str:
+    """The searched settings in one line, such as `optimizer adam, batch size 64`."""
     return ", ".join(f"{text.words(k)} {text.setting(v)}" for k, v in trial.plan.settings.items())
 
 

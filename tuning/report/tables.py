@@ -21,8 +21,11 @@ EPOCH_FIELDS = tuple(EpochRow.__dataclass_fields__)
 
 
 def trial_rows(sweep: Sweep, price_per_hour: float | None) -> Rows:
-    """A row for each trial. Settings are in columns named `settings.NAME`, what the sampler drew
-    in `drawn.NAME`, so that no setting can take another column's name."""
+    """A row for each trial.
+
+    Settings are in columns named `settings.NAME`, what the sampler drew in `drawn.NAME`, so that no
+    setting can take another column's name.
+    """
     winner = sweep.winner
     return [
         {

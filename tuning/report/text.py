@@ -14,14 +14,17 @@ THIN = "\u202f"
 
 
 def percent(value: float | None) -> str:
+    """A share, 0 to 1, as percent with two decimals; a dash for None."""
     return NONE if value is None else share(value, 2)
 
 
 def share(value: float, digits: int = 0) -> str:
+    """A share, 0 to 1, as percent with that many decimals."""
     return f"{value * 100:.{digits}f}{THIN}%"
 
 
 def chance(value: float) -> str:
+    """A probability as percent with one decimal; `< 0.1 %` for those below."""
     return share(value, 1) if value >= 0.001 else f"< {share(0.001, 1)}"
 
 
@@ -34,10 +37,12 @@ def percent_pair(pair: tuple[float, float | None] | None) -> str:
 
 
 def loss(value: float | None) -> str:
+    """A loss with four decimals; a dash for None."""
     return NONE if value is None else f"{value:.4f}"
 
 
 def seconds(value: float | None) -> str:
+    """Seconds as `M:SS`, from an hour on as `H:MM:SS`; a dash for None."""
     return NONE if value is None else duration(value)
 
 
@@ -49,6 +54,7 @@ def money(value: float | None) -> str:
 
 
 def when(value: float | None) -> str:
+    """Seconds since the epoch as date and time, to the minute, in UTC; a dash for None."""
     if value is None:
         return NONE
     moment = datetime.datetime.fromtimestamp(value, datetime.UTC)
@@ -56,6 +62,7 @@ def when(value: float | None) -> str:
 
 
 def setting(value: Any) -> str:
+    """A setting as `plain` writes it; a dash for None."""
     return NONE if value is None else plain(value)
 
 

@@ -69,10 +69,12 @@ class Savings:
 
     @property
     def epochs(self) -> int:
+        """Epochs that were not trained, since their trials were stopped."""
         return self.whole - self.trained
 
     @property
     def share(self) -> float:
+        """The epochs saved as a share of `whole`, 0 to 1; 0 where that is none."""
         return self.epochs / self.whole if self.whole else 0.0
 
 
@@ -127,6 +129,7 @@ def best_of(sweep: Sweep) -> Best | None:
 
 
 def search_trials(sweep: Sweep) -> list[Trial]:
+    """The trials of the search, without the finalists' repeats."""
     return [trial for trial in sweep.trials if trial.plan.kind == SEARCH]
 
 
@@ -205,10 +208,12 @@ def seconds_of(outcome: Outcome) -> float | None:
 
 
 def train_seconds_of(outcome: Outcome) -> float | None:
+    """Seconds in training steps and validation; None where that is not recorded yet."""
     return None if outcome.state == UNFINISHED else outcome.train_seconds
 
 
 def states(trials: Sequence[Trial]) -> Counter[str]:
+    """How many trials are in each state."""
     return Counter(trial.outcome.state for trial in trials)
 
 

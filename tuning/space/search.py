@@ -36,6 +36,7 @@ class RandomSearch:
         self._space, self._base, self._seed = space, base, seed
 
     def point(self, number: int) -> Point | None:
+        """Draws that depend on the seed and this number alone."""
         # Never None: that is for a grid, which ends.
         # Raw Philox output stays the same between NumPy versions (NEP 19).
         bits = np.random.Philox(key=[self._seed, number])
@@ -46,9 +47,11 @@ class RandomSearch:
         return self._space.choose(draw, self._base)
 
     def again(self, plan: Plan) -> None:
+        """Does nothing: no draw depends on others."""
         pass
 
     def ended(self, plan: Plan, outcome: Outcome) -> None:
+        """Does nothing: no draw depends on an outcome."""
         pass
 
 
@@ -62,6 +65,7 @@ class GridSearch(RandomSearch):
         return len(self._points)
 
     def point(self, number: int) -> Point | None:
+        """The combination with this number; None after the last."""
         return self._points[number] if number < len(self._points) else None
 
 
@@ -80,14 +84,17 @@ class OptunaSearch:
         self._open: dict[int, Any] = {}
 
     def point(self, number: int) -> Point:
+        """What Optuna asks to try, given what it was told so far."""
         trial = self._open[number] = self._study.ask()
         return self._space.choose(lambda parameter: self._suggest(trial, parameter), self._base)
 
     def again(self, plan: Plan) -> None:
+        """Opens a trial with the values that were drawn for it before."""
         self._study.enqueue_trial(plan.drawn)
         self.point(plan.number)
 
     def ended(self, plan: Plan, outcome: Outcome) -> None:
+        """Tells Optuna the accuracies, and the merit of a whole trial; or only that it failed."""
         trial = self._open.pop(plan.number)
         states = self._optuna.trial.TrialState
         if outcome.state == FAILED or outcome.best is None:

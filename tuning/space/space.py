@@ -119,6 +119,7 @@ class SearchRange:
 
     @property
     def is_integer(self) -> bool:
+        """Whether it is a range of whole numbers; `values` are no range."""
         return not self.values and isinstance(self.low, int)
 
     @property
@@ -147,6 +148,7 @@ class SearchRange:
         return list(dict.fromkeys(values))
 
     def applies(self, settings: Mapping[str, Any]) -> bool:
+        """Whether `when` holds for these settings, which must have all that it names."""
         return all(settings[name] in values for name, values in self.when.items())
 
     def scaled(self, drawn: Any, batch_size: int) -> Any:

@@ -21,14 +21,15 @@ class Epochs(Silent):
         self.said: queue.Queue[EpochRow | BaseException | None] = queue.Queue()
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
+        """Puts the epoch where the trial's own thread waits for it."""
         self.said.put(row)
 
 
 def train_nested(run: Run) -> Iterator[Epoch]:
-    """Trains a run on workers of the cluster that this process belongs to, an epoch at a time;
-    epochs that it has already are yielded first. Whoever stops asking stops the run.
+    """Trains a run on workers of the cluster that this process belongs to, an epoch at a time.
 
-    Unlike a warm process it does not wait for anybody between epochs.
+    Epochs that it has already are yielded first. Whoever stops asking stops the run. Unlike a warm
+    process it does not wait for anybody between epochs.
 
     Raises:
         TrainingDivergedError, InputError, JobError: As `launch`.

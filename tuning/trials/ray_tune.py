@@ -44,6 +44,7 @@ class ConductorSearcher(Searcher):
         self._conductor, self._is_stopped = conductor, is_stopped
 
     def suggest(self, trial_id: str) -> Mapping[str, Any] | str | None:
+        """The next task; None while that depends on others, `FINISHED` at the end or a stop."""
         if self._is_stopped():
             return Searcher.FINISHED
         try:
@@ -61,6 +62,7 @@ class ConductorSearcher(Searcher):
         """The sweep's own files say how it goes on."""
 
     def restore(self, checkpoint_path: str) -> None:
+        """Raises NotImplementedError: a sweep goes on from its own files."""
         raise NotImplementedError("a sweep goes on from its own files")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,11 +74,13 @@ class SearchScheduler(ASHAScheduler):
     """ASHA for the trials of the search; the finalists' repeats are not compared with them."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """ASHA's decision; a trial that is not of the search goes on."""
         if not result["is_search"]:
             return TrialScheduler.CONTINUE
         return super().on_trial_result(tune_controller, trial, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """ASHA hears only of trials of the search."""
         if result["is_search"]:
             super().on_trial_complete(tune_controller, trial, result)
 
@@ -88,9 +92,11 @@ class SweepStopper(Stopper):
         self._is_over, self._is_stopped = is_over, is_stopped
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether to end this trial: it is of the search, and the time is over."""
         return result["is_search"] and self._is_over()
 
     def stop_all(self) -> bool:
+        """Whether to end all of them: the sweep was asked to stop."""
         return self._is_stopped()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -108,15 +114,18 @@ class Recorder(tune.Callback):
         self.failure = ""
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Refreshes the display, after each of Ray Tune's steps."""
         self._display.refresh()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        """Shows an epoch that was trained."""
         if result["kind"] == TRAIN:
             self._display.report(result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Keeps a trial's outcome or the winner's evaluation; or `failure`, why neither came."""
         report = trial.last_result
         kind = report.get("kind")
         if report.get("ends_sweep"):
@@ -132,6 +141,7 @@ class Recorder(tune.Callback):
             self._conductor.evaluated(report["number"], report["result"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Keeps a trial as failed; without the winner's evaluation the sweep fails."""
         task = trial.config["task"]
         error = _why(trial)
         if task["kind"] == TRAIN:

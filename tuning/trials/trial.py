@@ -33,8 +33,11 @@ def report_of(
     error: str = "",
     **others: Any,
 ) -> dict[str, Any]:
-    """What Ray Tune is told after a step. `merit` is what its scheduler compares: the validation
-    accuracy of the weights that are kept, 0 before the first epoch and after a failure."""
+    """What Ray Tune is told after a step.
+
+    `merit` is what its scheduler compares: the validation accuracy of the weights that are kept, 0
+    before the first epoch and after a failure.
+    """
     best = best_row(history)
     return {
         "number": task.number,
@@ -55,18 +58,22 @@ class TrialProcess(tune.Trainable):
     """Does tasks, one after the other, and keeps what they share."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Begins the process' first task."""
         self._warm: WarmProcess | None = None
         self._begin(Task(**config["task"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another task in the same process; True, since it always can."""
         self._end()
         self._begin(Task(**new_config["task"]))
         return True
 
     def step(self) -> dict[str, Any]:
+        """The task's next report, for a run in training that of an epoch."""
         return next(self._reports)
 
     def cleanup(self) -> None:
+        """Ends the task; a run in training stays at its last checkpoint."""
         self._end()
 
     def _begin(self, task: Task) -> None:

@@ -1,5 +1,6 @@
-"""A process that trains one run after another and keeps what they share: TensorFlow, the examples
-on the device, and compiled functions.
+"""A process that trains one run after another and keeps what they share.
+
+That is TensorFlow, the examples on the device, and compiled functions.
 
 Nothing here knows of Ray. Each run is an ordinary one: the same engine, the same checkpoints, and
 to the bit the weights of `lenet train` with the same settings and as many threads.
@@ -24,8 +25,7 @@ from job.training.supervisor import Unsupervised
 
 
 class Epoch(NamedTuple):
-    """A run after one of its epochs: all epochs so far, whether it is the last, and how often
-    training was taken up again."""
+    """A run after an epoch: all epochs so far, whether it is the last, how often it was resumed."""
 
     history: tuple[EpochRow, ...]
     is_last: bool
@@ -52,8 +52,10 @@ class WarmProcess:
         return self._process.hardware
 
     def train(self, run: Run) -> Iterator[Epoch]:
-        """Trains a run from its last checkpoint, an epoch at a time; epochs that it has already are
-        yielded first. Whoever stops asking stops the run: it has a checkpoint of each epoch.
+        """Trains a run from its last checkpoint, an epoch at a time.
+
+        Epochs that it has already are yielded first. Whoever stops asking stops the run: it has a
+        checkpoint of each epoch.
 
         Raises:
             TrainingDivergedError: The loss became NaN or infinite.

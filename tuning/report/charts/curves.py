@@ -85,8 +85,7 @@ def line(key: str, look: str, rows: Sequence[EpochRow], measure: str) -> Line:
 
 
 def curves(lines: Sequence[Line], *, is_accuracy: bool, height: int = 280) -> Spec:
-    """A measure over the epochs, with a dot at each line's last epoch. The last lines lie on
-    top."""
+    """A measure over the epochs, with a dot at each line's last; the last lines lie on top."""
     points: list[Spec] = [
         {
             "key": line.key,
@@ -113,6 +112,7 @@ def curves(lines: Sequence[Line], *, is_accuracy: bool, height: int = 280) -> Sp
 
 
 def error(accuracy: float) -> float:
+    """The share that is wrong, but never less than `LEAST`, since 0 has no logarithm."""
     return max(1.0 - accuracy, LEAST)
 
 
@@ -130,8 +130,10 @@ def height_of(error: float, low: float, high: float) -> float:
 def _log_range(
     values: Sequence[float], ticks: Sequence[Sequence[float]]
 ) -> tuple[float, float, list[float]]:
-    """The ends of a logarithmic axis, a little beyond the values, and its ticks: of those offered,
-    the coarsest that are enough."""
+    """The ends of a logarithmic axis, a little beyond the values, and its ticks.
+
+    Of the ticks offered, the coarsest that are enough.
+    """
     low, high = min(values), max(values)
     margin = (high / low) ** 0.03
     low, high = low / margin, high * margin
@@ -206,6 +208,7 @@ def hit(base: alt.Chart, detail: str) -> alt.Chart:
 
 
 def finish(chart: alt.LayerChart | alt.Chart, height: int, *, focus: bool = True) -> Spec:
+    """The chart's spec, as wide as its place, `height` in pixels; `focus` lets a key stand out."""
     if focus:
         chart = chart.add_params(alt.param(name="focus", value=""))
     chart = chart.properties(width="container", height=height)

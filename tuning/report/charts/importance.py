@@ -52,15 +52,16 @@ class Importance:
 
     @property
     def is_clear(self) -> bool:
+        """Whether shuffled ranks explain as much in at most `CLEAR` of cases; no if unknown."""
         return self.chance is not None and self.chance <= CLEAR
 
 
 def drawn_parameters(sweep: Sweep, trials: Sequence[Trial]) -> list[Parameter]:
-    """What the sampler drew for the trials, which is what can have mattered: a setting that was
-    scaled with another would be mistaken for it.
+    """What the sampler drew for the trials, which is what can have mattered.
 
-    A setting with several ranges, such as one for each optimizer, counts by where in its range it
-    was drawn; each range of its own is there too where enough trials drew from it.
+    A setting that was scaled with another would be mistaken for it. A setting with several ranges,
+    such as one for each optimizer, counts by where in its range it was drawn; each range of its own
+    is there too where enough trials drew from it.
     """
     try:
         ways = parse_space(sweep.space, sweep.name, is_kept=True).parameters
@@ -141,8 +142,11 @@ def _importance(parameter: Parameter, accuracies: Sequence[float | None]) -> Imp
 
 
 def grouped(values: Sequence[Any], parameter: Parameter) -> tuple[list[int], list[str]]:
-    """The group of each value, and the groups' labels: the values themselves, or, of numbers with
-    many values, the lowest, middle and highest third."""
+    """The group of each value, and the groups' labels.
+
+    These are the values themselves, or, of numbers with many values, the lowest, middle and highest
+    third.
+    """
     show = share if parameter.of_range else plain
     levels = sorted(set(values), key=float) if parameter.is_number else []
     if len(levels) > FEW:
@@ -159,8 +163,7 @@ def grouped(values: Sequence[Any], parameter: Parameter) -> tuple[list[int], lis
 
 
 def epsilon_squared(groups: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
-    """Share of the ranking of `values` that `groups` explain, 0 to 1, and how often shuffled ranks
-    explain as much."""
+    """Share of `values`' ranking that `groups` explain, 0 to 1; how often chance does as well."""
     from scipy.stats import kruskal, permutation_test
 
     if len(set(values)) == 1:

@@ -158,6 +158,7 @@ def times(parts: Sequence[tuple[str, float, float]], *, height: int = 170) -> Sp
 
     Args:
         parts: Key, seconds in training and validation, and seconds of everything else, by trial.
+        height: Of the plot, in pixels.
     """
     longest = max(first + second for _, first, second in parts)
     unit, _, length = next(each for each in UNITS if longest >= each[1])

@@ -41,10 +41,12 @@ class Parameter:
 
     @property
     def present(self) -> list[Any]:
+        """The values of the trials that have it."""
         return [value for value in self.values if value is not ABSENT]
 
     @property
     def is_number(self) -> bool:
+        """Whether all that it has are finite numbers."""
         return all(is_number(value) for value in self.present)
 
     @property
@@ -63,11 +65,13 @@ class Parameter:
 
     @property
     def is_choice(self) -> bool:
+        """A list of choices: not all numbers, or at most `FEW` (`FEW_WHOLE` if whole) levels."""
         is_whole = all(isinstance(value, int) for value in self.present)
         return not self.is_number or len(self.levels) <= (FEW_WHOLE if is_whole else FEW)
 
     @property
     def varies(self) -> bool:
+        """Whether trials differ in it; having none counts as a level."""
         return len(self.levels) + (len(self.present) < len(self.values)) > 1
 
 
@@ -81,6 +85,7 @@ def parameters_of(settings: Sequence[dict[str, Any]]) -> list[Parameter]:
 
 
 def is_number(value: Any) -> bool:
+    """Whether it is a finite number; a bool is none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -107,8 +112,7 @@ class Binning:
 
 
 def binned(parameter: Parameter, of: Sequence[int] | None = None) -> Binning:
-    """Choices as they are; other numbers between round edges, such as 0.001, 0.003 and 0.01 for
-    rates.
+    """Choices as they are; other numbers between round edges, as 0.001, 0.003 and 0.01 for rates.
 
     Args:
         parameter: The parameter.
@@ -210,8 +214,11 @@ class Layout:
 
 
 def heat_layout(parameters: Sequence[Parameter]) -> Layout | None:
-    """Picks the axes of the heat maps among what varies: the learning rate across, the batch size
-    down, a map for each optimizer; or what comes nearest to them. None where nothing varies."""
+    """Picks the axes of the heat maps among what varies; None where nothing does.
+
+    The learning rate across, the batch size down, a map for each optimizer; or what comes nearest
+    to them.
+    """
     left = [parameter for parameter in parameters if parameter.varies]
 
     def take(preferred: str, suits: Any) -> Parameter | None:

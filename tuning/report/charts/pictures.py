@@ -44,6 +44,7 @@ def accuracy_of(trial: Trial) -> float:
 
 
 def look_of(trial: Trial, best: Best) -> str:
+    """`winner` for the best trial so far, else its state; a key of `LOOKS`."""
     return WINNER if trial.plan.number == best.trial.plan.number else trial.outcome.state
 
 
@@ -131,8 +132,10 @@ def _accuracy_scale(accuracies: Sequence[float]) -> Scale:
 
 
 def heat(found: Sequence[Trial]) -> list[Chart]:
-    """The best validation accuracy by two settings, a map for each value of a third; nothing where
-    no setting varies."""
+    """The best validation accuracy by two settings, a map for each value of a third.
+
+    Nothing where no setting varies.
+    """
     layout = heat_layout(parameters_of([trial.plan.settings for trial in found]))
     if layout is None:
         return []
