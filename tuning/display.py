@@ -106,7 +106,6 @@ class SweepDisplay:
 
     def refresh(self) -> None:
         """Does nothing: lines that are printed stay."""
-        pass
 
     def rate(self) -> float:
         """Images per second over all trials in training, by their last epochs."""

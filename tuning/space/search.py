@@ -48,11 +48,9 @@ class RandomSearch:
 
     def again(self, plan: Plan) -> None:
         """Does nothing: no draw depends on others."""
-        pass
 
     def ended(self, plan: Plan, outcome: Outcome) -> None:
         """Does nothing: no draw depends on an outcome."""
-        pass
 
 
 class GridSearch(RandomSearch):
