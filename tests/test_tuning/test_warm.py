@@ -99,9 +99,9 @@ def test_a_winner_leaves_what_a_run_alone_leaves(used, tmp_path):
     begun = open_run("w", str(tmp_path))
     assert "result.json" not in begun.storage.files()
     won = process.evaluate(begun, process.hardware)
-    with training_session(alone, Silent()):
+    with training_session(alone, Silent()) as examples:
         mine = TrainingProcess(Worker(threads=THREADS, gpus=0.0))
-        result = train_and_evaluate(alone, Silent(), process=mine)
+        result = train_and_evaluate(alone, examples, Silent(), process=mine)
     assert won.keys() == result.keys()
     measured = {"name", "train_seconds", "test_seconds", "images_per_second"}
     assert {k: v for k, v in won.items() if k not in measured} == {
