@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 
 from cluster import ray_private
 from job.engine.runtime import stderr_held_back
@@ -65,11 +66,40 @@ def connected(
     Raises:
         InputError: There is no cluster at the address, or it is of another version.
     """
-    os.environ.update(TRAIN_SETTINGS)
+    with variables(TRAIN_SETTINGS | (ELASTIC_SETTINGS if elastic else {})):
+        # Without importing Ray, which takes a second, where nothing else has.
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            yield False
+        else:
+            with _joined(address, verbose=verbose) as is_own:
+                yield is_own
+
+
+@contextlib.contextmanager
+def variables(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Changes environment variables for the time of the block; None takes one away."""
+    before = {name: os.environ.get(name) for name in changes}
+    _set_variables(changes)
+    try:
+        yield
+    finally:
+        _set_variables(before)
+
+
+def _set_variables(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _joined(address: str | None, *, verbose: bool) -> Iterator[bool]:
+    """As `connected`, for a process that is not."""
     for name, value in FAULT_DETECTION.items():
         os.environ.setdefault(name, value)
-    if elastic:
-        os.environ.update(ELASTIC_SETTINGS)
     field = "--address"
     if address in (None, "auto") and (given := os.environ.get("RAY_ADDRESS")):
         # Which Ray would take as well, and try for minutes.
@@ -80,9 +110,6 @@ def connected(
     import ray
     from ray.exceptions import AuthenticationError, RaySystemError
 
-    if ray.is_initialized():
-        yield False
-        return
     if named is not None:
         _check_answer(field, named)
     elif address != "local":
@@ -108,14 +135,14 @@ def connected(
         raise UnreachableError(
             field, address, f"no Ray cluster can be used there: {reason}"
         ) from error
-    if callable(on_termination):
-        # Ray has put its own in the place, which exits at once: `ray job stop`, say, would cost the
-        # steps since the last checkpoint.
-        signal.signal(signal.SIGTERM, on_termination)
-    # Whatever the level, Ray prints its nodes' errors to stdout, which is kept for results; a lost
-    # worker is said in one line by the attempt that follows.
     with contextlib.ExitStack() as after:
         after.callback(ray.shutdown)
+        if callable(on_termination) and threading.current_thread() is threading.main_thread():
+            # Ray has put its own in the place, which exits at once: `ray job stop`, say, would cost
+            # the steps since the last checkpoint.
+            signal.signal(signal.SIGTERM, on_termination)
+        # Whatever the level, Ray prints its nodes' errors to stdout, which is kept for results; a
+        # lost worker is said in one line by the attempt that follows.
         sink = sys.stderr if verbose else after.enter_context(open(os.devnull, "w"))
         after.enter_context(contextlib.redirect_stdout(sink))
         yield is_own

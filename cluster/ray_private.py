@@ -109,3 +109,19 @@ def train_callbacks(
             end_left_behind()
 
     return [Moments()]
+
+
+def abort_training(controller: Any, patience: float) -> None:
+    """Ends a run of Ray Train, with its workers and what they hold, as Ctrl-C in `fit` does.
+
+    Where that can't be asked for, or is not answered in `patience` seconds, the controller is
+    killed: its workers go with it, and what they held when Ray's dashboard notices.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        ray.get(controller.abort.remote(), timeout=patience)
+    except (AttributeError, RayError):
+        # Its answer to a request that was met: it has ended.
+        ray.kill(controller)

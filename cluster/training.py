@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from job.runs.run import Run, prepare_run
+from job.runs.run import Run, open_run, prepare_run
 from job.runs.state import EpochRow
 from job.training.progress import Progress, Silent
 
@@ -42,7 +42,8 @@ def train(
 
     Args:
         overwrite: Start anew where a run of that name exists.
-        progress: Follows the run; without it nothing is printed.
+        progress: Follows the run; without it nothing is printed. It may print to standard error;
+            while a cluster is held, standard output goes nowhere, for the sake of what Ray says.
         settings: Those of a run, by field name (`TrainConfig`), over its recipe.
 
     Raises:
@@ -52,7 +53,9 @@ def train(
     run = prepare_run(settings, overwrite=overwrite)
     run.storage.probe()
     result = train_run(run, progress or Silent())
-    return FinishedRun(result=result, history=list(run.history()), folder=run.storage.uri)
+    # As it was launched: what the device decides is among what its checkpoints are known by.
+    ended = open_run(run.name, run.config.storage)
+    return FinishedRun(result=result, history=list(ended.history()), folder=run.storage.uri)
 
 
 def train_run(

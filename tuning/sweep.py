@@ -41,7 +41,9 @@ from tuning.conductor import Conductor
 from tuning.config import DEFAULT_TRIALS, SweepConfig, check_share, epochs_of, split
 from tuning.display import SweepDisplay, winner_lines
 from tuning.records import (
+    OUTCOMES,
     SWEEP_FILE,
+    TRIALS,
     WINNER_FILE,
     Sweep,
     Winner,
@@ -51,7 +53,15 @@ from tuning.records import (
 from tuning.space.search import GridSearch, open_search
 from tuning.space.space import DEFAULT, Space, parse_space, read_space
 
-KIND = Kind(noun="sweep", verb="sweep", busy="runs this sweep", mark=SWEEP_FILE, end=WINNER_FILE)
+KIND = Kind(
+    noun="sweep",
+    verb="sweep",
+    busy="runs this sweep",
+    mark=SWEEP_FILE,
+    end=WINNER_FILE,
+    # A plan that is made again may be another; nothing of the old one's may be left then.
+    first=(OUTCOMES, TRIALS),
+)
 # Ray Tune's own files, messages and handlers: nothing is restored from the first, and the others
 # would get in the way of the table and of Ctrl-C.
 TUNE_SETTINGS = {

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cluster import ray_private
 from cluster.autoscaling import autoscaled
 from cluster.capacity import Share, shares
 from cluster.connection import connected
@@ -148,39 +149,41 @@ def _fit(
     controller: Any = None
     has_trained = False
     asked: float | None = None
-    while True:
-        thread.join(POLL_SECONDS)
-        is_over = not thread.is_alive()
-        for kind, value in ray.get(mailbox.take.remote(stop_requested())):
-            if kind == "controller":
-                controller = _controller(value)
-            elif kind != "outcome":
-                has_trained |= kind == "span"
-                tell(progress, (kind, value))
-            elif value[0] == DisplacedError.__name__:
-                # Ray Train may still start workers anew; what they say later counts.
-                moved = value
-            else:
-                _end(thread, controller)
-                return value
-        if is_over and moved:
-            return moved
-        if is_over:
-            error = failure[0] if failure else None
-            return BROKEN if _broke_at_start(error) else JobError.__name__, (
-                _explanation(error, run),
-            )
-        if stop_requested() and asked is None:
-            asked = time.monotonic()
-        # Who has trained answers after a span, and then may have to wait for its last upload.
-        if asked and not has_trained and time.monotonic() - asked > STOP_SECONDS:
-            if controller:
-                ray.kill(controller)
-                thread.join(END_SECONDS)
-            raise StopRequestedError(
-                f"stopped while no worker was training; continue with: {run.command}",
-                stop_requested(),
-            )
+    try:
+        while True:
+            thread.join(POLL_SECONDS)
+            is_over = not thread.is_alive()
+            for kind, value in ray.get(mailbox.take.remote(stop_requested())):
+                if kind == "controller":
+                    controller = _controller(value)
+                elif kind != "outcome":
+                    has_trained |= kind == "span"
+                    tell(progress, (kind, value))
+                elif value[0] == DisplacedError.__name__:
+                    # Ray Train may still start workers anew; what they say later counts.
+                    moved = value
+                else:
+                    _end(thread, controller)
+                    return value
+            if is_over and moved:
+                return moved
+            if is_over:
+                error = failure[0] if failure else None
+                return BROKEN if _broke_at_start(error) else JobError.__name__, (
+                    _explanation(error, run),
+                )
+            if stop_requested() and asked is None:
+                asked = time.monotonic()
+            # Who has trained answers after a span, and then may have to wait for its last upload.
+            if asked and not has_trained and time.monotonic() - asked > STOP_SECONDS:
+                raise StopRequestedError(
+                    f"stopped while no worker was training; continue with: {run.command}",
+                    stop_requested(),
+                )
+    except BaseException:
+        # In its thread, Ray Train would train on.
+        _end(thread, controller, patience=0)
+        raise
 
 
 def _controller(value: list[Any]) -> Any:
@@ -193,17 +196,15 @@ def _controller(value: list[Any]) -> Any:
     return None
 
 
-def _end(thread: threading.Thread, controller: Any) -> None:
-    """Waits for Ray Train to see that its workers have ended.
+def _end(thread: threading.Thread, controller: Any, *, patience: float = END_SECONDS) -> None:
+    """Waits for Ray Train to see that its workers have ended, and ends it after `patience` seconds.
 
     A thread that still asks Ray for something when it is shut down takes the whole process with it,
     with exit code 1; and after the loss of a node Ray Train may wait for workers that are gone.
     """
-    import ray
-
-    thread.join(END_SECONDS)
+    thread.join(patience)
     if thread.is_alive() and controller:
-        ray.kill(controller)
+        ray_private.abort_training(controller, END_SECONDS)
         thread.join(END_SECONDS)
 
 

@@ -5,6 +5,7 @@ python -m docs.make.notebook     # about three minutes; it trains both models wi
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
@@ -41,7 +42,11 @@ def executed(folder: Path, **settings: Any) -> nbformat.NotebookNode:
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute(env={**os.environ, "NOTEBOOK_SETTINGS": json.dumps(settings)})
+    try:
+        client.execute(env={**os.environ, "NOTEBOOK_SETTINGS": json.dumps(settings)})
+    finally:
+        # The client ends only managers that it made itself.
+        asyncio.run(manager.shutdown_kernel(now=True))
     # The kernel adds its own version, which says nothing about the results.
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook

@@ -22,9 +22,8 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
     download fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX,
     from which `lenet train --data DEST/DATASET` reads.
     """
-    from job.data.cache import cache_folder
     from job.data.catalogue import CATALOGUE, SMALL
-    from job.data.sources import Found, cached, obtain
+    from job.data.sources import cached, obtain
     from job.data.splits import test_split, training_splits
     from job.errors import nearest
 
@@ -46,9 +45,9 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
     for name in names or (CATALOGUE if action == "show" else SMALL):
         dataset = CATALOGUE[name]
         if action == "download":
-            found = Found(data or str(cache_folder(name)), obtain(name, data), "")
-        else:
-            found = cached(name, data)
+            obtain(name, data)
+        # Also then: what was fetched may not have been kept.
+        found = cached(name, data)
         print(f"{name}: {found.place}" + ("" if found.contents else f" ({found.problem})"))
         if found.contents is None:
             missing.append(name)
@@ -62,3 +61,7 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
                 print(f"   ok {file.sha256} {file.name}")
     if action == "verify" and missing:
         raise JobError(f"not verified: {', '.join(missing)}; `lenet data download` fetches them")
+    if action == "download" and missing:
+        raise JobError(
+            f"fetched, but not kept: {', '.join(missing)}; XDG_CACHE_HOME moves the cache"
+        )

@@ -29,6 +29,8 @@ class Kind:
         busy: What its holder does, in errors.
         mark: The file that makes a folder one of this kind; written first.
         end: The file that marks a finished one; None where each of its parts has one.
+        first: Its folders that go first when it is replaced, in this order: what would be wrong, or
+            could not be read, beside less than all of the others.
     """
 
     noun: str
@@ -36,6 +38,7 @@ class Kind:
     busy: str
     mark: str
     end: str | None
+    first: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,8 @@ class Folder:
             return
         # Cut off in between, an older one that is replaced can be continued: as it is no longer
         # finished, from what is left of it.
-        for name in sorted(set(content) - {self.kind.mark}, key=lambda name: name != self.kind.end):
+        first = [name for name in (self.kind.end, *self.kind.first) if name in content]
+        for name in [*first, *sorted(set(content) - {self.kind.mark, *first})]:
             self.storage.delete(name)
         self.storage.write(self.kind.mark, to_json(document))
 

@@ -30,7 +30,13 @@ REACHED_FILE = "reached.json"
 DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
 KIND = Kind(
-    noun="run", verb="train", busy="is training this run", mark=CONFIG_FILE, end=RESULT_FILE
+    noun="run",
+    verb="train",
+    busy="is training this run",
+    mark=CONFIG_FILE,
+    end=RESULT_FILE,
+    # Before the note of what they were trained on.
+    first=(CHECKPOINTS,),
 )
 
 log = logging.getLogger(__name__)

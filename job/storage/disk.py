@@ -88,10 +88,11 @@ class LocalStorage:
         """Sizes in bytes by path, without hidden files and those that vanish meanwhile."""
         sizes = {}
         for path in self.root.rglob("*"):
+            name = path.relative_to(self.root)
             # A run in training removes files while they are looked at.
             with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and not path.name.startswith("."):
-                    sizes[path.relative_to(self.root).as_posix()] = path.stat().st_size
+                if path.is_file() and not any(part.startswith(".") for part in name.parts):
+                    sizes[name.as_posix()] = path.stat().st_size
         return sizes
 
     def list(self) -> list[str]:
@@ -104,7 +105,10 @@ class LocalStorage:
         """As `Storage.delete`; a link goes, and what it points to stays."""
         target = self._path(path)
         if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
+            # All of it at once: part of a run would be one that nobody can read, or go on with.
+            doomed = target.with_name(f"{WRITING}{secrets.token_hex(8)}")
+            os.replace(target, doomed)
+            shutil.rmtree(doomed)
         else:
             target.unlink(missing_ok=True)
 

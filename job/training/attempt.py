@@ -171,7 +171,8 @@ class Attempt:
             run.checkpoints.claim()
         saved = run.restore()
         # Only an object store is waited for; a hang must not last longer because one could be.
-        self._waiting = run.config.storage_timeout if run.storage.is_remote else 0.0
+        is_remote = run.storage.is_remote or "://" in str(run.config.data)
+        self._waiting = run.config.storage_timeout if is_remote else 0.0
         supervisor.heartbeat(STARTING_SECONDS + self._waiting)
         process.start(run.config)
         _note_unused(run.config, process, progress)
@@ -212,17 +213,20 @@ class Attempt:
         from job.training.loop import Ending, run_epochs
 
         with self._writer.explaining():
-            self.state, ending = run_epochs(
-                self._engine,
-                self.state,
-                *self._process.splits(self._examples, self._config.limit_train),
-                dataclasses.replace(self._config, epochs=epochs or self._config.epochs),
-                self._supervisor,
-                self._writer,
-                self._progress,
-            )
-            if ending is not Ending.FINISHED or self.is_finished:
+            try:
+                self.state, ending = run_epochs(
+                    self._engine,
+                    self.state,
+                    *self._process.splits(self._examples, self._config.limit_train),
+                    dataclasses.replace(self._config, epochs=epochs or self._config.epochs),
+                    self._supervisor,
+                    self._writer,
+                    self._progress,
+                )
+            finally:
+                # Also after a divergence what was reached is waited for.
                 self._supervisor.heartbeat(FINISHING_SECONDS + self._waiting)
+            if ending is not Ending.FINISHED or self.is_finished:
                 self._writer.wait()
         return ending
 

@@ -168,7 +168,7 @@ def main() -> None:
         os.environ["LENET_IMAGE_NAMESPACE"] = "1"
         # Mounts and processes end with it.
         here = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
-        here += [sys.executable, *sys.argv]
+        here += [sys.executable, "-m", __spec__.name, *sys.argv[1:]]
         os.execvp(here[0], here)
 
     arguments.work.mkdir(parents=True, exist_ok=True)

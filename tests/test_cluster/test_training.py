@@ -23,13 +23,16 @@ with open("said", "w") as stream:
 FEW = {"model": "ffnn", "limit_train": 600, "epochs": 2, "batch_size": 50, "name": "r"}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_it_returns_what_the_run_left_and_prints_nothing(workers, at_hand, tmp_path):
-    settings = json.dumps({**FEW, "workers": workers})
+HERE = {"PYTHONPATH": str(Path(cluster.__file__).parents[1])}
+
+
+@pytest.mark.parametrize(("workers", "device"), [(1, "cpu"), (1, "gpu"), (2, "cpu")])
+def test_it_returns_what_the_run_left_and_prints_nothing(workers, device, request, tmp_path, mnist):
+    gpu = request.getfixturevalue("stand_in_gpu").env() if device == "gpu" else {}
     done = subprocess.run(
-        [sys.executable, "-c", CALL, settings],
+        [sys.executable, "-c", CALL, json.dumps({**FEW, "workers": workers})],
         cwd=tmp_path,
-        env=environment(PYTHONPATH=str(Path(cluster.__file__).parents[1])),
+        env=environment(**HERE, **gpu),
         capture_output=True,
         text=True,
     )
@@ -38,6 +41,40 @@ def test_it_returns_what_the_run_left_and_prints_nothing(workers, at_hand, tmp_p
     result, epochs, where = json.loads((tmp_path / "said").read_text())
     assert result == result_of(folder)
     assert (epochs, tmp_path / where) == ([1, 2], folder)
+    assert result["device"].startswith(device)
+
+
+INTERRUPTED = """
+import json, signal, sys
+import ray
+from cluster import train
+from job.training.progress import Silent
+
+class CtrlC(Silent):
+    def epoch(self, row, epochs, is_best):
+        signal.raise_signal(signal.SIGINT)
+
+settings = json.loads(sys.argv[1])
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+try:
+    train(**settings, epochs=9, progress=CtrlC())
+except KeyboardInterrupt:
+    # There are no processors for others while its workers live.
+    print(train(**{**settings, "name": "other"}, epochs=1).result["epochs"])
+"""
+
+
+def test_ctrl_c_in_python_ends_its_workers(tmp_path, mnist):
+    few = {key: value for key, value in FEW.items() if key != "epochs"}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, json.dumps({**few, "workers": 2})],
+        cwd=tmp_path,
+        env=environment(**HERE),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert not (tmp_path / "runs/r/result.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,26 @@ def test_not_even_overwrite_takes_what_is_something_else(kind, tmp_path):
             found(kind, tmp_path, overwrite=overwrite)
 
 
+@pytest.mark.parametrize(
+    ("verb", "order"),
+    [
+        ("train", ["result.json", "checkpoints", "data.json", "figures", "reached.json"]),
+        ("sweep", ["winner.json", "outcomes", "trials", "plans"]),
+    ],
+)
+def test_nothing_is_left_without_what_it_is_known_by(verb, order, tmp_path, monkeypatch):
+    with found(KINDS[verb], tmp_path).claimed({"of": "old"}):
+        pass
+    for name in sorted(order):
+        (tmp_path / "x" / name).mkdir()
+    delete, deleted = LocalStorage.delete, []
+    monkeypatch.setattr(
+        LocalStorage, "delete", lambda self, path: (deleted.append(path), delete(self, path))
+    )
+    with found(KINDS[verb], tmp_path, overwrite=True).claimed({"of": "new"}):
+        assert deleted == order
+
+
 def test_a_replacement_that_is_cut_off_anywhere_leaves_one_to_continue(kind, tmp_path, monkeypatch):
     """And not a finished one whose parts are gone."""
     with found(kind, tmp_path).claimed({"of": "old"}):

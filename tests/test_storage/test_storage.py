@@ -50,6 +50,20 @@ def test_names_directly_below(root):
     assert root.list() == ["a", "b-more", "c"]
 
 
+def test_a_folder_on_disk_goes_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    disk = LocalStorage(tmp_path)
+    for name in ("a/1", "a/2"):
+        disk.write(name, b"x")
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        disk.delete("a")
+    assert (disk.list(), disk.files()) == ([], {})
+
+
 @pytest.mark.parametrize("path", ["../x", "a/../x", "/x", "a//b", ""])
 def test_no_path_leads_out_of_the_tree(root, path):
     with pytest.raises(ValueError, match="relative path"):

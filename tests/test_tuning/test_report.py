@@ -233,6 +233,16 @@ def test_epsilon_squared_is_that_of_kruskal_and_wallis():
     assert epsilon_squared([0, 1, 0, 1], [5.0, 5.0, 5.0, 5.0]) == (0.0, 1.0)
 
 
+def test_a_value_that_one_trial_had_is_a_group():
+    share, chance = epsilon_squared(
+        [0] * 5 + [1] * 4 + [2], [90, 91, 92, 93, 94, 50, 51, 52, 53, 70]
+    )
+    # Ranks 6 to 10, 1 to 4 and 5: H = 12 / 110 * (40² / 5 + 10² / 4 + 5²) - 33; (H - 2) / 7. Six in
+    # a hundred thousand of 1,260 arrangements would be as good; 2,000 are tried.
+    assert share == pytest.approx(0.766, abs=0.001)
+    assert chance < 0.01
+
+
 def test_importance_finds_what_mattered_and_doubts_the_rest():
     accuracies = [0.9 + 0.01 * (i % 2) + 0.0001 * i for i in range(20)]
     parameters = [

@@ -22,7 +22,8 @@ def runs_page(entries: Sequence[Record], title: str, written: float) -> bytes:
     drawn = _curves_of_one(alone) if alone else _curves(groups)
     varying = differing([group.first for group in groups])
     ordered = [entry for group in groups for entry in group.members]
-    common = {k: v for k, v in groups[0].first.settings.items() if k not in varying}
+    settings = [group.first.settings for group in groups]
+    common = {k: v for k, v in settings[0].items() if all(v == other.get(k) for other in settings)}
     facts = {k: v for k, v in alone.facts.items() if k != "versions"} if alone else {}
     shown = {
         "title": title,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
@@ -14,6 +13,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from cluster.connection import variables
 from job.errors import JobError
 from job.runs.state import rows_of
 from job.text import one_line
@@ -104,18 +104,34 @@ class SweepStopper(Stopper):
 
 
 class Recorder(tune.Callback):
-    """Keeps what came of each trial, and shows it."""
+    """Keeps what came of each trial, and shows it.
+
+    Args:
+        conductor: Keeps it.
+        display: Shows it.
+        is_over: Whether the time for searching has run out.
+        started: Called when a trial has its process.
+    """
 
     def __init__(
-        self, conductor: Conductor, display: SweepDisplay, is_over: Callable[[], bool]
+        self,
+        conductor: Conductor,
+        display: SweepDisplay,
+        is_over: Callable[[], bool],
+        started: Callable[[], None],
     ) -> None:
         self._conductor, self._display, self._is_over = conductor, display, is_over
+        self._started = started
         # Why the sweep can't go on.
         self.failure = ""
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Refreshes the display, after each of Ray Tune's steps."""
         self._display.refresh()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Says that a trial has its process."""
+        self._started()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -193,7 +209,10 @@ def tune_with(
     Raises:
         JobError: A trial finds no GPU, or the winner could not be evaluated.
     """
-    recorder = Recorder(conductor, display, is_over)
+    # Ray Tune reads them once, for the first process. Who stores the sweep's files has read them by
+    # then, and may have to again; trials have those of their node.
+    hidden = contextlib.ExitStack()
+    recorder = Recorder(conductor, display, is_over, hidden.close)
 
     def is_stopped() -> bool:
         return bool(stop_requested() or recorder.failure)
@@ -237,20 +256,11 @@ def tune_with(
             verbose=0,
         ),
     )
-    with _without_secrets():
+    with hidden:
+        hidden.enter_context(variables(dict.fromkeys(SECRETS)))
         tuner.fit()
     if recorder.failure:
         raise JobError(recorder.failure)
-
-
-@contextlib.contextmanager
-def _without_secrets() -> Iterator[None]:
-    """Whoever stores the sweep's files has read them already; trials have those of their node."""
-    kept = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
 
 
 def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:

@@ -4,7 +4,7 @@ version makes of them when it goes on (`expected.json`).
 
     python tests/test_runs/kept/make.py FOLDER
 
-They were made once, by the version that README.md names, and stay as they are: tests/test_kept.py
+They were made once, by the version that README.md names, and stay as they are: tests/test_runs/test_kept.py
 shows that today's version goes on from them.
 """
 

@@ -164,18 +164,26 @@ def grouped(values: Sequence[Any], parameter: Parameter) -> tuple[list[int], lis
 
 def epsilon_squared(groups: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
     """Share of `values`' ranking that `groups` explain, 0 to 1; how often chance does as well."""
-    from scipy.stats import kruskal, permutation_test
+    import numpy as np
+    from scipy.stats import kruskal, permutation_test, rankdata
 
     if len(set(values)) == 1:
         return 0.0, 1.0
-    pairs = list(zip(values, groups, strict=True))
-    samples = [[v for v, g in pairs if g == group] for group in sorted(set(groups))]
+    members = np.equal.outer(sorted(set(groups)), groups)
+
+    def between(ranks: np.ndarray, axis: int) -> np.ndarray:
+        """What tells Kruskal's statistics of the same ranks apart."""
+        return ((ranks @ members.T) ** 2 / members.sum(axis=1)).sum(axis=-1)
+
+    # One sample whose members change places: of several, none may be as small as one value.
     shuffled = permutation_test(
-        samples,
-        lambda *several, axis: kruskal(*several, axis=axis).statistic,
+        (rankdata(values),),
+        between,
+        permutation_type="pairings",
         n_resamples=SHUFFLES,
         alternative="greater",
         rng=0,
     )
-    share = (shuffled.statistic - len(samples) + 1) / (len(pairs) - len(samples))
+    statistic = kruskal(*(np.asarray(values)[one] for one in members)).statistic
+    share = (statistic - len(members) + 1) / (len(values) - len(members))
     return min(max(float(share), 0.0), 1.0), float(shuffled.pvalue)
