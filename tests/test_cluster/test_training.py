@@ -64,6 +64,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.long
 def test_ctrl_c_in_python_ends_its_workers(tmp_path, mnist):
     few = {key: value for key, value in FEW.items() if key != "epochs"}
     done = subprocess.run(

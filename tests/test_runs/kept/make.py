@@ -4,8 +4,8 @@ version makes of them when it goes on (`expected.json`).
 
     python tests/test_runs/kept/make.py FOLDER
 
-They were made once, by the version that README.md names, and stay as they are: tests/test_runs/test_kept.py
-shows that today's version goes on from them.
+They were made once, by the version that README.md names, and stay as they are:
+tests/test_runs/test_kept.py shows that today's version goes on from them.
 """
 
 from __future__ import annotations
