@@ -55,6 +55,8 @@ class CtrlC(Silent):
         signal.raise_signal(signal.SIGINT)
 
 settings = json.loads(sys.argv[1])
+# Whoever started the tests may ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 try:
     train(**settings, epochs=9, progress=CtrlC())
