@@ -19,6 +19,7 @@ import pytest
 
 from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, result_of, tree
+from tests.kit.fault_proxy import EXPIRED, FaultProxy
 from tuning.records import (
     FAILED,
     FINISHED,
@@ -337,13 +338,21 @@ def test_killed_anywhere_it_ends_with_the_same_trials(undisturbed, tmp_path):
 
 @pytest.mark.long
 def test_killed_with_its_files_in_object_storage_it_goes_on(undisturbed, s3, store, tmp_path):
+    """And its credentials expire on the way."""
     where = (*FIFO, "--storage", s3)
     with driver(tmp_path, *where, **store.env()) as running:
         running.wait_for(lambda: bool(open_storage(s3).at("s/outcomes").list()))
         running.kill()
+
+    def expiring(method: str, path: str) -> str | None:
+        is_first = not proxy.injected[EXPIRED] and (method == "PUT" and "/outcomes/" in path)
+        return EXPIRED if is_first else None
+
     elsewhere = tmp_path / "elsewhere"
-    with driver(elsewhere, *where, **store.env()) as running:
-        running.finish()
+    with FaultProxy(store.endpoint, expiring) as proxy:
+        with driver(elsewhere, *where, **store.env(proxy.endpoint)) as running:
+            running.finish()
+        assert proxy.injected[EXPIRED] == 1
     sweep = swept(s3)
     assert_same(
         dataclasses.replace(sweep, winner=None), dataclasses.replace(undisturbed, winner=None)
