@@ -13,7 +13,7 @@ import click
 
 from job.baselines.methods import BASELINE_FIELDS
 from job.config.config import FIELDS, RECIPES, resolve
-from job.config.flags import json_option, options_of, verbose_option
+from job.config.flags import PLACE, json_option, options_of, verbose_option
 from job.errors import JobError
 
 
@@ -114,6 +114,7 @@ def baselines(
 @click.command()
 @click.option(
     "--cluster-file",
+    type=PLACE,
     metavar="FILE",
     help="Check a YAML of `ray up`, or a RayJob, before it is started. Nothing else is looked at, "
     "and nothing is sent anywhere, unless another option asks for it.",

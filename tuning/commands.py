@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from job.config.flags import json_option, options_of, storage_option, verbose_option
+from job.config.flags import PLACE, json_option, options_of, storage_option, verbose_option
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
 
 
@@ -41,7 +41,10 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @storage_option
 @click.option(
-    "--out", metavar="FOLDER", help="Where to write; report-NAME, or report-comparison, by default."
+    "--out",
+    type=PLACE,
+    metavar="FOLDER",
+    help="Where to write; report-NAME, or report-comparison, by default.",
 )
 @click.option("--price-per-hour", metavar="PRICE", help="Of what one trial or run occupies.")
 def report(names: Sequence[str], storage: str, out: str | None, price_per_hour: str | None) -> None:

@@ -22,7 +22,7 @@ from job.config.fields import (
     option,
     optional,
     parse_duration,
-    text,
+    place,
 )
 from job.errors import InputError
 
@@ -61,7 +61,7 @@ class SweepConfig(Settings):
     )
     space: str | None = option(
         None,
-        optional(text),
+        optional(place),
         "TOML or YAML file of what to search instead of batch size, optimizer and learning rate.",
         metavar="FILE",
         fixed=False,

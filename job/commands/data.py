@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from job.config.flags import PLACE, checked_place
 from job.errors import InputError, JobError
 
 
@@ -14,7 +15,7 @@ from job.errors import InputError, JobError
     "action", type=click.Choice(["show", "verify", "download", "stage"]), default="show"
 )
 @click.argument("names", metavar="[DEST] [DATASET]...", nargs=-1)
-@click.option("--data", metavar="PLACE", help="Look there instead of in the cache.")
+@click.option("--data", type=PLACE, metavar="PLACE", help="Look there instead of in the cache.")
 def data(action: str, names: Sequence[str], data: str | None) -> None:
     """Show, verify, download or stage the data sets (those named, or MNIST and Fashion-MNIST).
 
@@ -31,6 +32,7 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
         if not names:
             raise InputError("DEST", None, "say where to: a folder or s3://BUCKET/PREFIX")
         destination, *names = names
+        destination = checked_place("DEST", destination)
     for name in names:
         if name not in CATALOGUE:
             choices = ", ".join(CATALOGUE)

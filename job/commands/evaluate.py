@@ -6,7 +6,7 @@ import json
 
 import click
 
-from job.config.flags import json_option, storage_option, verbose_option
+from job.config.flags import PLACE, json_option, storage_option, verbose_option
 
 
 @click.command()
@@ -19,7 +19,7 @@ from job.config.flags import json_option, storage_option, verbose_option
     show_default=True,
     help="Which examples.",
 )
-@click.option("--data", metavar="PLACE", help="Where the data set is, as for training.")
+@click.option("--data", type=PLACE, metavar="PLACE", help="Where the data set is, as for training.")
 @verbose_option
 @json_option
 def evaluate(

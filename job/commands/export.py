@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from job.config.flags import json_option, storage_option, verbose_option
+from job.config.flags import PLACE, json_option, storage_option, verbose_option
 from job.errors import InputError
 from job.results.export_formats import FORMATS
 
@@ -23,9 +23,9 @@ from job.results.export_formats import FORMATS
     multiple=True,
     help="A format; may be given several times.  [all]",
 )
-@click.option("--out", metavar="FOLDER", help="The folder to make.  [export-RUN]")
+@click.option("--out", type=PLACE, metavar="FOLDER", help="The folder to make.  [export-RUN]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export there.")
-@click.option("--data", metavar="PLACE", help="Where the data set is, as for training.")
+@click.option("--data", type=PLACE, metavar="PLACE", help="Where the data set is, as for training.")
 @verbose_option
 @json_option
 def export(

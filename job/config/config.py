@@ -24,6 +24,7 @@ from job.config.fields import (
     number,
     option,
     optional,
+    place,
     run_name,
     switch,
     text,
@@ -83,7 +84,7 @@ class TrainConfig(Settings):
     )
     data: str | None = option(
         None,
-        optional(text),
+        optional(place),
         "Where the data set is: a folder of IDX files (also .gz), mnist.npz, CIFAR-10 as it is "
         "published or Parquet, or s3://BUCKET/PREFIX of Parquet; without it, it is found or "
         "downloaded.",
@@ -231,7 +232,7 @@ class TrainConfig(Settings):
     )
     storage: str = option(
         "runs",
-        text,
+        place,
         "Where runs are kept: a folder, or s3://BUCKET/PREFIX.",
         fixed=False,
         metavar="PLACE",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from job.errors import InputError, nearest
 
 Parser = Callable[[Any], Any]
+
+SCHEMES = ("s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "hdfs", "http", "https", "file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +133,20 @@ def text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must not be empty")
     return value
+
+
+def place(value: Any) -> str:
+    """Accepts the name of a folder or a file, with `~` for the home folder, or a URI."""
+    written = text(value)
+    scheme, colon, rest = written.partition(":")
+    if colon and scheme.lower() in SCHEMES and not rest.startswith("//"):
+        # A URI that went through a library for paths; it would become a folder of that name.
+        raise ValueError(f"did you mean {scheme}://{rest.lstrip('/')}?")
+    # Shells leave it alone behind a `=` and in quotes.
+    found = os.path.expanduser(written)
+    if found.partition("/")[0] == "~":
+        raise ValueError("there is no home folder here; give the whole path")
+    return found
 
 
 def run_name(value: Any) -> str:

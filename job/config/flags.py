@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from job.config.config import RECIPES
-from job.config.fields import flag
+from job.config.fields import flag, place
+from job.errors import InputError
 
 
 def options_of(fields: dict[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
@@ -58,8 +59,30 @@ def json_option(command: Callable) -> Callable:
     )
 
 
+class Place(click.ParamType):
+    """The name of a folder or a file, or a URI, as `place` reads it."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As `checked_place`."""
+        return checked_place(param.opts[0] if param else "PLACE", value)
+
+
+PLACE = Place()
+
+
+def checked_place(name: str, value: str) -> str:
+    """What `place` makes of the value of an option or argument. Raises InputError, naming it."""
+    try:
+        return place(value)
+    except ValueError as problem:
+        raise InputError(name, value, str(problem)) from None
+
+
 storage_option = click.option(
     "--storage",
+    type=PLACE,
     default="runs",
     metavar="PLACE",
     help="Where runs are kept: a folder, or s3://BUCKET/PREFIX.  [runs]",

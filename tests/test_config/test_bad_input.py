@@ -51,6 +51,12 @@ TRAIN = {
     "storage with a name too long": (["--storage", "x" * 300], "--storage", "can't be read"),
     "empty storage": (["--storage", " "], "--storage ' '", "not be empty"),
     "unknown storage": (["--storage", "ftp://host/x"], "--storage", "name a local folder or s3:"),
+    "storage that was a path once": (
+        ["--storage", "s3:/bucket/x"],
+        "--storage 's3:/bucket/x'",
+        "did you mean s3://bucket/x?",
+    ),
+    "data without slashes": (["--data", "s3:bucket"], "--data 's3:bucket'", "s3://bucket?"),
     "storage below a file": (["--storage", "a-file/runs"], "--storage", "can't be written"),
     "missing data folder": (["--data", "nowhere"], "/nowhere'", "no such folder"),
     "data folder without data": (["--data", "empty"], "--data", "has no train-images"),

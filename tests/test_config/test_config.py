@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,9 +23,12 @@ from job.config.config import (
     resume,
 )
 from job.config.fields import option, typed
+from job.config.flags import Place
 from job.config.xla import launched
 from job.errors import InputError
 from job.models import MODELS
+from tuning.cli import COMMANDS, cli
+from tuning.config import SWEEP_FIELDS
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -91,6 +96,30 @@ def test_any_value_is_taken_or_refused_by_name(field, value):
         return
     kept = getattr(config, field)
     assert not (isinstance(kept, float) and not math.isfinite(kept))
+
+
+def places() -> Iterator[click.Parameter]:
+    for command in (cli.get_command(click.Context(cli), name) for name in COMMANDS):
+        yield from (one for one in command.params if one.metavar in ("PLACE", "FOLDER", "FILE"))
+
+
+def test_every_option_that_names_a_place_knows_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    fields = {**FIELDS, **SWEEP_FIELDS}
+    options = list(places())
+    assert {"storage", "data", "out", "space", "cluster_file"} == {one.name for one in options}
+    for one in options:
+        if isinstance(one.type, Place):
+            read = one.type.convert("~/x", one, None)
+        else:
+            read = fields[one.name].metadata["parse"]("~/x")
+        assert read == "/home/me/x"
+
+
+@pytest.mark.parametrize("written", ["s3:/bucket/x", "s3:bucket", "gs:/b", "https:/h"])
+def test_a_uri_that_lost_its_slashes_is_no_folder(written):
+    with pytest.raises(InputError, match=r"did you mean \w+://\w+"):
+        TrainConfig(storage=written)
 
 
 def test_resume_takes_the_runs_own_settings_and_refuses_others():
