@@ -8,12 +8,14 @@ not in botocore, whose retries are counted and not timed and never read credenti
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import boto3
@@ -48,6 +50,14 @@ TRANSIENT = {
 UNSUPPORTED = {"NotImplemented", "501"}
 # Answers to HEAD have no body, so that an expired token is only a 400 there.
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "400"}
+# Where none were found at first, a person has to do something. Later they are being renewed.
+LOGIN = {
+    *("SSOTokenLoadError", "UnauthorizedSSOTokenError", "TokenRetrievalError"),
+    *("LoginRefreshRequired", "LoginTokenLoadError"),
+}
+NO_CREDENTIALS = LOGIN | {"NoCredentialsError", "PartialCredentialsError"}
+# Of a store that wants a checksum of before 2025 for several deletions at once, or knows none.
+NO_BATCHES = {"MissingContentMD5", "InvalidDigest", "NotImplemented", "501", "MethodNotAllowed"}
 MISSING = {"NoSuchKey", "404", "NotFound"}
 LOST_RACE = {"PreconditionFailed", "412"}
 BROKEN_CONNECTION = (
@@ -74,6 +84,8 @@ class Connection:
     ) -> None:
         self.patience, self.read_timeout = patience, read_timeout
         self._client: Any = None
+        # Whether credentials were there, and were taken.
+        self.has_answered = False
 
     def client(self, *, renew: bool = False) -> Any:
         """The S3 client; `renew` reads the credentials again."""
@@ -96,7 +108,8 @@ class Connection:
             raise StoreError(
                 "the endpoint is no URL; AWS_ENDPOINT_URL_S3 looks like https://HOST:PORT"
             ) from error
-        if client.meta.endpoint_url.endswith(".amazonaws.com"):
+        is_chosen = "addressing_style" in (client.meta.config.s3 or {})
+        if is_chosen or client.meta.endpoint_url.endswith(".amazonaws.com"):
             return client
         # Few other stores serve a host name for each bucket.
         path_style = Config(s3={"addressing_style": "path"})
@@ -190,12 +203,20 @@ class S3Storage:
         # The last is what some stores keep for an empty folder. 1,000 are allowed in one request.
         doomed = [key, *keys, f"{key}/"]
         for start in range(0, len(doomed), 1000):
-            names = [{"Key": name} for name in doomed[start : start + 1000]]
+            self._delete_batch(doomed[start : start + 1000])
+
+    def _delete_batch(self, keys: Sequence[str]) -> None:
+        names = [{"Key": key} for key in keys]
+        try:
             answer = self._call("delete_objects", Delete={"Objects": names, "Quiet": True})
-            for failure in answer.get("Errors", ()):
-                raise StoreError(
-                    f"{self.uri}: {failure['Key']} can't be deleted: {failure['Code']}"
-                )
+        except StoreError as error:
+            if error_code(error.__cause__) not in NO_BATCHES:
+                raise
+            for key in keys:
+                self._call("delete_object", Key=key)
+            return
+        for failure in answer.get("Errors", ()):
+            raise StoreError(f"{self.uri}: {failure['Key']} can't be deleted: {failure['Code']}")
 
     def probe(self) -> None:
         """Writes, reads and deletes an object, and tries a conditional write."""
@@ -249,11 +270,14 @@ class S3Storage:
         return self._repeated(get)
 
     def _put(self, path: str, content: bytes, **condition: str) -> dict[str, Any]:
+        # Computed here, it goes as a header. Asked of botocore it would come after the content,
+        # over https, in a form that not all stores take.
+        checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
         return self._call(
             "put_object",
             Key=self._key(path),
             Body=content,
-            ChecksumAlgorithm="SHA256",
+            ChecksumSHA256=checksum,
             **condition,
         )
 
@@ -276,14 +300,16 @@ class S3Storage:
         patience = self._connection.patience
         trouble = _Trouble(self.uri, patience)
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_transient),
+            retry=tenacity.retry_if_exception(self._may_pass),
             wait=tenacity.wait_random_exponential(FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS),
             stop=tenacity.stop_after_delay(patience),
             before_sleep=trouble.met,
             reraise=True,
         )
         try:
-            return retrying(lambda: request(self._connection.client(renew=trouble.is_expired)))
+            answer = retrying(lambda: request(self._connection.client(renew=trouble.is_expired)))
+            self._connection.has_answered = True
+            return answer
         except boto.ClientError as error:
             code = error_code(error)
             if code in MISSING:
@@ -293,6 +319,11 @@ class S3Storage:
             raise StoreError(self._reason(error)) from error
         except (boto.BotoCoreError, urllib3.exceptions.HTTPError) as error:
             raise StoreError(self._reason(error)) from error
+
+    def _may_pass(self, error: BaseException) -> bool:
+        """Whether to try again: also where credentials that were there are being renewed."""
+        is_renewed = self._connection.has_answered and error_code(error) in NO_CREDENTIALS
+        return is_renewed or is_transient(error)
 
     def _reason(self, error: Exception) -> str:
         """Why a request failed for good, and what to do, in one line without secrets."""
@@ -315,6 +346,10 @@ class S3Storage:
                 return "this machine's clock differs too much from the store's; set it right"
             case "PermanentRedirect" | "301" | "AuthorizationHeaderMalformed":
                 return f"bucket {self._bucket!r} is in another region; set AWS_REGION"
+            case "ProfileNotFound":
+                return f"{error}; AWS_PROFILE is to name one of those in ~/.aws/config"
+            case code if code in LOGIN:
+                return f"the AWS login has run out ({code}); renew it, by `aws sso login` say"
             case "NoCredentialsError" | "PartialCredentialsError":
                 return (
                     "no AWS credentials were found; set AWS_ACCESS_KEY_ID and "
@@ -341,7 +376,7 @@ class _Trouble:
     def met(self, state: tenacity.RetryCallState) -> None:
         assert state.outcome is not None  # tenacity asks after an attempt
         error = state.outcome.exception()
-        self.is_expired = error_code(error) in EXPIRED
+        self.is_expired = error_code(error) in EXPIRED | NO_CREDENTIALS
         now = time.monotonic()
         if now - self._said >= WARN_SECONDS:
             self._said = now

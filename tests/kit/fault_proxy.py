@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import random
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,6 +29,7 @@ SLOW_STREAM = "slow stream"
 TRUNCATED = "truncated"
 FLIPPED = "flipped"
 EXPIRED = "expired"
+NO_BATCH = "no batch"
 
 FAULTS = (
     INTERNAL_ERROR,
@@ -40,6 +43,8 @@ FAULTS = (
     FLIPPED,
     EXPIRED,
 )
+# What some stores are, and not what happens to one: no chance picks it.
+KINDS = (NO_BATCH,)
 
 # Answers that the server never hears of: status, code and message.
 ERRORS = {
@@ -47,6 +52,7 @@ ERRORS = {
     UNAVAILABLE: (503, "ServiceUnavailable", "Please reduce your request rate."),
     SLOW_DOWN: (503, "SlowDown", "Please reduce your request rate."),
     EXPIRED: (400, "ExpiredToken", "The provided token has expired."),
+    NO_BATCH: (400, "MissingContentMD5", "Missing required header for this request."),
 }
 
 HOST = "127.0.0.1"
@@ -94,22 +100,28 @@ class FaultProxy:
         upstream: The server's address, as `http://127.0.0.1:8333`.
         choose: Which fault, if any, a request gets, by its method and its path with query; called
             from several threads.
+        certificate: Of this proxy, with its key; it serves https then.
 
     Attributes:
         endpoint: Where clients reach it, once it is entered.
         latency: Seconds by which every request is delayed.
         hold: Seconds after which a request that timed out is reset.
         requests: Method and path of every request that came.
+        headers: Of every request, by lower-case name.
         injected: How often a fault was done to a request, by fault. One that does not apply, as a
             flipped byte in an empty body, is not done and not counted.
     """
 
-    def __init__(self, upstream: str, choose: Choose = never) -> None:
+    def __init__(
+        self, upstream: str, choose: Choose = never, certificate: Path | None = None
+    ) -> None:
         self.upstream = upstream
+        self.certificate = certificate
         self.choose = choose
         self.latency = 0.0
         self.hold = 30.0
         self.requests: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
         self.injected: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
@@ -118,7 +130,12 @@ class FaultProxy:
     def __enter__(self) -> FaultProxy:
         self._server = _Server((HOST, 0), _Handler)
         self._server.proxy = self
-        self.endpoint = f"http://{HOST}:{self._server.server_port}"
+        scheme = "http"
+        if self.certificate:
+            scheme, context = "https", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.endpoint = f"{scheme}://{HOST}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
         return self
@@ -143,7 +160,7 @@ class FaultProxy:
         with self._lock:
             self.requests.append((method, path))
         fault = self.choose(method, path)
-        if fault is not None and fault not in FAULTS:
+        if fault is not None and fault not in FAULTS + KINDS:
             raise ValueError(f"no such fault: {fault!r}")
         return fault
 
@@ -204,6 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def pass_on(self) -> None:
         proxy = self.server.proxy
+        proxy.headers.append({name.lower(): value for name, value in self.headers.items()})
         fault = proxy.arrived(self.command, self.path)
         proxy.pause(proxy.latency)
         if fault == RESET:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
+import os
+import stat
 import threading
 import time
 
@@ -17,6 +20,8 @@ from job.storage.disk import LocalStorage
 from job.storage.lease import LOCK, Claim
 from job.storage.open import open_storage
 from job.storage.s3 import Connection, S3Storage
+from tests.kit.certificate import self_signed
+from tests.kit.fault_proxy import EXPIRED, NO_BATCH, FaultProxy
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -330,6 +335,109 @@ WRONG = {
         "no AWS credentials were found",
     ),
 }
+
+
+SSO = """
+[profile sso]
+sso_start_url = https://example.invalid/start
+sso_region = us-east-1
+sso_account_id = 123456789012
+sso_role_name = none
+region = us-east-1
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "why"), [("sso", "login has run out"), ("none", "AWS_PROFILE is to name one")]
+)
+def test_a_profile_that_gives_no_credentials(profile, why, s3, monkeypatch, tmp_path):
+    (tmp_path / "config").write_text(SSO)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    with pytest.raises(InputError, match=why):
+        S3Storage("lenet", "x", Connection(patience=1)).probe()
+
+
+def test_credentials_that_go_while_a_run_lasts_are_waited_for(store, s3, monkeypatch, tmp_path):
+    """As with a login that is renewed too late, or a file that is being written anew."""
+    keys = {name: value for name, value in store.env().items() if "KEY" in name}
+    lines = [f"{name.lower()} = {value}" for name, value in keys.items()]
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    with FaultProxy(store.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+        root = S3Storage("lenet", s3.rpartition("/")[2], Connection(patience=60))
+        root.write("a", b"1")
+        for name in keys:
+            monkeypatch.delenv(name)
+        proxy.choose = lambda method, path: None if proxy.injected[EXPIRED] else EXPIRED
+        later = threading.Timer(0.5, file.write_text, ["\n".join(["[default]", *lines])])
+        later.start()
+        root.write("a", b"2")
+        later.join()
+        assert root.read("a", limit=9) == b"2"
+
+
+def test_a_store_behind_https_that_takes_plain_uploads_only(store, s3, monkeypatch, tmp_path):
+    """R2, Storj, older Ceph: the checksum goes as a header, not behind the content."""
+    certificate = self_signed(tmp_path)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    with FaultProxy(store.endpoint, certificate=certificate) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+        open_storage(s3).write("a", b"1" * 1000)
+        assert open_storage(s3).read("a", limit=1000) == b"1" * 1000
+    uploaded, _ = proxy.headers
+    assert "x-amz-checksum-sha256" in uploaded
+    assert uploaded["content-length"] == "1000"
+    assert not {"x-amz-trailer", "transfer-encoding", "content-encoding"} & uploaded.keys()
+
+
+def test_a_store_that_wants_an_old_checksum_for_deletions(store, s3, monkeypatch):
+    """MinIO of 2024, PowerScale."""
+
+    def refusing(method: str, path: str) -> str | None:
+        return NO_BATCH if method == "POST" and "delete" in path else None
+
+    with FaultProxy(store.endpoint, refusing) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+        root = open_storage(s3)
+        root.probe()
+        for name in ("a/1", "a/2", "b"):
+            root.write(name, b"x")
+        root.delete("a")
+        assert root.list() == ["b"]
+    assert proxy.injected[NO_BATCH]
+
+
+def test_a_way_to_name_buckets_that_is_chosen_is_kept(s3, monkeypatch, tmp_path):
+    def url() -> str:
+        client = Connection().client()
+        return client.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "k"})
+
+    (tmp_path / "config").write_text("[default]\ns3 =\n    addressing_style = virtual\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://store.example:9")
+    assert url().startswith("http://store.example:9/bucket/k")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert url().startswith("http://bucket.store.example:9/k")
+
+
+def test_a_share_without_sync_of_folders_is_written_to(tmp_path, monkeypatch):
+    """CIFS, VirtualBox: EINVAL, for folders alone."""
+    fsync = os.fsync
+
+    def on_a_share(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", on_a_share)
+    disk = LocalStorage(tmp_path / "share")
+    disk.probe()
+    disk.write("a/b", b"1")
+    assert disk.read("a/b", limit=9) == b"1"
 
 
 @pytest.mark.parametrize("case", WRONG)
