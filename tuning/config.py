@@ -106,6 +106,11 @@ class SweepConfig(Settings):
     )
 
     @property
+    def wanted_trials(self) -> int:
+        """Settings to try at random or with Optuna, where the space has so many."""
+        return self.trials or DEFAULT_TRIALS
+
+    @property
     def share(self) -> Share:
         """What each worker of a trial gets; call it when both are known."""
         workers = self.workers_per_trial

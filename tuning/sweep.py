@@ -36,9 +36,10 @@ from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
 from job.runs.folder import Folder, Kind, absolute, find_folder
 from job.storage.base import Storage
+from job.text import counted
 from job.versions import versions
 from tuning.conductor import Conductor
-from tuning.config import DEFAULT_TRIALS, SweepConfig, check_share, epochs_of, split
+from tuning.config import SweepConfig, check_share, epochs_of, split
 from tuning.display import SweepDisplay, winner_lines
 from tuning.records import (
     OUTCOMES,
@@ -203,7 +204,8 @@ def _space(config: SweepConfig, base: Mapping[str, Any]) -> Space:
 
 def _trials(config: SweepConfig, space: Space, base: Mapping[str, Any]) -> int:
     if config.search != "grid":
-        return config.trials or DEFAULT_TRIALS
+        size = space.size(base)
+        return config.wanted_trials if size is None else min(config.wanted_trials, size)
     points = len(GridSearch(space, base))
     if config.trials not in (None, points):
         raise InputError(
@@ -237,6 +239,8 @@ def run_sweep(
         JobError: A trial finds no GPU though it has a share of one, or no trial could be trained.
     """
     os.environ.update(TUNE_SETTINGS)
+    if opened.config.search != "grid" and opened.trials < opened.config.wanted_trials:
+        display.note(f"the space has {counted(opened.trials, 'point')}; each is tried once")
     # Asked again, with certainty, by its lock; this spares a start of Ray in vain.
     opened.folder.check_free()
     with (

@@ -22,6 +22,7 @@ import yaml
 
 from cluster import ray_private
 from cluster.files.start_commands import start_problems
+from cluster.files.strict_yaml import StrictLoader
 from job.errors import nearest
 
 # What Ray reads of `provider`.
@@ -70,7 +71,7 @@ def problems(path: str | Path) -> list[str]:
         A line for each problem, with the key, its value where there is one, and the fix.
     """
     try:
-        documents = list(yaml.load_all(Path(path).read_text(), Loader=_StrictLoader))
+        documents = list(yaml.load_all(Path(path).read_text(), Loader=StrictLoader))
     except OSError as error:
         return [_line((str(path), None, f"can't be read: {error.strerror}"))]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -89,19 +90,6 @@ def problems(path: str | Path) -> list[str]:
 def _line(problem: Problem) -> str:
     key, value, text = problem
     return f"{key}: {text}" if value is None else f"{key} {value!r}: {text}"
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which no key stands twice: the second would silently replace the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key!r} stands twice", problem_mark=node.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def _all(config: dict[str, Any]) -> Iterator[Problem]:

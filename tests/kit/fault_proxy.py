@@ -4,7 +4,9 @@ servers do to them."""
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.client
+import ipaddress
 import random
 import socket
 import ssl
@@ -18,6 +20,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 INTERNAL_ERROR = "500"
 UNAVAILABLE = "503"
@@ -376,3 +383,30 @@ def _is_object(answer: Answer) -> bool:
     """Whether a body is an object's content. No client can notice a flipped byte in a listing,
     which has no checksum."""
     return bool(answer.body) and any(name.lower() == "etag" for name, _ in answer.headers)
+
+
+def self_signed(folder: Path, host: str = "127.0.0.1") -> Path:
+    """A file with a certificate of an address, that nobody but a test trusts, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path

@@ -20,8 +20,7 @@ from job.storage.disk import LocalStorage
 from job.storage.lease import LOCK, Claim
 from job.storage.open import open_storage
 from job.storage.s3 import Connection, S3Storage
-from tests.kit.certificate import self_signed
-from tests.kit.fault_proxy import EXPIRED, NO_BATCH, FaultProxy
+from tests.kit.fault_proxy import EXPIRED, NO_BATCH, FaultProxy, self_signed
 
 
 @pytest.fixture(params=["disk", "s3"])

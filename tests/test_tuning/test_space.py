@@ -122,6 +122,70 @@ def test_whole_numbers_stay_whole(tmp_path):
     assert len(set(values)) > 20
 
 
+SIX = {"batch_size": {"values": [16, 32, 64, 128, 256, 512]}}
+
+
+@pytest.mark.parametrize("search", [RandomSearch, OptunaSearch])
+def test_no_settings_are_tried_twice_and_a_small_space_ends(search):
+    space = parse_space(SIX, "six")
+    assert space.size({}) == 6
+    begun, plans = search(space, {}, 1), []
+    for number in range(6):
+        drawn, settings = begun.point(number)
+        plans.append(Plan(number=number, settings=settings, seed=1, drawn=drawn))
+    assert {plan.settings["batch_size"] for plan in plans} == {16, 32, 64, 128, 256, 512}
+    assert begun.point(6) is None
+    # The same when it goes on after four.
+    again = search(space, {}, 1)
+    for plan in plans[:4]:
+        again.again(plan)
+    assert {again.point(n)[1]["batch_size"] for n in (4, 5)} == {
+        plan.settings["batch_size"] for plan in plans[4:]
+    }
+    assert again.point(6) is None
+
+
+@pytest.mark.parametrize(
+    ("document", "size"),
+    [
+        ({"batch_size": {"low": 3, "high": 5}}, 3),
+        ({"batch_size": {"low": 1, "high": 5000}}, None),
+        ({"learning_rate": {"low": 0.1, "high": 0.2}}, None),
+        # Weight decay counts for one of two optimizers.
+        (
+            {
+                "optimizer": {"values": ["sgd", "adam"]},
+                "weight_decay": {"when": {"optimizer": "adam"}, "values": [0.1, 0.2]},
+            },
+            3,
+        ),
+    ],
+)
+def test_how_many_settings_there_are(document, size):
+    assert parse_space(document, "it").size({}) == size
+
+
+def test_a_range_that_never_applies_is_no_reason_to_search_for_ever():
+    document = {"learning_rate": {"low": 0.1, "high": 0.2, "when": {"optimizer": "adam"}}, **SIX}
+    search = RandomSearch(parse_space(document, "it"), {"optimizer": "sgd"}, 1)
+    assert [search.point(number) is None for number in range(7)] == [False] * 6 + [True]
+
+
+def test_equal_values_are_one():
+    document = {"batch_size": {"values": [64, "64", 64.0, 32]}}
+    (way,) = parse_space(document, "new").parameters
+    assert way.values == (64, 32)
+    # A sweep that was begun with three of them draws as it did.
+    (way,) = parse_space(document, "kept", is_kept=True).parameters
+    assert way.values == (64, 64, 64, 32)
+
+
+def test_a_key_that_stands_twice_is_refused_by_name(tmp_path):
+    twice = "batch_size: {values: [32]}\nbatch_size: {values: [64]}\n"
+    with pytest.raises(InputError, match="key 'batch_size' stands twice"):
+        read_space(file_with(tmp_path, twice, "yaml"))
+
+
 BAD = {
     "an unknown setting": ("[learning_rat]\nvalues = [1]", "did you mean 'learning_rate'"),
     "a value that is none": ("[batch_size]\nvalues = [0]", "batch_size: 0: must be between"),

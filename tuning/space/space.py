@@ -27,6 +27,7 @@ It is checked against `TrainConfig`, so that no trial can fail by a setting that
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ from typing import Any
 
 import yaml
 
+from cluster.files.strict_yaml import StrictLoader
 from job.config.config import FIELDS, is_fixed, over_recipe
 from job.config.fields import lenient
 from job.errors import InputError, nearest
@@ -46,6 +48,8 @@ from tuning.config import REPLACED
 POWERS = {"linear": 1.0, "sqrt": 0.5}
 REFERENCE_BATCH = 128
 DEFAULT_POINTS = 3
+# A range of more whole numbers than this has no end of them.
+MOST_WHOLE = 1000
 
 KEYS = ("values", "low", "high", "log", "points", "with_batch", "when")
 # A sweep sets these itself, or they are the same for all of its trials: `deterministic` can't be
@@ -147,6 +151,12 @@ class SearchRange:
         values = [self.at(i / (self.points - 1)) for i in range(self.points)]
         return list(dict.fromkeys(values))
 
+    def enumerated(self) -> SearchRange:
+        """A range of not too many whole numbers as these; all others as they are."""
+        if not self.is_integer or self.high - self.low > MOST_WHOLE:
+            return self
+        return dataclasses.replace(self, values=tuple(range(int(self.low), int(self.high) + 1)))
+
     def applies(self, settings: Mapping[str, Any]) -> bool:
         """Whether `when` holds for these settings, which must have all that it names."""
         return all(settings[name] in values for name, values in self.when.items())
@@ -173,6 +183,11 @@ class SearchRange:
 
 # What was drawn, by `SearchRange.key`, and the settings that follow from it.
 Point = tuple[dict[str, Any], dict[str, Any]]
+
+
+def identity(settings: Mapping[str, Any]) -> str:
+    """What two trials with the same settings have in common."""
+    return json.dumps(settings, sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,6 +229,13 @@ class Space:
 
         yield from below(self.parameters, {}, {})
 
+    def size(self, base: Mapping[str, Any]) -> int | None:
+        """How many different settings there are; None where a range has no end of values."""
+        whole = Space(parameters=tuple(p.enumerated() for p in self.parameters))
+        if not all(p.values for p in whole.parameters):
+            return None
+        return len({identity(settings) for _, settings in whole.grid(base)})
+
     def without(self, given: Mapping[str, Any]) -> Space:
         """The space without the settings that are given: those hold for all trials."""
         return Space(parameters=tuple(p for p in self.parameters if p.field not in given))
@@ -250,7 +272,7 @@ def read_space(path: str) -> Space:
         if file.suffix == ".toml":
             document = tomllib.loads(content)
         elif file.suffix in (".yaml", ".yml"):
-            document = yaml.safe_load(content)
+            document = yaml.load(content, Loader=StrictLoader)
         else:
             raise InputError("--space", path, "name a .toml or .yaml file")
     except OSError as error:
@@ -307,6 +329,9 @@ def _parameter(field: Any, way: Any, is_kept: bool) -> SearchRange:
         if not isinstance(way["values"], list) or not way["values"]:
             raise ValueError("`values` must be a list of at least one")
         values = tuple(_named(value, parse) for value in way["values"])
+        if not is_kept:
+            # 64 and "64" are one. What was begun with both goes on with both.
+            values = tuple(dict.fromkeys(values))
         return SearchRange(
             field=field, values=values, with_batch=_with_batch(way, values), when=when
         )
