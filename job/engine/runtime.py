@@ -2,9 +2,10 @@
 
 - oneDNN: off by default on AVX2 processors. LeNet5 at batch 32 on 2 such cores: 2,930-3,560
   images/s with it, 1,720-2,200 without. It must be set before TensorFlow is imported.
-- Threads: as many as the processors this process may use; more only wait for each other. On a CPU
-  each operation keeps to one thread, and the engine gives every thread a part of the batch
-  (`lanes`): LeNet5 at batch 32 a quarter faster than where the threads share each operation.
+- Threads: as many as the processors this process may use (`processors`); more only wait for each
+  other. On a CPU each operation keeps to one thread, and the engine gives every thread a part of
+  the batch (`lanes`): LeNet5 at batch 32 a quarter faster than where the threads share each
+  operation.
 - GPUs: a process computes on one, and sees no other. Memory grows on demand, so that several jobs
   can share one; operations are deterministic, so that equal seeds give equal weights. CPU kernels
   are deterministic anyway (tested).
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.engine import accelerator
@@ -119,7 +122,7 @@ def start_tensorflow(
         raise accelerator.missing()
     with contextlib.nullcontext() if verbose else stderr_held_back():
         tf.config.set_visible_devices(chosen, "GPU")
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or processors()
         tf.config.threading.set_intra_op_parallelism_threads(threads if chosen else 1)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         for gpu in chosen:
@@ -131,6 +134,42 @@ def start_tensorflow(
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     return "gpu" if chosen else "cpu"
+
+
+def processors(root: Path = Path("/")) -> int:
+    """Processors that this process may use: a container's quota of their time counts, rounded up.
+
+    Args:
+        root: Where `proc` and `sys` are.
+    """
+    bound = len(os.sched_getaffinity(0))
+    return min([bound, *(max(1, math.ceil(share)) for share in _quotas(root))])
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The shares of processors that this process' control groups have, and those above them.
+
+    Linux' documentation: `cgroup-v2` (cpu.max), and `scheduler/sched-bwc` for version 1.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+            folder = top / path.strip("/")
+            # A container sees its own group at the top, under whatever path it has outside.
+            for group in (folder, *folder.parents)[: len(folder.relative_to(top).parts) + 1]:
+                yield from _quota(group)
+
+
+def _quota(group: Path) -> Iterator[float]:
+    both = [group / "cpu.max"], [group / "cpu.cfs_quota_us", group / "cpu.cfs_period_us"]
+    for files in both:
+        if all(file.exists() for file in files):
+            quota, period = " ".join(file.read_text() for file in files).split()
+            if quota not in ("max", "-1"):
+                yield int(quota) / int(period)
 
 
 def start_anywhere(*, verbose: bool = False) -> str:
@@ -227,7 +266,7 @@ def device_name(kind: str, threads: int | None = None) -> str:
 
         [gpu] = tf.config.get_visible_devices("GPU")
         return tf.config.experimental.get_device_details(gpu).get("device_name", "unknown GPU")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or processors()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
