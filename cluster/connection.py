@@ -31,6 +31,9 @@ TRAIN_SETTINGS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
+# Under `uv run` Ray would start its workers in a copy of the folder, without the environment that
+# the driver has.
+UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # Nobody takes away the machine on which a run has started a cluster of its own.
 WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 # After a node's death Ray Train may still count on it, and then waits so long for a group that
@@ -98,7 +101,7 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
 @contextlib.contextmanager
 def _joined(address: str | None, *, verbose: bool) -> Iterator[bool]:
     """As `connected`, for a process that is not."""
-    for name, value in FAULT_DETECTION.items():
+    for name, value in {**FAULT_DETECTION, UV: "0"}.items():
         os.environ.setdefault(name, value)
     field = "--address"
     if address in (None, "auto") and (given := os.environ.get("RAY_ADDRESS")):
@@ -121,13 +124,16 @@ def _joined(address: str | None, *, verbose: bool) -> Iterator[bool]:
     os.environ[WATCH_PREEMPTION] = str(int(not is_own))
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            address=address,
-            logging_level=level,
-            log_to_driver=verbose,
-            # A dashboard that nobody asked for costs a second and a port.
-            include_dashboard=False,
-        )
+        # Ray's workers look for modules in the folder that this is called from, before all others:
+        # a `job.py` of the user's there is none of our business.
+        with contextlib.chdir("/"):
+            ray.init(
+                address=address,
+                logging_level=level,
+                log_to_driver=verbose,
+                # A dashboard that nobody asked for costs a second and a port.
+                include_dashboard=False,
+            )
     except AuthenticationError as error:
         raise _refused(field, address) from error
     except (ConnectionError, ValueError, RuntimeError, RaySystemError) as error:

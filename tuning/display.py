@@ -13,6 +13,7 @@ from typing import Any
 
 from job.stats import mean_sd
 from job.text import counted, duration
+from job.training.progress import QUIET_SECONDS
 from tuning.conductor import Conductor
 from tuning.records import (
     FAILED,
@@ -79,7 +80,7 @@ class SweepDisplay:
 
     def __init__(self, trials: int, epochs: int) -> None:
         self._trials, self._epochs = trials, epochs
-        self._began = time.monotonic()
+        self._began = self._said = time.monotonic()
         self._reports: dict[int, dict[str, Any]] = {}
 
     def follow(self, conductor: Conductor, slots: int) -> None:
@@ -88,6 +89,7 @@ class SweepDisplay:
 
     def note(self, message: str) -> None:
         """Prints a line to stderr."""
+        self._said = time.monotonic()
         print(message, file=sys.stderr, flush=True)
 
     def report(self, report: dict[str, Any]) -> None:
@@ -105,7 +107,22 @@ class SweepDisplay:
         return True
 
     def refresh(self) -> None:
-        """Does nothing: lines that are printed stay."""
+        """Prints how far all of it is, where nothing was printed for `QUIET_SECONDS`."""
+        if time.monotonic() - self._said >= QUIET_SECONDS:
+            self.note(self._title())
+
+    def _title(self) -> str:
+        states = [outcome.state for outcome in self.conductor.outcomes.values()]
+        counts = "  ".join(
+            f"{name} {states.count(name)}" for name in (FINISHED, STOPPED, FAILED) if name in states
+        )
+        eta = self.eta()
+        return (
+            f"{len(states)}/{self._trials + self.conductor.planned_repeats} trials  {counts}  "
+            f"running {len(self._reports)}  {self.rate():,.0f} images/s  "
+            f"{duration(time.monotonic() - self._began)}"
+            + (f"  ETA {duration(eta)}" if eta is not None else "")
+        )
 
     def rate(self) -> float:
         """Images per second over all trials in training, by their last epochs."""
@@ -149,18 +166,8 @@ class LiveDisplay(SweepDisplay):
         from rich.table import Table
 
         conductor = self.conductor
-        states = [outcome.state for outcome in conductor.outcomes.values()]
-        counts = "  ".join(
-            f"{name} {states.count(name)}" for name in (FINISHED, STOPPED, FAILED) if name in states
-        )
-        eta = self.eta()
-        title = (
-            f"{len(states)}/{self._trials + conductor.planned_repeats} trials  {counts}  "
-            f"running {len(self._reports)}  {self.rate():,.0f} images/s  "
-            f"{duration(time.monotonic() - self._began)}"
-            + (f"  ETA {duration(eta)}" if eta is not None else "")
-        )
-        table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2))
+        look: dict[str, Any] = {"title_justify": "left", "title_style": "", "box": None}
+        table = Table(title=self._title(), padding=(0, 2), **look)
         for name, right in (("", False), ("trial", True), ("settings", False)):
             table.add_column(name, justify="right" if right else "left")
         for name in ("epoch", "val_accuracy", "images/s"):

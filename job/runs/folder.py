@@ -18,6 +18,9 @@ from job.storage.base import LockedError, Storage, StoreError
 from job.storage.documents import to_json
 from job.storage.open import open_storage
 
+# Of what `ray job submit --working-dir` is given, Ray makes a folder of such a name on the head.
+RAYS_COPY = "/working_dir_files/_ray_pkg_"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kind:
@@ -128,6 +131,13 @@ def find_folder(
     Raises:
         InputError: The place can't be read, or the name is taken.
     """
+    if RAYS_COPY in absolute(place):
+        raise InputError(
+            "--storage",
+            place,
+            "is in the copy of a working directory that Ray makes for a job, and goes with it; "
+            "give s3://BUCKET/PREFIX, or a whole path on a disk that all nodes share",
+        )
     with usable(place):
         content = open_storage(place).at(name).list()
     storage = open_storage(place, patience=patience).at(name)

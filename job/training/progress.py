@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,10 @@ from job.text import duration
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
+
+
+# After so long without a word nobody knows whether something hangs.
+QUIET_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,10 +70,15 @@ class Silent:
 
 
 class PlainProgress:
-    """A line for each epoch, for logs and pipes."""
+    """A line for each epoch, for logs and pipes; a long one says where it stands."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
 
     def span(self, report: SpanReport) -> None:
-        """Shows nothing: a log would fill with two lines a second."""
+        """Prints `span_line` where nothing was for `QUIET_SECONDS`."""
+        if time.monotonic() - self._said >= QUIET_SECONDS:
+            self.note(span_line(report))
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
         """Prints `epoch_line` to stderr."""
@@ -76,6 +86,7 @@ class PlainProgress:
 
     def note(self, message: str) -> None:
         """Prints the message to stderr at once."""
+        self._said = time.monotonic()
         print(message, file=sys.stderr, flush=True)
 
 

@@ -36,6 +36,16 @@ def test_of_two_that_found_a_name_free_one_gets_it(kind, tmp_path):
     assert b"first" in first.storage.read(kind.mark, limit=99)
 
 
+def test_a_folder_that_goes_with_rays_copy_of_a_job_is_refused(kind, tmp_path, monkeypatch):
+    """`ray job submit --working-dir . -- lenet train`."""
+    copy = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_0123456789abcdef"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(InputError, match=r"--storage 'runs': .* goes with it; give s3://"):
+        find_folder(kind, "x", "runs", patience=1)
+    assert find_folder(kind, "x", str(tmp_path / "runs"), patience=1).is_new
+
+
 def test_what_has_finished_is_not_continued(kind, tmp_path):
     early = found(kind, tmp_path)
     with early.claimed({}):
