@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from job.errors import InputError
+from job.results.drawing import border, find_drawing
+
+log = logging.getLogger(__name__)
 
 # MNIST's digits were scaled into 20×20 and set into 28×28 by their centre of mass (LeCun's MNIST
 # page); a picture must be brought into the same form to be judged by the same model.
@@ -18,7 +22,7 @@ MAX_PIXELS = 50_000_000
 
 
 def read_image(path: str, mode: str = "L") -> np.ndarray:
-    """Reads a PNG or JPEG; transparency becomes white.
+    """Reads a PNG or JPEG; what is transparent becomes white, or black under white strokes.
 
     Args:
         path: Of the picture.
@@ -37,8 +41,10 @@ def read_image(path: str, mode: str = "L") -> np.ndarray:
             # A camera notes how it was held instead of turning the picture.
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):
-                # 16 bits: Pillow would clip them to 8.
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+                # 16 bits, of which many programs use fewer: Pillow would clip them to 8.
+                deep = np.asarray(upright).astype(np.uint16)
+                unused = max(0, int(deep.max()).bit_length() - 8)
+                upright = Image.fromarray((deep >> unused).astype(np.uint8))
             rgba = upright.convert("RGBA")
     except FileNotFoundError as error:
         raise InputError("IMAGE", path, "no such file") from error
@@ -47,11 +53,20 @@ def read_image(path: str, mode: str = "L") -> np.ndarray:
         Image.DecompressionBombError,
     ) as error:
         raise InputError("IMAGE", path, "is not a whole PNG or JPEG image") from error
-    white = Image.new("RGBA", rgba.size, "white")
-    return np.asarray(Image.alpha_composite(white, rgba).convert(mode))
+    ground = Image.new("RGBA", rgba.size, _ground_of(rgba))
+    return np.asarray(Image.alpha_composite(ground, rgba).convert(mode))
 
 
-def to_example(pixels: np.ndarray, *, is_digit: bool, size: int = SIZE) -> np.ndarray:
+def _ground_of(rgba: Image.Image) -> str:
+    """What to put behind a transparent picture."""
+    grey, opacity = np.asarray(rgba.convert("LA"), np.float64).transpose(2, 0, 1)
+    is_drawn_in_white = opacity.min() < 255 and (grey * opacity).sum() > 192 * opacity.sum()
+    return "black" if is_drawn_in_white else "white"
+
+
+def to_example(
+    pixels: np.ndarray, *, is_digit: bool, size: int = SIZE, name: str = "a picture"
+) -> np.ndarray:
     """Brings a picture of any size into the form of the data set.
 
     Args:
@@ -60,29 +75,28 @@ def to_example(pixels: np.ndarray, *, is_digit: bool, size: int = SIZE) -> np.nd
         is_digit: Crop to the drawing and centre it by mass, as MNIST was made; other pictures are
             only padded to a square and scaled.
         size: Height and width of the data set's images; those of digits have 28.
+        name: What to call the picture in a warning.
 
     Returns:
         uint8 (size, size, 1), light on dark, or (size, size, 3).
+
+    Raises:
+        ValueError: Nothing is drawn in the picture of a digit.
     """
     if pixels.ndim == 3:
         return _fitted(pixels, size)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    # What surrounds the drawing is the background; the data sets have a dark one.
-    if np.median(border) > 127:
+    if (is_digit and pixels.shape != (size, size)) or not np.ptp(pixels):
+        found = find_drawing(pixels)
+        if found is None:
+            raise ValueError("is empty: nothing is drawn in it")
+        if found.has_others:
+            log.warning("%s: there is more than one drawing; the largest is judged", name)
+        return _centred_by_mass(_fitted(found.strokes, DIGIT_SIZE))[..., None]
+    # What surrounds the thing is the background; the data sets have a dark one.
+    if np.median(border(pixels)) > 127:
         pixels = 255 - pixels
-    if pixels.shape == (size, size):
-        # Already in the form of the data set: leave each pixel as it is.
-        return pixels[..., None].copy()
-    if not is_digit:
-        return _fitted(pixels, size)[..., None]
-    low, high = int(pixels.min()), int(pixels.max())
-    if high - low < 16:
-        # An empty picture; there is nothing to crop to.
-        return np.zeros((SIZE, SIZE, 1), np.uint8)
-    stretched = ((pixels.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8)
-    rows, columns = np.nonzero(stretched > 64)
-    drawing = stretched[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    return _centred_by_mass(_fitted(drawing, DIGIT_SIZE))[..., None]
+    # In the form of the data set each pixel is left as it is.
+    return (pixels.copy() if pixels.shape == (size, size) else _fitted(pixels, size))[..., None]
 
 
 def _fitted(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -121,9 +135,14 @@ def read_examples(
     with warnings.catch_warnings():
         # `MAX_PIXELS` is the limit; Pillow's warning below it would be noise.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return np.stack(
-            [to_example(read_image(path, mode), is_digit=is_digit, size=size) for path in paths]
-        )
+        return np.stack([_example(path, mode, is_digit=is_digit, size=size) for path in paths])
+
+
+def _example(path: str, mode: str, *, is_digit: bool, size: int) -> np.ndarray:
+    try:
+        return to_example(read_image(path, mode), is_digit=is_digit, size=size, name=path)
+    except ValueError as problem:
+        raise InputError("IMAGE", path, str(problem)) from problem
 
 
 def describe(path: str, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
