@@ -19,7 +19,8 @@ from job.config.flags import json_option, storage_option, verbose_option
 def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_json: bool) -> None:
     """Tell what PNG or JPEG pictures show, with the best weights of RUN.
 
-    Pictures may have any size, dark on light or light on dark.
+    Pictures may have any size, dark on light or light on dark. Of a digit the largest drawing is
+    judged, without shadows, ruled lines and frames.
     """
     from job.engine.runtime import start_anywhere
     from job.results.predict import describe, read_examples
