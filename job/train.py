@@ -58,6 +58,8 @@ def training_session(
     config = run.config
     examples = examples_of(run)
     examples.training(config.limit_train)
+    if run.folder.is_new:
+        examples.check_classes(config.data)
     check_device()
     with run.claimed(lock=lock):
         keep_dataset(run.storage, examples.dataset)

@@ -145,14 +145,15 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     check_share(config)
     space = _space(config, base)
     trials = _trials(config, space, base)
-    dataset = open_examples(common.dataset, common.data).dataset
+    examples = open_examples(common.dataset, common.data)
+    examples.check_classes(common.data)
     sweep = Sweep(
         name=name,
         created=time.time(),
         config=config.to_dict(),
         base=base,
         space=space.to_document(),
-        dataset=dataset.to_dict(),
+        dataset=examples.dataset.to_dict(),
         hardware="",
         versions=versions(),
     )

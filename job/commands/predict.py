@@ -30,7 +30,12 @@ def predict(run: str, images: Sequence[str], storage: str, verbose: bool, as_jso
     opened = open_run(run, storage)
     state = verified_best(opened)
     dataset = dataset_of(opened)
-    examples = read_examples(list(images), dataset.image_shape, is_digit=dataset.is_digits)
+    examples = read_examples(
+        list(images),
+        dataset.image_shape,
+        is_digit=dataset.is_digits,
+        inverts=opened.config.dataset != "own",
+    )
     start_anywhere(verbose=verbose)
     from job.engine.scoring import predict as predict_images
     from job.results.evaluate import model_with

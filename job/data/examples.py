@@ -13,7 +13,7 @@ from job.data.readers import idx
 from job.data.readers.dataset_json import DOCUMENT
 from job.data.readers.parquet import read_dataset, write_dataset
 from job.data.sources import obtain
-from job.data.splits import test_split, training_splits
+from job.data.splits import check_classes, test_split, training_splits
 from job.errors import InputError
 from job.storage.base import QUICK_SECONDS
 from job.storage.open import open_storage
@@ -28,6 +28,11 @@ class Examples(NamedTuple):
     def training(self, limit_train: int | None = None) -> tuple[Split, Split]:
         """Training and validation examples, as `training_splits`."""
         return training_splits(self.contents, self.dataset, limit_train)
+
+    def check_classes(self, place: str | None) -> None:
+        """As `check_classes`, of a set that is not published, from this place."""
+        if self.dataset.name not in CATALOGUE:
+            check_classes(self.contents, self.dataset, place)
 
     def test(self) -> Split:
         """The test examples, as `test_split`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from job.data.catalogue import Dataset
 from job.data.files import Contents, Split
 from job.errors import InputError
@@ -32,6 +34,30 @@ def training_splits(
         Split(rows.images[:kept], rows.labels[:kept]),
         Split(rows.images[count:], rows.labels[count:]),
     )
+
+
+def check_classes(contents: Contents, dataset: Dataset, place: str | None) -> None:
+    """Raises InputError for a label that training or validation would never see.
+
+    So it is where the rows are sorted by label: the last fifth is one class.
+
+    Args:
+        contents: Content by file name.
+        dataset: What they hold.
+        place: Where they are from, for the message.
+    """
+    parts = training_splits(contents, dataset)
+    for what, split in zip(("first four fifths", "last fifth"), parts, strict=True):
+        counts = np.bincount(split.labels, minlength=len(dataset.labels))
+        missing = [name for name, count in zip(dataset.labels, counts, strict=True) if not count]
+        if missing:
+            aim = "training" if split is parts[0] else "validation"
+            raise InputError(
+                "--data",
+                place,
+                f"label {missing[0]!r} has no row in the {what} of the training rows, which is for "
+                f"{aim}; write the rows in a random order",
+            )
 
 
 def test_split(contents: Contents, dataset: Dataset) -> Split:

@@ -65,7 +65,12 @@ def _ground_of(rgba: Image.Image) -> str:
 
 
 def to_example(
-    pixels: np.ndarray, *, is_digit: bool, size: int = SIZE, name: str = "a picture"
+    pixels: np.ndarray,
+    *,
+    is_digit: bool,
+    inverts: bool = True,
+    size: int = SIZE,
+    name: str = "a picture",
 ) -> np.ndarray:
     """Brings a picture of any size into the form of the data set.
 
@@ -74,18 +79,20 @@ def to_example(
             (height, width, 3).
         is_digit: Crop to the drawing and centre it by mass, as MNIST was made; other pictures are
             only padded to a square and scaled.
+        inverts: Make a light ground dark, as that of the published sets is. A user's own set has
+            the ground that it has.
         size: Height and width of the data set's images; those of digits have 28.
         name: What to call the picture in a warning.
 
     Returns:
-        uint8 (size, size, 1), light on dark, or (size, size, 3).
+        uint8 (size, size, 1), light on dark where `inverts`, or (size, size, 3).
 
     Raises:
         ValueError: Nothing is drawn in the picture of a digit.
     """
     if pixels.ndim == 3:
         return _fitted(pixels, size)
-    if (is_digit and pixels.shape != (size, size)) or not np.ptp(pixels):
+    if is_digit and (pixels.shape != (size, size) or not np.ptp(pixels)):
         found = find_drawing(pixels)
         if found is None:
             raise ValueError("is empty: nothing is drawn in it")
@@ -93,7 +100,7 @@ def to_example(
             log.warning("%s: there is more than one drawing; the largest is judged", name)
         return _centred_by_mass(_fitted(found.strokes, DIGIT_SIZE))[..., None]
     # What surrounds the thing is the background; the data sets have a dark one.
-    if np.median(border(pixels)) > 127:
+    if inverts and np.median(border(pixels)) > 127:
         pixels = 255 - pixels
     # In the form of the data set each pixel is left as it is.
     return (pixels.copy() if pixels.shape == (size, size) else _fitted(pixels, size))[..., None]
@@ -127,20 +134,24 @@ def _centred_by_mass(drawing: np.ndarray) -> np.ndarray:
 
 
 def read_examples(
-    paths: list[str], image_shape: tuple[int, int, int], *, is_digit: bool
+    paths: list[str], image_shape: tuple[int, int, int], *, is_digit: bool, inverts: bool = True
 ) -> np.ndarray:
-    """Pictures as examples, uint8 (n, *image_shape); raises InputError for the first bad one."""
+    """Pictures as examples, uint8 (n, *image_shape), by the arguments of `to_example`.
+
+    Raises InputError for the first bad one.
+    """
     size, _, channels = image_shape
     mode = "RGB" if channels == 3 else "L"
     with warnings.catch_warnings():
         # `MAX_PIXELS` is the limit; Pillow's warning below it would be noise.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return np.stack([_example(path, mode, is_digit=is_digit, size=size) for path in paths])
+        how = {"is_digit": is_digit, "inverts": inverts, "size": size}
+        return np.stack([_example(path, mode, how) for path in paths])
 
 
-def _example(path: str, mode: str, *, is_digit: bool, size: int) -> np.ndarray:
+def _example(path: str, mode: str, how: dict[str, Any]) -> np.ndarray:
     try:
-        return to_example(read_image(path, mode), is_digit=is_digit, size=size, name=path)
+        return to_example(read_image(path, mode), name=path, **how)
     except ValueError as problem:
         raise InputError("IMAGE", path, str(problem)) from problem
 

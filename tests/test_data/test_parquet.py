@@ -444,6 +444,17 @@ def test_pixels_of_parts_of_buffers():
     assert len(pixels) == 4 * 784
 
 
+def test_a_set_whose_rows_are_sorted_by_label_is_refused(tmp_path, lenet):
+    """Its last fifth would be one class, which training never saw."""
+    by_label = np.argsort(TRAIN.labels, kind="stable")
+    rows = Split(TRAIN.images[by_label], TRAIN.labels[by_label])
+    write_dataset(LocalStorage(tmp_path / "own"), "counts", NAMES, rows, TEST)
+    for command in ("train", "sweep"):
+        line = refused(lenet, tmp_path, command, "--dataset", "own", "--data", tmp_path / "own")
+        assert f"label '{NAMES[0]}' has no row in the last fifth" in line
+        assert "write the rows in a random order" in line
+
+
 def test_the_last_fifth_validates(own, node):
     examples = open_examples("own", str(own))
     assert not node.exists(), "a local folder needs no cache"

@@ -139,6 +139,15 @@ def test_pictures_as_people_have_them(finished_run, digits, lenet, tmp_path):
     assert all(count <= 2 for count in wrong.values()), wrong
 
 
+def test_pictures_for_a_set_of_ones_own_are_never_inverted():
+    dark_on_light = np.full((28, 28), 240, np.uint8)
+    dark_on_light[5:20, 5:20] = 30
+    assert np.array_equal(
+        to_example(dark_on_light, is_digit=False, inverts=False)[..., 0], dark_on_light
+    )
+    assert to_example(dark_on_light, is_digit=False)[0, 0] == 15
+
+
 def test_other_pictures_keep_their_proportions():
     wide = np.zeros((100, 200), np.uint8)
     wide[:, 50:150] = 200
