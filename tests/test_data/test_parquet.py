@@ -632,7 +632,7 @@ def test_a_run_goes_on_with_its_own_set_only(strokes, lenet, tmp_path):
 
 def test_a_run_that_starts_anew_takes_what_it_is_given(own, tmp_path, monkeypatch):
     """Also if it dies when its settings are written and its data are not noted yet."""
-    write_dataset(LocalStorage(tmp_path / "other"), "others", ["a", "b", "c"], TEST, TEST)
+    write_dataset(LocalStorage(tmp_path / "other"), "others", ["a", "b", "c"], TRAIN, TRAIN)
     given = {"dataset": "own", "data": str(own), "storage": str(tmp_path / "runs"), "name": "x"}
     with training_session(prepare_run(given), Silent()):
         pass
