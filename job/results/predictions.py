@@ -67,7 +67,8 @@ def read_predictions(folder: Storage) -> Predictions:
         # Before anything is unpacked: these bound what it unpacks to.
         if found != [(name, pa.uint8()) for name in COLUMNS] or not 0 < rows <= MAX_ROWS:
             raise ValueError(f"has {rows:,} rows of {', '.join(f'{n} {t}' for n, t in found)}")
-        table = file.read()
+        # As in job/data/readers/parquet.py.
+        table = file.read(use_threads=False)
         table.validate(full=True)
         columns = [column.to_numpy() for column in table.columns]
     except (pa.ArrowException, OSError) as error:

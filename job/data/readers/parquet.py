@@ -234,7 +234,9 @@ def _decoded(part: str, content: bytes, document: Document) -> Split:
             if found != [kind]:
                 what = ", ".join(map(str, found)) or "missing"
                 raise ValueError(f"{part}: column {column} is {what}, expected {kind}")
-        table = file.read(columns=["image", "label"])
+        # In this thread: one of Arrow's that still holds the buffer when Python ends aborts the
+        # process (apache/arrow#34314), one time in a hundred on a busy machine.
+        table = file.read(columns=["image", "label"], use_threads=False)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{part} is not a whole Parquet file ({error})") from None
