@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import click
@@ -16,12 +17,22 @@ from job.errors import InputError, JobError
 )
 @click.argument("names", metavar="[DEST] [DATASET]...", nargs=-1)
 @click.option("--data", type=PLACE, metavar="PLACE", help="Look there instead of in the cache.")
-def data(action: str, names: Sequence[str], data: str | None) -> None:
+@click.option(
+    "--name", metavar="NAME", help="Of the data set that `stage` is to make of what is at --data."
+)
+@click.option(
+    "--image-size", metavar="N", help="Bring its pictures to N × N pixels; by default as they are."
+)
+def data(
+    action: str, names: Sequence[str], data: str | None, name: str | None, image_size: str | None
+) -> None:
     """Show, verify, download or stage the data sets (those named, or MNIST and Fashion-MNIST).
 
     show lists what is cached, of all sets; verify checks every byte against the published SHA-256;
     download fetches what is missing; stage writes Parquet to DEST, a folder or s3://BUCKET/PREFIX,
-    from which `lenet train --data DEST/DATASET` reads.
+    from which `lenet train --data DEST/DATASET` reads. With --name it makes a data set of your own
+    pictures, for --dataset own: --data is a folder of class folders, .npz, CSV of pixels, Parquet
+    of Hugging Face, or IDX files.
     """
     from job.data.catalogue import CATALOGUE, SMALL
     from job.data.sources import cached, obtain
@@ -33,6 +44,9 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
             raise InputError("DEST", None, "say where to: a folder or s3://BUCKET/PREFIX")
         destination, *names = names
         destination = checked_place("DEST", destination)
+        if name is not None:
+            _stage_own(destination, names, data, name, image_size)
+            return
     for name in names:
         if name not in CATALOGUE:
             choices = ", ".join(CATALOGUE)
@@ -67,3 +81,28 @@ def data(action: str, names: Sequence[str], data: str | None) -> None:
         raise JobError(
             f"fetched, but not kept: {', '.join(missing)}; XDG_CACHE_HOME moves the cache"
         )
+
+
+def _stage_own(
+    destination: str, others: Sequence[str], place: str | None, name: str, size: str | None
+) -> None:
+    from job.config.fields import integer, run_name
+    from job.data.examples import stage_own
+    from job.data.files import SIDES
+
+    if others:
+        raise InputError("DATASET", others[0], "--name makes one of --data; leave this out")
+    if place is None:
+        raise InputError("--name", name, "needs --data, where the pictures are")
+    try:
+        run_name(name)
+    except ValueError as problem:
+        raise InputError("--name", name, str(problem)) from None
+    try:
+        side = None if size is None else integer(*SIDES)(size)
+    except ValueError as problem:
+        raise InputError("--image-size", size, str(problem)) from None
+    description, uri = stage_own(destination, place, name, side)
+    print(description)
+    print(f"{name}: {uri}")
+    print(f"   lenet train --dataset own --data {shlex.quote(uri)}")

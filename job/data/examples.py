@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from job.data.catalogue import CATALOGUE, Dataset
+from job.data.convert import convert, recognise
 from job.data.files import Contents, OwnData, Split
 from job.data.readers import idx
 from job.data.readers.dataset_json import DOCUMENT
@@ -15,7 +16,7 @@ from job.data.readers.parquet import read_dataset, write_dataset
 from job.data.sources import obtain
 from job.data.splits import check_classes, test_split, training_splits
 from job.errors import InputError
-from job.storage.base import QUICK_SECONDS
+from job.storage.base import QUICK_SECONDS, Storage
 from job.storage.open import open_storage
 
 
@@ -54,15 +55,30 @@ def open_examples(
         JobError: No source has it.
     """
     if name in CATALOGUE:
-        return Examples(CATALOGUE[name], obtain(name, data, patience=patience))
+        try:
+            return Examples(CATALOGUE[name], obtain(name, data, patience=patience))
+        except InputError as error:
+            raise InputError(error.field, error.value, error.problem + _hint(data)) from error
     if data is None:
         raise InputError(
             "--dataset", name, f"needs --data, a folder or s3://BUCKET/PREFIX with {DOCUMENT}"
         )
     found = read_dataset(data, patience=patience)
     if found is None:
-        raise InputError("--data", data, f"holds no {DOCUMENT}; docs/data.md says how to make one")
+        how = _hint(data) or "; docs/data.md says how to make one"
+        raise InputError("--data", data, f"holds no {DOCUMENT}{how}")
     return _as_published(found)
+
+
+def _hint(place: str | None) -> str:
+    """What to do with files of another kind, where a folder or a file on disk is of one."""
+    kind = recognise(place) if place and "://" not in place else None
+    if kind is None:
+        return ""
+    return (
+        f"; it holds {kind.title}, of which `lenet data stage DEST --data {place} --name NAME` "
+        "makes a data set"
+    )
 
 
 def _as_published(own: OwnData) -> Examples:
@@ -105,13 +121,39 @@ def stage(
         InputError: The destination can't be written; nothing was.
         JobError: No source has a data set; nothing was written.
     """
-    try:
-        root = open_storage(destination)
-        root.probe()
-    except InputError as error:
-        raise InputError("DEST", error.value, error.problem) from error
+    root = _writable(destination)
     for examples in [open_examples(name, data) for name in names]:
         dataset = examples.dataset
         train = dataset.decode(examples.contents, dataset.train_files)
         write_dataset(root.at(dataset.name), dataset.name, dataset.labels, train, examples.test())
         yield dataset.name, root.at(dataset.name).uri
+
+
+def stage_own(destination: str, place: str, name: str, size: int | None = None) -> tuple[str, str]:
+    """Makes a data set of what people have, as Parquet below its name.
+
+    Args:
+        destination: A folder, or `s3://BUCKET/PREFIX`.
+        place: As `convert` has it.
+        name: What to call it.
+        size: Height and width to bring each picture to.
+
+    Returns:
+        What was found and done, and where the data set is now.
+
+    Raises:
+        InputError: Something is unusable, or the destination can't be written; nothing was.
+    """
+    root = _writable(destination)
+    made = convert(place, size)
+    write_dataset(root.at(name), name, made.labels, made.train, made.test)
+    return made.description, root.at(name).uri
+
+
+def _writable(destination: str) -> Storage:
+    try:
+        root = open_storage(destination)
+        root.probe()
+    except InputError as error:
+        raise InputError("DEST", error.value, error.problem) from error
+    return root

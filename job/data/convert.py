@@ -1,0 +1,194 @@
+"""A data set of ours from what people have: recognised, checked, divided and put into order.
+
+What trains and what validates is decided here, once, by class: the last fifth of the training rows
+validates, as everywhere, and holds a fifth of each label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from job.data.files import Split, check_image_shape
+from job.data.foreign.arrays import ARRAYS
+from job.data.foreign.idx_files import IDX
+from job.data.foreign.pictures import PICTURES
+from job.data.foreign.rows import Format, Parts, Rows
+from job.data.foreign.tables import CSV, PARQUET
+from job.data.readers.dataset_json import DOCUMENT
+from job.errors import InputError
+from job.storage.base import Storage, StoreError
+from job.storage.open import open_storage
+
+FORMATS = (PICTURES, ARRAYS, IDX, CSV, PARQUET)
+MOST_LABELS = 256
+# Where there is no test part, a sixth is set aside: MNIST's share.
+TEST_SHARE = 6
+VALIDATION, TEST = 1, 2
+
+
+class Converted(NamedTuple):
+    """A data set: its label names, both parts, and what was found and done, in a line."""
+
+    labels: tuple[str, ...]
+    train: Split
+    test: Split
+    description: str
+
+
+def recognise(place: str) -> Format | None:
+    """The kind of files at a place, of which `convert` makes a data set; None for no such."""
+    found = _found(place)
+    return found[2] if found else None
+
+
+def convert(place: str, size: int | None = None) -> Converted:
+    """Reads what people have.
+
+    Args:
+        place: A file or a folder, or `s3://BUCKET/PREFIX`.
+        size: Height and width to bring each picture to.
+
+    Raises:
+        InputError: There is nothing of a known kind, or something in it is unusable; the message
+            names file and row.
+    """
+    try:
+        found = _found(place)
+        if found is None:
+            kinds = ", ".join(kind.title for kind in FORMATS)
+            raise ValueError(f"holds nothing that can be read: {kinds}")
+        storage, paths, kind = found
+        square = None if size is None else (size, size)
+        return _arranged(kind.title, kind.read(storage, paths, square))
+    except (OSError, ValueError, StoreError) as error:
+        raise InputError("--data", place, " ".join(str(error).split())) from error
+
+
+def _found(place: str) -> tuple[Storage, list[str], Format] | None:
+    is_file = place.lower().endswith((".npz", ".csv", ".parquet"))
+    root = place.rpartition("/")[0] or "." if is_file else place
+    storage = open_storage(root)
+    paths = [PurePosixPath(place).name] if is_file else sorted(storage.files())
+    if DOCUMENT in paths:
+        return None
+    for kind in FORMATS:
+        if mine := kind.takes(paths):
+            return storage, mine, kind
+    return None
+
+
+def _arranged(title: str, parts: Parts) -> Converted:
+    if "train" not in parts:
+        raise ValueError(f"has only a {next(iter(parts))} part")
+    notes = []
+    classes = _classes(parts)
+    rows = {part: Split(found.images, _codes(found, classes)) for part, found in parts.items()}
+    names = tuple(map(str, classes))
+    check_image_shape(_size_of(rows))
+    if [str(i) for i in range(len(names))] != list(names) and names[0].lstrip("-").isdigit():
+        notes.append(f"labels {names[0]}…{names[-1]} → 0…{len(names) - 1}")
+    train = rows["train"]
+    if "val" in rows:
+        notes.append(
+            "its validation part joins the training rows, the last fifth of which validates"
+        )
+        train = _joined(train, rows["val"])
+    test = rows.get("test")
+    if test is None:
+        kept, aside = set_aside(train.labels, names, len(train) // TEST_SHARE, TEST)
+        train, test = _taken(train, kept), _taken(train, aside)
+        notes.append("no test part: a sixth of each label is set aside for it")
+    order = np.concatenate(
+        set_aside(train.labels, names, len(train) - len(train) * 4 // 5, VALIDATION)
+    )
+    counts = np.bincount(train.labels, minlength=len(names))
+    said = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True)]
+    shown = ", ".join(said[:12]) + (f", … ({len(names)} labels)" if len(names) > 12 else "")
+    shape = " × ".join(map(str, train.images.shape[1:]))
+    description = (
+        f"{title}: {len(train):,} training rows ({shown}), {len(test):,} test rows, {shape}"
+    )
+    return Converted(names, _taken(train, order), test, "; ".join([description, *notes]))
+
+
+def _size_of(rows: dict[str, Split]) -> list[int]:
+    shapes = {split.images.shape[1:] for split in rows.values()}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"its parts have pictures of {len(shapes)} sizes; --image-size N makes them equal"
+        )
+    (shape,) = shapes
+    if shape[0] != shape[1]:
+        raise ValueError(
+            f"its pictures are {shape[0]} × {shape[1]}; --image-size N makes them square"
+        )
+    return [int(number) for number in shape]
+
+
+def _classes(parts: Parts) -> list[int] | list[str]:
+    values = [found.labels for found in parts.values()]
+    are_names = any(labels.dtype.kind == "U" for labels in values)
+    classes = np.unique(np.concatenate([v.astype(str) for v in values] if are_names else values))
+    if not 2 <= len(classes) <= MOST_LABELS:
+        raise ValueError(f"has {len(classes)} labels; give 2 to {MOST_LABELS}")
+    return classes.tolist()
+
+
+def _codes(rows: Rows, classes: Sequence[int] | Sequence[str]) -> np.ndarray:
+    labels = rows.labels.astype(str) if isinstance(classes[0], str) else rows.labels
+    return np.searchsorted(np.array(classes), labels)
+
+
+def _joined(first: Split, second: Split) -> Split:
+    return Split(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+
+
+def _taken(rows: Split, where: np.ndarray) -> Split:
+    return Split(rows.images[where], rows.labels[where])
+
+
+def set_aside(
+    labels: np.ndarray, names: Sequence[str], count: int, stream: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides rows in two parts that hold each label by its share, both in a random order.
+
+    Args:
+        labels: Of the rows, from 0, (n,).
+        names: Of the labels, for messages.
+        count: Rows of the second part.
+        stream: Tells one division from another. Nothing else decides, but the number of rows.
+
+    Returns:
+        Indices of both parts.
+
+    Raises:
+        ValueError: A label has too few rows to be in both.
+    """
+    rows = np.bincount(labels, minlength=len(names))
+    if rows.min() < 2:
+        few = int(rows.argmin())
+        raise ValueError(
+            f"label {names[few]!r} has {rows[few]} training row(s); it needs two or more"
+        )
+    if count < len(names):
+        raise ValueError(f"has too few rows for {len(names)} labels")
+    shares = np.maximum(rows * count // len(labels), 1)
+    while shares.sum() != count:
+        # The label that lacks most of its share gets a row, or that with most beyond it gives one.
+        behind = rows * count / len(labels) - shares
+        is_short = shares.sum() < count
+        movable = shares < rows - 1 if is_short else shares > 1
+        best = np.where(movable, behind if is_short else -behind, -np.inf).argmax()
+        shares[best] += 1 if is_short else -1
+    # Raw Philox output stays the same between NumPy versions (NEP 19).
+    order = np.argsort(np.random.Philox(key=[stream, len(labels)]).random_raw(len(labels)))
+    places = np.zeros(len(labels), np.int64)
+    for label in range(len(names)):
+        mine = labels[order] == label
+        places[mine] = np.arange(mine.sum())
+    is_aside = places < shares[labels[order]]
+    return order[~is_aside], order[is_aside]

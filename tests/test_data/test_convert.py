@@ -1,0 +1,308 @@
+"""What people have becomes a data set: the same examples come out, in an order that trains."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from job.data.convert import convert, set_aside
+from job.data.examples import open_examples
+from job.data.files import Split, idx_header
+from job.errors import InputError
+from tests.test_config.test_bad_input import refused
+
+TRAIN_ROWS, TEST_ROWS = 300, 60
+
+
+@pytest.fixture(scope="module")
+def few(splits) -> tuple[Split, Split]:
+    """Rows of MNIST: to train, to test."""
+    train, _, test = splits
+    return tuple(
+        Split(split.images[:rows], split.labels[:rows].astype(np.int64))
+        for split, rows in ((train, TRAIN_ROWS), (test, TEST_ROWS))
+    )
+
+
+def png(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def parts_of(few: tuple[Split, Split]) -> dict[str, Split]:
+    return dict(zip(("train", "test"), few, strict=True))
+
+
+def as_folders(few: tuple[Split, Split], place: Path) -> Path:
+    for part, rows in parts_of(few).items():
+        for index, (image, label) in enumerate(zip(*rows, strict=True)):
+            folder = place / part / f"digit {label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{index:04}.png").write_bytes(png(image))
+    return place
+
+
+def as_npz(few: tuple[Split, Split], place: Path) -> Path:
+    train, test = few
+    np.savez(
+        place / "mine.npz",
+        x_train=train.images[..., 0],
+        y_train=train.labels,
+        x_test=test.images[..., 0],
+        y_test=test.labels,
+    )
+    return place / "mine.npz"
+
+
+def as_csv(few: tuple[Split, Split], place: Path) -> Path:
+    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    for part, rows in parts_of(few).items():
+        table = np.concatenate([rows.labels[:, None], rows.images.reshape(-1, 784)], axis=1)
+        np.savetxt(place / f"{part}.csv", table, "%d", ",", header=header, comments="")
+    return place
+
+
+def as_hugging_face(few: tuple[Split, Split], place: Path) -> Path:
+    for part, rows in parts_of(few).items():
+        halves = np.array_split(np.arange(len(rows)), 2)
+        for shard, where in enumerate(halves):
+            cells = [{"bytes": png(rows.images[i]), "path": None} for i in where]
+            table = pa.table({"image": cells, "label": rows.labels[where]})
+            pq.write_table(table, place / f"{part}-{shard:05}-of-00002.parquet")
+    return place
+
+
+def as_idx(few: tuple[Split, Split], place: Path) -> Path:
+    """EMNIST's letters: their names, on their side, labels from 1."""
+    for part, rows in parts_of(few).items():
+        images = np.ascontiguousarray(rows.images[..., 0].swapaxes(1, 2))
+        for kind, array in (("images-idx3", images), ("labels-idx1", rows.labels + 1)):
+            content = idx_header(array.shape) + array.astype(np.uint8).tobytes()
+            path = place / f"emnist-letters-{part}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(content, 1))
+    return place
+
+
+FORMATS: dict[str, tuple[Callable, str]] = {
+    "folders": (as_folders, "folders of pictures"),
+    "npz": (as_npz, "arrays in .npz"),
+    "csv": (as_csv, "CSV of pixels"),
+    "Hugging Face": (as_hugging_face, "Parquet of pictures"),
+    "EMNIST": (as_idx, "labels 1…10 → 0…9"),
+}
+
+
+def in_order(rows: Split) -> list[bytes]:
+    return sorted(bytes([label]) + image.tobytes() for image, label in zip(*rows, strict=True))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_same_examples_come_out_and_the_last_fifth_holds_each_label(kind, few, tmp_path, lenet):
+    make, said = FORMATS[kind]
+    (tmp_path / "theirs").mkdir()
+    place = make(few, tmp_path / "theirs")
+    done = lenet("data", "stage", "ours", "--data", place, "--name", "digits", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert "300 training rows" in done.stdout
+    examples = open_examples("own", str(tmp_path / "ours/digits"))
+    train, validation = examples.training()
+    assert sorted([*in_order(train), *in_order(validation)]) == in_order(few[0])
+    assert in_order(examples.test()) == in_order(few[1])
+    shares = np.bincount(validation.labels) / np.bincount(few[0].labels)
+    assert np.abs(shares - 0.2).max() < 0.06
+    # In no order that a class could be told by.
+    assert len(set(train.labels[:80])) == 10
+
+
+def test_what_was_made_is_trained(few, tmp_path, lenet):
+    as_npz(few, tmp_path)
+    done = lenet("data", "stage", ".", "--data", "mine.npz", "--name", "d", cwd=tmp_path)
+    *_, command = done.stdout.splitlines()
+    words = command.split()[1:]
+    done = lenet(*words, "--name", "r", "--epochs", 1, "--model", "ffnn", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "runs/r/result.json").read_text())["dataset"] == "d"
+
+
+def test_colours_and_sizes(tmp_path):
+    """JPEG of several sizes, one of them transparent, without parts: all become N × N."""
+    chance = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for index in range(12):
+            shape = (30 + index, 40, 3)
+            image = Image.fromarray(chance.integers(0, 255, shape, dtype=np.uint8))
+            image.save(tmp_path / "pets" / label / f"{index}.jpg")
+    Image.new("RGBA", (50, 50), (0, 0, 0, 0)).save(tmp_path / "pets/cat/ghost.png")
+    made = convert(str(tmp_path / "pets"), 32)
+    assert made.labels == ("cat", "dog")
+    assert made.train.images.shape == (21, 32, 32, 3)
+    assert made.test.images.shape == (4, 32, 32, 3)
+    assert "a sixth of each label is set aside" in made.description
+    both = np.concatenate([made.train.images, made.test.images])
+    assert sum((image == 255).all() for image in both) == 1
+
+
+def test_rows_are_divided_by_label_to_the_row():
+    labels = np.repeat([0, 1, 2], [100, 7, 2])
+    kept, aside = set_aside(labels, "abc", 22, 1)
+    assert sorted([*kept, *aside]) == list(range(109))
+    assert len(aside) == 22
+    assert np.bincount(labels[aside]).tolist() == [20, 1, 1]
+    again = set_aside(labels, "abc", 22, 1)
+    assert np.array_equal(aside, again[1])
+
+
+def damaged_picture(place: Path) -> None:
+    file = next(place.glob("train/digit 3/*.png"))
+    file.write_bytes(file.read_bytes()[:60])
+
+
+def colour_among_grey(place: Path) -> None:
+    Image.new("RGB", (28, 28)).save(place / "train/digit 9/zz.png")
+
+
+def larger_picture(place: Path) -> None:
+    Image.new("L", (30, 28)).save(place / "train/digit 9/zz.png")
+
+
+def lonely_class(place: Path) -> None:
+    (place / "train/extra").mkdir()
+    Image.new("L", (28, 28)).save(place / "train/extra/a.png")
+
+
+def many_classes(place: Path) -> None:
+    for index in range(300):
+        (place / f"train/c{index}").mkdir()
+        Image.new("L", (28, 28)).save(place / f"train/c{index}/a.png")
+
+
+def rectangles(place: Path) -> None:
+    for path in place.rglob("*.png"):
+        Image.new("L", (30, 28)).save(path)
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a broken picture": (damaged_picture, "is not a whole PNG or JPEG image"),
+    "grey and colour": (
+        colour_among_grey,
+        "digit 9/zz.png is 28 × 28 × 3 (height, width, channels)",
+    ),
+    "two sizes": (larger_picture, "--image-size N makes them equal"),
+    "a class of one": (lonely_class, "label 'extra' has 1 training row(s); it needs two"),
+    "300 classes": (many_classes, "has 310 labels; give 2 to 256"),
+    "no squares": (rectangles, "28 × 30; --image-size N makes them square"),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_bad_folders_are_refused_in_one_line(case, few, tmp_path, lenet):
+    damage, why = FOLDERS[case]
+    damage(as_folders(few, tmp_path / "theirs"))
+    line = refused(lenet, tmp_path, "data", "stage", "o", "--data", "theirs", "--name", "d")
+    assert "--data 'theirs'" in line
+    assert why in line
+
+
+def csv_with(place: Path, row: int, text: str) -> None:
+    file = place / "train.csv"
+    lines = file.read_text().splitlines()
+    lines[row] = text
+    file.write_text("\n".join(lines))
+
+
+FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "NaN in CSV": (
+        "csv",
+        lambda p: csv_with(p, 7, ",".join(["3", "NaN", *["0"] * 783])),
+        "train.csv: row 7 has nan for pixel0; a pixel is 0 to 255",
+    ),
+    "a pixel of 300": (
+        "csv",
+        lambda p: csv_with(p, 2, ",".join(["3", "300", *["0"] * 783])),
+        "row 2 has 300 for pixel0",
+    ),
+    "a row that is too short": ("csv", lambda p: csv_with(p, 3, "1,2,3"), "is no table"),
+    "columns that make no square": (
+        "csv",
+        lambda p: (p / "train.csv").write_text("label,a,b\n1,2,3\n"),
+        "2 columns of pixels, which is no square",
+    ),
+    "no .npz": ("npz", lambda p: p.write_bytes(b"nothing"), "is no .npz of plain arrays"),
+    "pickles in .npz": (
+        "npz",
+        lambda p: np.savez(p, x_train=np.array([{}], object), y_train=np.zeros(1, int)),
+        "is no .npz of plain arrays",
+    ),
+    "floats": (
+        "npz",
+        lambda p: np.savez(p, x_train=np.zeros((9, 28, 28)), y_train=np.zeros(9, int)),
+        "float64 (9, 28, 28); give uint8",
+    ),
+    "fewer labels than images": (
+        "npz",
+        lambda p: np.savez(p, x_train=np.zeros((9, 28, 28), "u1"), y_train=np.zeros(8, int)),
+        "give one whole number or name for each of 9 images",
+    ),
+    "Parquet without pictures": (
+        "Hugging Face",
+        lambda p: pq.write_table(pa.table({"text": ["a"]}), p / "train-00000-of-00002.parquet"),
+        "has columns text; image and label are needed",
+    ),
+    "a cell that is no picture": (
+        "Hugging Face",
+        lambda p: pq.write_table(
+            pa.table({"image": [b"x"], "label": [1]}), p / "train-00000-of-00002.parquet"
+        ),
+        "row 1 is not a whole PNG or JPEG image",
+    ),
+    "IDX that is cut off": (
+        "EMNIST",
+        lambda p: next(p.glob("*train-images*")).write_bytes(idx_header((300, 28, 28)) + b"x"),
+        "has 1 bytes for an array of shape (300, 28, 28)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_bad_files_are_refused_in_one_line(case, few, tmp_path, lenet):
+    kind, damage, why = FILES[case]
+    place = tmp_path / "theirs"
+    place.mkdir()
+    found = FORMATS[kind][0](few, place)
+    damage(found)
+    name = found.relative_to(tmp_path)
+    assert why in refused(lenet, tmp_path, "data", "stage", "o", "--data", name, "--name", "d")
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "own"])
+def test_who_trains_on_them_as_they_are_is_told_the_command(dataset, few, tmp_path, lenet):
+    (tmp_path / "theirs").mkdir()
+    as_hugging_face(few, tmp_path / "theirs")
+    line = refused(lenet, tmp_path, "train", "--dataset", dataset, "--data", "theirs")
+    assert "it holds Parquet of pictures, of which `lenet data stage DEST --data" in line
+
+
+def test_nothing_known_and_bad_options(tmp_path, lenet):
+    (tmp_path / "empty").mkdir()
+    stage = ("data", "stage", "o")
+    assert "nothing that can be read" in refused(
+        lenet, tmp_path, *stage, "--data", "empty", "--name", "d"
+    )
+    assert "needs --data" in refused(lenet, tmp_path, *stage, "--name", "d")
+    given = (*stage, "--data", "empty", "--name")
+    assert "--name 'a/b'" in refused(lenet, tmp_path, *given, "a/b")
+    assert "--image-size '7'" in refused(lenet, tmp_path, *given, "d", "--image-size", "7")
+    with pytest.raises(InputError, match="nowhere"):
+        convert(str(tmp_path / "nowhere"))
