@@ -579,7 +579,7 @@ def strokes(lenet, tmp_path_factory) -> Path:
         [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    (arguments,) = re.findall(r"\$ lenet (train --dataset own .*)", page)
+    (arguments,) = re.findall(r"\$ lenet (train --dataset own .*strokes.*)", page)
     done = lenet(*arguments.split(), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
