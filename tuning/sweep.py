@@ -34,7 +34,7 @@ from job.config.fields import check_unchanged, flag
 from job.config.xla import launched
 from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
-from job.runs.folder import Folder, Kind, absolute, find_folder
+from job.runs.folder import Folder, Kind, find_folder, with_whole_place
 from job.storage.base import Storage
 from job.text import counted
 from job.versions import versions
@@ -120,8 +120,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     Raises:
         InputError: A setting, the space or the tracker is unusable, or the name is taken.
     """
-    if given.get("data"):
-        given = {**given, "data": absolute(given["data"])}
+    given = with_whole_place(given)
     config, common, base = split(given)
     if config.tracker and importlib.util.find_spec(config.tracker) is None:
         raise InputError(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from job.config.flags import PLACE, checked_place
+from job.config.fields import checked_place
+from job.config.flags import PLACE
 from job.errors import InputError, JobError
 
 

@@ -149,6 +149,14 @@ def place(value: Any) -> str:
     return found
 
 
+def checked_place(name: str, value: str) -> str:
+    """What `place` makes of the value of an option or argument. Raises InputError, naming it."""
+    try:
+        return place(value)
+    except ValueError as problem:
+        raise InputError(name, value, str(problem)) from None
+
+
 def run_name(value: Any) -> str:
     """Accepts what can name a folder: 1 to 100 letters, digits, '.', '_' or '-', without '..'."""
     name = str(value)

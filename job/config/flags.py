@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from job.config.config import RECIPES
-from job.config.fields import flag, place
-from job.errors import InputError
+from job.config.fields import checked_place, flag
 
 
 def options_of(fields: dict[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
@@ -70,15 +69,6 @@ class Place(click.ParamType):
 
 
 PLACE = Place()
-
-
-def checked_place(name: str, value: str) -> str:
-    """What `place` makes of the value of an option or argument. Raises InputError, naming it."""
-    try:
-        return place(value)
-    except ValueError as problem:
-        raise InputError(name, value, str(problem)) from None
-
 
 storage_option = click.option(
     "--storage",

@@ -9,10 +9,11 @@ import contextlib
 import dataclasses
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from job.config.config import FIELDS
+from job.config.fields import checked_place
 from job.errors import InputError
 from job.storage.base import LockedError, Storage, StoreError
 from job.storage.documents import to_json
@@ -167,6 +168,16 @@ def find_folder(
 def _flag_of(place: str) -> str:
     usual = place == FIELDS["storage"].default
     return "" if usual else f" --storage {shlex.quote(place)}"
+
+
+def with_whole_place(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings whose `data` is called so from anywhere: workers, and later calls, stand elsewhere.
+
+    Raises InputError where it is no place.
+    """
+    if not given.get("data"):
+        return given
+    return {**given, "data": absolute(checked_place("--data", given["data"]))}
 
 
 def absolute(place: str) -> str:

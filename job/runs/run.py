@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
-from job.runs.folder import Folder, Kind, absolute, find_folder, usable
+from job.runs.folder import Folder, Kind, find_folder, usable, with_whole_place
 from job.runs.state import STATE_FILE, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
 from job.storage.checkpoints import CheckpointError, CheckpointStore
@@ -191,9 +191,7 @@ def prepare_run(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     Raises:
         InputError: A setting is unusable, or the name is taken.
     """
-    if given.get("data"):
-        # Workers, and a later continuation, may stand elsewhere.
-        given = {**given, "data": absolute(given["data"])}
+    given = with_whole_place(given)
     config = resolve(given)
     now = time.time()
     name = config.name or _new_name(config, now)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from job.storage.open import open_storage
-from tests.kit.commands import Lenet, command, environment, result_of
+from tests.kit.commands import Lenet, command, environment, lines_of, result_of
 from tests.kit.nodes import Nodes, training_workers
 
 SETTINGS = [
@@ -58,7 +58,7 @@ class Runs:
         )
         assert done.returncode == 0, done.stderr
         # One clean line an epoch, whatever the number of workers.
-        first, *middle, one, two = [line.split()[0] for line in done.stderr.splitlines()]
+        first, *middle, one, two = [line.split()[0] for line in lines_of(done.stderr)]
         assert (first, one, two) == (f"{name}:", "epoch", "epoch")
         assert middle == (["workers"] if where else [])
 

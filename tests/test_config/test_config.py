@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from job.baselines.study import prepare_study
 from job.config.config import (
     AS_BEFORE,
     FIELDS,
@@ -27,8 +28,10 @@ from job.config.flags import Place
 from job.config.xla import launched
 from job.errors import InputError
 from job.models import MODELS
+from job.runs.run import prepare_run
 from tuning.cli import COMMANDS, cli
 from tuning.config import SWEEP_FIELDS
+from tuning.sweep import prepare_sweep
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -114,6 +117,15 @@ def test_every_option_that_names_a_place_knows_the_home_folder(monkeypatch):
         else:
             read = fields[one.name].metadata["parse"]("~/x")
         assert read == "/home/me/x"
+
+
+def test_data_in_the_home_folder_are_looked_for_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {"data": "~/mine", "storage": str(tmp_path)}
+    assert prepare_run(given).config.data == str(tmp_path / "mine")
+    for prepare in (prepare_sweep, prepare_study):
+        with pytest.raises(InputError, match=f"{tmp_path}/mine': no such folder"):
+            prepare(given)
 
 
 @pytest.mark.parametrize("written", ["s3:/bucket/x", "s3:bucket", "gs:/b", "https:/h"])

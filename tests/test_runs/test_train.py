@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from job.engine.runtime import start_tensorflow
-from tests.kit.commands import SMOKE, command, environment, result_of
+from tests.kit.commands import SMOKE, command, environment, lines_of, result_of
 
 start_tensorflow()
 
@@ -408,7 +408,7 @@ def test_the_scripts_say_in_one_line_that_nothing_is_installed(script, tmp_path)
 
 def test_output_is_plain_and_free_of_framework_noise(finished_run, lenet, tmp_path):
     done = lenet("train", *SMOKE, "--limit-train", "500", "--name", "r", cwd=tmp_path)
-    lines = done.stderr.splitlines()
+    lines = lines_of(done.stderr)
     assert lines[0].startswith("r: lenet5 on mnist, 2 epochs, batch 32")
     assert [line.split()[:2] for line in lines[1:]] == [["epoch", "1/2"], ["epoch", "2/2"]]
     assert "test accuracy" in done.stdout

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 
 from job.storage.open import open_storage
-from tests.kit.commands import Lenet, command, environment, result_of, tree
+from tests.kit.commands import Lenet, command, environment, lines_of, result_of, tree
 from tests.kit.fault_proxy import EXPIRED, FaultProxy
 from tuning.records import (
     FAILED,
@@ -159,7 +159,7 @@ def test_what_is_decided_at_the_start_is_kept(done):
 
 def test_what_is_said(done):
     """A line for each trial as it ends, no framework's noise; at the end what to do next."""
-    lines = done.stderr.splitlines()
+    lines = lines_of(done.stderr)
     assert len(lines) == len(done.sweep.trials)
     assert all(line.startswith("trial ") for line in lines)
     assert f"winner          trial {done.sweep.winner.trial}: " in done.stdout
