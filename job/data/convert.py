@@ -6,8 +6,9 @@ validates, as everywhere, and holds a fifth of each label.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ from job.storage.base import Storage, StoreError
 from job.storage.open import open_storage
 
 FORMATS = (PICTURES, ARRAYS, IDX, CSV, PARQUET)
+# Files at which a short look looks.
+LOOK = 2000
 MOST_LABELS = 256
 # Where there is no test part, a sixth is set aside: MNIST's share.
 TEST_SHARE = 6
@@ -40,9 +43,13 @@ class Converted(NamedTuple):
 
 
 def recognise(place: str) -> Format | None:
-    """The kind of files at a place, of which `convert` makes a data set; None for no such."""
-    found = _found(place)
-    return found[2] if found else None
+    """The kind of files on disk of which `convert` makes a data set, by a short look at names.
+
+    None for no such, and for a data set of ours.
+    """
+    folder = Path(place)
+    look = [folder] if folder.is_file() else itertools.islice(folder.rglob("*"), LOOK)
+    return _kind_of([path.relative_to(folder.parent).as_posix() for path in look])
 
 
 def convert(place: str, size: int | None = None) -> Converted:
@@ -73,12 +80,14 @@ def _found(place: str) -> tuple[Storage, list[str], Format] | None:
     root = place.rpartition("/")[0] or "." if is_file else place
     storage = open_storage(root)
     paths = [PurePosixPath(place).name] if is_file else sorted(storage.files())
-    if DOCUMENT in paths:
+    kind = _kind_of(paths)
+    return None if kind is None else (storage, kind.takes(paths), kind)
+
+
+def _kind_of(paths: Sequence[str]) -> Format | None:
+    if any(PurePosixPath(path).name == DOCUMENT for path in paths):
         return None
-    for kind in FORMATS:
-        if mine := kind.takes(paths):
-            return storage, mine, kind
-    return None
+    return next((kind for kind in FORMATS if kind.takes(paths)), None)
 
 
 def _arranged(title: str, parts: Parts) -> Converted:
