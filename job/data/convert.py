@@ -87,7 +87,9 @@ def _found(place: str) -> tuple[Storage, list[str], Format] | None:
 def _kind_of(paths: Sequence[str]) -> Format | None:
     if any(PurePosixPath(path).name == DOCUMENT for path in paths):
         return None
-    return next((kind for kind in FORMATS if kind.takes(paths)), None)
+    # A table beside pictures, or a picture beside tables, does not make it another set.
+    kind = max(FORMATS, key=lambda kind: len(kind.takes(paths)))
+    return kind if kind.takes(paths) else None
 
 
 def _arranged(title: str, parts: Parts) -> Converted:

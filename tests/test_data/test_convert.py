@@ -125,6 +125,32 @@ def test_the_same_examples_come_out_and_the_last_fifth_holds_each_label(kind, fe
     assert len(set(train.labels[:80])) == 10
 
 
+def test_qmnist_by_its_own_names(few, tmp_path):
+    """Its labels are rows of eight numbers, of which the first is the label."""
+    for part, rows in parts_of(few).items():
+        images = rows.images[..., 0]
+        labels = np.zeros((len(rows), 8), ">i4")
+        labels[:, 0] = rows.labels
+        for kind, content in (
+            ("images-idx3-ubyte", idx_header(images.shape) + images.tobytes()),
+            (
+                "labels-idx2-int",
+                bytes([0, 0, 12, 2]) + idx_header((len(rows), 8))[4:] + labels.tobytes(),
+            ),
+        ):
+            (tmp_path / f"qmnist-{part}-{kind}").write_bytes(content)
+    made = convert(str(tmp_path))
+    assert in_order(made.train) == in_order(few[0])
+    assert in_order(made.test) == in_order(few[1])
+
+
+def test_a_picture_beside_tables_does_not_make_them_pictures(few, tmp_path):
+    as_hugging_face(few, tmp_path)
+    (tmp_path / "assets").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "assets/logo.png")
+    assert convert(str(tmp_path)).description.startswith("Parquet of pictures")
+
+
 def test_what_was_made_is_trained(few, tmp_path, lenet):
     as_npz(few, tmp_path)
     done = lenet("data", "stage", ".", "--data", "mine.npz", "--name", "d", cwd=tmp_path)
@@ -177,6 +203,10 @@ def larger_picture(place: Path) -> None:
     Image.new("L", (30, 28)).save(place / "train/digit 9/zz.png")
 
 
+def empty_class(place: Path) -> None:
+    (place / "train/digit 77").mkdir()
+
+
 def lonely_class(place: Path) -> None:
     (place / "train/extra").mkdir()
     Image.new("L", (28, 28)).save(place / "train/extra/a.png")
@@ -200,6 +230,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         "digit 9/zz.png is 28 × 28 × 3 (height, width, channels)",
     ),
     "two sizes": (larger_picture, "--image-size N makes them equal"),
+    "an empty class folder": (empty_class, "train/digit 77 holds no picture"),
     "a class of one": (lonely_class, "label 'extra' has 1 training row(s); it needs two"),
     "300 classes": (many_classes, "has 310 labels; give 2 to 256"),
     "no squares": (rectangles, "28 × 30; --image-size N makes them square"),
@@ -226,12 +257,30 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "NaN in CSV": (
         "csv",
         lambda p: csv_with(p, 7, ",".join(["3", "NaN", *["0"] * 783])),
-        "train.csv: row 7 has nan for pixel0; a pixel is 0 to 255",
+        "train.csv: row 7 has nan for pixel0; a pixel is a whole number from 0 to 255",
     ),
     "a pixel of 300": (
         "csv",
         lambda p: csv_with(p, 2, ",".join(["3", "300", *["0"] * 783])),
         "row 2 has 300 for pixel0",
+    ),
+    "a pixel of 12.7": (
+        "csv",
+        lambda p: csv_with(p, 2, ",".join(["3", "12.7", *["0"] * 783])),
+        "row 2 has 12.7 for pixel0",
+    ),
+    "a word for a pixel": (
+        "csv",
+        lambda p: csv_with(p, 4, ",".join(["3", "dark", *["0"] * 783])),
+        "row 4 has dark for pixel0",
+    ),
+    "two sets of EMNIST": (
+        "EMNIST",
+        lambda p: [
+            path.with_name(path.name.replace("letters", "digits")).write_bytes(path.read_bytes())
+            for path in p.iterdir()
+        ],
+        "is not the only file with images of the test part",
     ),
     "a row that is too short": ("csv", lambda p: csv_with(p, 3, "1,2,3"), "is no table"),
     "columns that make no square": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -22,13 +23,15 @@ def _takes(paths: Iterable[str]) -> list[str]:
 def _read(storage: Storage, paths: Sequence[str], size: tuple[int, int] | None) -> Parts:
     found: dict[str, dict[str, np.ndarray]] = {}
     for path in paths:
+        content = io.BytesIO(storage.read(path, limit=MOST_BYTES))
         try:
+            with zipfile.ZipFile(content) as members:
+                if sum(member.file_size for member in members.infolist()) > MOST_BYTES:
+                    raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
             # Without pickle nothing in it can run.
-            with np.load(
-                io.BytesIO(storage.read(path, limit=MOST_BYTES)), allow_pickle=False
-            ) as file:
+            with np.load(content, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is no .npz of plain arrays ({error})") from None
         for name, array in arrays.items():
             words = [word for word in re.split(r"[_\W]+", name.lower()) if word]

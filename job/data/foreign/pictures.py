@@ -23,6 +23,8 @@ def _read(storage: Storage, paths: Sequence[str], size: tuple[int, int] | None) 
         *above, label, _ = PurePosixPath(path).parts
         pictures.setdefault(part_of("/".join(above)), []).append((path, label))
 
+    _check_none_empty(storage, paths)
+
     def picture(path: str) -> np.ndarray:
         try:
             return decoded(storage.read(path, limit=MOST_BYTES), size)
@@ -36,6 +38,17 @@ def _read(storage: Storage, paths: Sequence[str], size: tuple[int, int] | None) 
         )
         for part, found in pictures.items()
     }
+
+
+def _check_none_empty(storage: Storage, paths: Sequence[str]) -> None:
+    """Raises ValueError for a folder beside those of the classes that holds no picture."""
+    classes = {PurePosixPath(path).parent for path in paths}
+    for above in {folder.parent for folder in classes}:
+        here = storage if above == PurePosixPath() else storage.at(str(above))
+        for name in here.list():
+            holds = any((above / name) in (folder, *folder.parents) for folder in classes)
+            if not holds and "." not in name:
+                raise ValueError(f"{above / name} holds no picture")
 
 
 PICTURES = Format("folders of pictures", _takes, _read)

@@ -58,18 +58,27 @@ def _of_csv(path: str, content: bytes, size: tuple[int, int] | None) -> Rows | N
         raise ValueError(f"{path} has {pixels.num_columns} columns of pixels, which is no square")
     values = np.empty((len(table), pixels.num_columns), np.uint8)
     for index, name in enumerate(pixels.column_names):
-        column = pixels.column(name).to_numpy()
-        bad = np.flatnonzero(~((column >= 0) & (column <= 255)))
-        if column.dtype.kind not in "uif" or len(bad):
-            row = int(bad[0]) if len(bad) else 0
-            raise ValueError(
-                f"{path}: row {row + 1:,} has {column[row]} for {name}; a pixel is 0 to 255"
-            )
-        values[:, index] = column
+        values[:, index] = _pixels(f"{path}:", name, pixels.column(name).to_numpy())
     images = values.reshape(-1, side, side, 1)
     if size is not None:
         images = np.stack([resized(image, size) for image in images])
     return Rows(images, _labels(path, table.column(label)))
+
+
+def _pixels(where: str, name: str, column: np.ndarray) -> np.ndarray:
+    """A column of a table as uint8."""
+    if column.dtype.kind in "uif":
+        is_pixel = (column >= 0) & (column <= 255) & (column == np.floor(column))
+    else:
+        is_pixel = np.array([str(value).isdigit() for value in column])
+    bad = np.flatnonzero(~is_pixel)
+    if len(bad):
+        row = int(bad[0])
+        raise ValueError(
+            f"{where} row {row + 1:,} has {column[row]} for {name}; a pixel is a whole number from "
+            "0 to 255"
+        )
+    return column.astype(np.uint8)
 
 
 def _parquet_takes(paths: Iterable[str]) -> list[str]:
