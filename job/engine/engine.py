@@ -67,6 +67,8 @@ class Engine:
         total_steps: Steps of the whole run, for the learning-rate schedule.
         classes: Number of labels.
         image_shape: Height, width and channels of the images.
+        architecture: Of a model that is none of the built-in ones, as JSON (`Model.to_json`); its
+            weights are to be restored.
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
@@ -80,6 +82,7 @@ class Engine:
         total_steps: int,
         classes: int = 10,
         image_shape: tuple[int, int, int] = IMAGE_SHAPE,
+        architecture: str | None = None,
         strategy: tf.distribute.Strategy | None = None,
         rank: int = 0,
         world: int = 1,
@@ -96,6 +99,7 @@ class Engine:
                 "workers; a worker computes on one device"
             )
         self._config, self._classes, self._image_shape = config, classes, image_shape
+        self._architecture = architecture
         self._noise = ExampleNoise()
         with self._strategy.scope():
             self.model = self._fresh_model()
@@ -133,6 +137,8 @@ class Engine:
         )
 
     def _fresh_model(self) -> keras.Model:
+        if self._architecture:
+            return keras.models.model_from_json(self._architecture)
         config = self._config
         return build_model(
             config.model,
