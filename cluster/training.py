@@ -109,6 +109,6 @@ def _train_here(
         if expects_gpu:
             process.start(run.config)
 
-    with training_session(run, progress, check_device=check) as examples:
+    with training_session(run, progress, check_device=check) as (run, examples):
         supervisor = Unsupervised(stop_requested)
         return train_and_evaluate(run, examples, progress, supervisor, process=process)

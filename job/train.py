@@ -28,6 +28,7 @@ from job.errors import DisplacedError, StopRequestedError
 from job.runs.data import examples_of, keep_dataset
 from job.runs.run import Run
 from job.training.attempt import Attempt, TrainingProcess
+from job.training.building import architecture_of
 from job.training.progress import NoteTaker, Progress
 from job.training.supervisor import Supervisor, Unsupervised
 
@@ -39,7 +40,7 @@ def training_session(
     *,
     lock: bool = True,
     check_device: Callable[[], object] = lambda: None,
-) -> Iterator[Examples]:
+) -> Iterator[tuple[Run, Examples]]:
     """Checks what can be checked without TensorFlow, then holds the run's folder for the block.
 
     Args:
@@ -49,18 +50,21 @@ def training_session(
         check_device: Called before anything is written; raises what keeps the device from training.
 
     Yields:
-        What the run is trained on, verified. A driver, whose workers read their own, lets it go.
+        The run, with its model known, and what it is trained on, verified. A driver, whose workers
+        read their own, lets the latter go.
 
     Raises:
-        InputError: The data given can't be used, or another process trains this run; nothing was
-            written.
+        InputError: The data or the model given can't be used, or another process trains this run;
+            nothing was written.
     """
-    config = run.config
     examples = examples_of(run)
-    examples.training(config.limit_train)
+    examples.training(run.config.limit_train)
     if run.folder.is_new:
-        examples.check_classes(config.data)
+        examples.check_classes(run.config.data)
+    if run.source:
+        run = run.with_architecture(architecture_of(run.source, run.config, examples.dataset))
     check_device()
+    config = run.config
     with run.claimed(lock=lock):
         keep_dataset(run.storage, examples.dataset)
         progress.note(
@@ -71,7 +75,7 @@ def training_session(
         # Else a driver would hold the pixels here for as long as its workers train.
         given = [examples]
         del examples
-        yield given.pop()
+        yield run, given.pop()
 
 
 def train_and_evaluate(

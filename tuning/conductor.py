@@ -48,6 +48,7 @@ class Task:
         run: Settings of its run.
         outcome: What is known of it.
         dataset: What it is trained on, as `Dataset.to_dict` gives it.
+        architecture: Of the user's own model, as JSON; None for a built-in one.
         threads: Threads for computing.
         gpus: The share of a GPU that the process has.
     """
@@ -58,6 +59,7 @@ class Task:
     run: dict[str, Any]
     outcome: dict[str, Any]
     dataset: dict[str, Any]
+    architecture: str | None
     threads: int
     gpus: float
 
@@ -70,6 +72,7 @@ class Conductor:
         sweep: What was done before.
         config: The sweep's settings.
         search: Picks what to try.
+        architecture: Of the user's own model, as JSON; None for a built-in one.
         trials: How many settings to try.
         threads: Threads of each trial.
         gpus: The share of a GPU of each trial's process.
@@ -83,6 +86,7 @@ class Conductor:
         config: SweepConfig,
         search: Search,
         *,
+        architecture: str | None = None,
         trials: int,
         threads: int,
         gpus: float,
@@ -90,6 +94,7 @@ class Conductor:
     ) -> None:
         self._folder, self._sweep, self._config = folder, sweep, config
         self._search, self._trials = search, trials
+        self._architecture = architecture
         self._threads, self._gpus = threads, gpus
         self._is_over = is_over
         self.plans = {trial.plan.number: trial.plan for trial in sweep.trials}
@@ -268,6 +273,7 @@ class Conductor:
             run=self.run_config(plan).to_dict(),
             outcome=dataclasses.asdict(self.outcome(plan.number)),
             dataset=self._sweep.dataset,
+            architecture=self._architecture,
             threads=self._threads,
             gpus=self._gpus,
         )

@@ -15,7 +15,6 @@ if __name__ == "__main__":
     command.load()(["sweep", *sys.argv[1:]])
 
 import dataclasses
-import functools
 import importlib.util
 import itertools
 import logging
@@ -34,9 +33,18 @@ from job.config.fields import check_unchanged, flag
 from job.config.xla import launched
 from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
+from job.models.source import Source, is_own, short_name
 from job.runs.folder import Folder, Kind, find_folder, with_whole_place
+from job.runs.run import (
+    architecture_file,
+    check_source,
+    kept_architecture,
+    sha256_of_bytes,
+    with_source,
+)
 from job.storage.base import Storage
 from job.text import counted
+from job.training.building import architecture_of
 from job.versions import versions
 from tuning.conductor import Conductor
 from tuning.config import SweepConfig, check_share, epochs_of, split
@@ -87,6 +95,7 @@ class OpenSweep:
         trials: How many settings it tries.
         folder: Where it is kept.
         sweep: What it has done so far; for a new one nothing, and its hardware is not known yet.
+        architecture: Of the user's own model, as JSON; None for a built-in one.
         address: The Ray cluster, as `--address` names it.
         max_failures: How often the processes of one trial may be lost.
     """
@@ -96,6 +105,7 @@ class OpenSweep:
     trials: int
     folder: Folder
     sweep: Sweep
+    architecture: str | None
     address: str | None
     max_failures: int
 
@@ -120,32 +130,49 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     Raises:
         InputError: A setting, the space or the tracker is unusable, or the name is taken.
     """
-    given = with_whole_place(given)
+    source, given = with_source(with_whole_place(given))
     config, common, base = split(given)
     if config.tracker and importlib.util.find_spec(config.tracker) is None:
         raise InputError(
             "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"
         )
-    name = common.name or f"sweep-{common.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = common.name or f"sweep-{short_name(common.model)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = find_folder(
         KIND, name, common.storage, patience=common.storage_timeout, overwrite=overwrite
     )
-    opened = functools.partial(
-        OpenSweep, folder=folder, address=common.address, max_failures=common.max_failures
-    )
+
+    def opened(
+        config: SweepConfig, space: Space, trials: int, sweep: Sweep, architecture: str | None
+    ) -> OpenSweep:
+        return OpenSweep(
+            config=config,
+            space=space,
+            trials=trials,
+            folder=folder,
+            sweep=sweep,
+            architecture=architecture,
+            address=common.address,
+            max_failures=common.max_failures,
+        )
+
     if not folder.is_new:
-        config, sweep = _continued(folder.storage, given, base)
+        config, sweep = _continued(folder.storage, given, base, source)
         check_share(config)
         space = parse_space(sweep.space, f"{folder.storage.uri}/{SWEEP_FILE}", is_kept=True)
         if "space" in given and read_space(given["space"]).without(base) != space:
             raise InputError("--space", config.space, f"is not the space of sweep {name!r}")
         trials = _trials(config, space, sweep.base)
-        return opened(config=config, space=space, trials=trials, sweep=sweep)
+        architecture = kept_architecture(folder.storage, sweep.base.get("architecture_sha256"))
+        return opened(config, space, trials, sweep, architecture)
     check_share(config)
     space = _space(config, base)
     trials = _trials(config, space, base)
     examples = open_examples(common.dataset, common.data)
     examples.check_classes(common.data)
+    architecture = None
+    if source:
+        architecture = architecture_of(source, over_recipe(base), examples.dataset)
+        base["architecture_sha256"] = sha256_of_bytes(architecture.encode())
     sweep = Sweep(
         name=name,
         created=time.time(),
@@ -156,11 +183,11 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
         hardware="",
         versions=versions(),
     )
-    return opened(config=config, space=space, trials=trials, sweep=sweep)
+    return opened(config, space, trials, sweep, architecture)
 
 
 def _continued(
-    folder: Storage, given: Mapping[str, Any], base: Mapping[str, Any]
+    folder: Storage, given: Mapping[str, Any], base: Mapping[str, Any], source: Source | None
 ) -> tuple[SweepConfig, Sweep]:
     try:
         sweep = read_sweep(folder)
@@ -174,6 +201,7 @@ def _continued(
         **{**sweep.config, **{k: v for k, v in given.items() if k in sweep.config}}
     )
     what = f"sweep {sweep.name!r}"
+    check_source(what, source, {"model": None, **sweep.base})
     check_unchanged(what, stored.fixed_dict(), config.fixed_dict(), given)
     common = {k: v for k, v in base.items() if is_fixed(k)}
     check_unchanged(what, sweep.base, common, base)
@@ -190,6 +218,12 @@ def _space(config: SweepConfig, base: Mapping[str, Any]) -> Space:
                     flag(parameter.field),
                     base[parameter.field],
                     f"is searched by {config.space}; leave one of them out",
+                )
+            if parameter.field == "precision" and is_own(str(base.get("model", ""))):
+                raise InputError(
+                    "--space",
+                    config.space,
+                    "your own model is built for one precision; make a sweep for each",
                 )
             for value in parameter.values:
                 # What does not go with the common settings would fail in each trial.
@@ -260,7 +294,7 @@ def run_sweep(
             base=base,
             hardware=opened.sweep.hardware or str(room()),
         )
-        with opened.folder.claimed(document_of(sweep)):
+        with opened.folder.claimed(document_of(sweep), architecture_file(opened.architecture)):
             conductor = _search(opened, sweep, config, slots, display, stop_requested, verbose)
             if stop_requested():
                 raise StopRequestedError(
@@ -341,6 +375,7 @@ def _search(
         sweep,
         config,
         open_search(config, opened.space, sweep.base, seed),
+        architecture=opened.architecture,
         trials=opened.trials,
         threads=max(1, int(config.share.cpus)),
         # Workers of a trial are processes of their own, and have their own shares.

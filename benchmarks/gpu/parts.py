@@ -294,7 +294,7 @@ def trained(task: Task, name: str, supervisor: Any) -> dict[str, Any]:
     given = {"recipe": "notebook", "model": task.model, "epochs": 1}
     given |= {"limit_train": task.resume_rows, "data": task.data}
     run = prepare_run({**given, "name": name, "storage": task.folder})
-    with training_session(run, Silent()) as examples:
+    with training_session(run, Silent()) as (run, examples):
         try:
             train_and_evaluate(run, examples, Silent(), supervisor, evaluate=False)
             ended = "finished"

@@ -86,10 +86,12 @@ def launch(
         share = shares(run.config, is_own=is_own)
         run = run.launched("gpu" if share.gpus else "cpu")
         with (
-            training_session(run, progress, lock=not is_trial),
+            training_session(run, progress, lock=not is_trial) as (run, examples),
             # Ray Train keeps a little book of its own; nothing is ever restored from it.
             tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
         ):
+            # Its workers read their own.
+            del examples
             progress.note(f"workers log to {_logs()} on their nodes")
             trainer = functools.partial(_trainer, run, share, book, not is_trial, is_own, verbose)
             return _supervise(run, trainer, progress, stop_requested)

@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+from job.config.config import TrainConfig
+from job.errors import InputError
+from job.models import MODELS, build_model
+from job.models.source import find_source, is_own, short_name
+
+if TYPE_CHECKING:
+    import keras
+
+MOST_CLASSES = 256
 
 
 @click.command()
-def models() -> None:
-    """Print the layers and parameters of each model."""
-    from rich.console import Console
-    from rich.table import Table
+@click.argument("model", required=False)
+@click.option(
+    "--image-shape", default="28x28x1", metavar="HxWxC", help="Of its pictures.  [28x28x1]"
+)
+@click.option("--classes", default=10, metavar="N", help="Number of labels.  [10]")
+@click.option("--output", default="auto", metavar="NAME", help="As of lenet train.  [auto]")
+def models(model: str | None, image_shape: str, classes: int, output: str) -> None:
+    """Print the layers and parameters of each model, or of MODEL: FILE.py:FUNCTION is your own."""
+    shape = _parsed_shape(image_shape)
+    if not 2 <= classes <= MOST_CLASSES:
+        raise InputError("--classes", classes, f"must be between 2 and {MOST_CLASSES}")
+    chosen = TrainConfig(model=model or next(iter(MODELS)), output=output)
+    architecture = None
+    if model and is_own(model):
+        from job.training.building import Order, build
 
+        architecture = build(
+            Order(
+                source=find_source(model),
+                image_shape=shape,
+                classes=classes,
+                output=chosen.output,
+            )
+        )
     from job.engine.runtime import start_tensorflow
 
     # Nothing is computed.
     start_tensorflow(device="cpu")
-    from job.models import MODELS, build_model
+    from job.models.architecture import model_of
+
+    if architecture:
+        _print({short_name(chosen.model): model_of(architecture, chosen.seed)})
+    else:
+        names = [model] if model else list(MODELS)
+        _print({name: build_model(name, image_shape=shape, classes=classes) for name in names})
+
+
+def _parsed_shape(text: str) -> tuple[int, int, int]:
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and 0 < int(size) < 10_000 for size in sizes):
+        raise InputError("--image-shape", text, "give height, width and channels, such as 28x28x1")
+    height, width, channels = map(int, sizes)
+    return height, width, channels
+
+
+def _print(named: dict[str, keras.Model]) -> None:
+    from rich.console import Console
+    from rich.table import Table
 
     console = Console()
-    for name in MODELS:
-        model = build_model(name)
+    for name, model in named.items():
         table = Table(title=f"{name}: {model.count_params():,} parameters", title_justify="left")
         for column in ("layer", "kind", "activation", "output"):
             table.add_column(column)

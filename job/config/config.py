@@ -17,6 +17,7 @@ from job.config.fields import (
     check_given,
     check_unchanged,
     choice,
+    digest,
     fields_of,
     flag,
     integer,
@@ -31,12 +32,14 @@ from job.config.fields import (
     typed,
     worker_range,
 )
-from job.config.recipes import RECIPES
+from job.config.recipes import OWN, RECIPES
 from job.errors import InputError
 from job.models import MODELS
+from job.models.source import is_own, model_name
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 SCHEDULES = ("constant", "warmup-cosine")
+OUTPUTS = ("auto", "probabilities", "logits")
 PRECISIONS = ("float32", "mixed_bfloat16")
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "own")
 DEVICES = ("auto", "gpu", "cpu")
@@ -63,6 +66,9 @@ AS_BEFORE: dict[str, Any] = {
     "patience": None,
     "deterministic": True,
     "xla": False,
+    "output": "auto",
+    "model_sha256": None,
+    "architecture_sha256": None,
 }
 
 
@@ -72,8 +78,9 @@ class TrainConfig(Settings):
 
     model: str = option(
         "lenet5",
-        choice(*MODELS),
-        f"Model: {', '.join(MODELS)}.",
+        model_name,
+        f"Model: {', '.join(MODELS)}, or your own: FILE.py:FUNCTION or package.module:function, "
+        "called with image_shape and classes.",
         metavar="NAME",
     )
     dataset: str = option(
@@ -165,6 +172,19 @@ class TrainConfig(Settings):
         optional(switch),
         "Compile steps with XLA; by default as measured for the kind of device.",
         metavar=None,
+    )
+    output: str = option(
+        "auto",
+        choice(*OUTPUTS),
+        "What your own model gives: probabilities, logits, or auto, which tells them by the last "
+        "layer's activation.",
+        metavar="NAME",
+    )
+    model_sha256: str | None = option(
+        None, optional(digest), "SHA-256 of the file of your own model.", hidden=True
+    )
+    architecture_sha256: str | None = option(
+        None, optional(digest), "SHA-256 of your own model's architecture.", hidden=True
     )
     limit_train: int | None = option(
         None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."
@@ -299,6 +319,12 @@ def resolve(given: Mapping[str, Any]) -> TrainConfig:
     """
     check_given(given, FIELDS)
     config = over_recipe(given)
+    if is_own(config.model) and config.model_sha256 is None:
+        raise InputError(
+            "--model", config.model, "is your own, which only --model of a run or a sweep can name"
+        )
+    if config.output != "auto" and not is_own(config.model):
+        raise InputError("--output", config.output, f"{config.model} is built in; leave it out")
     if config.augment_flip != "none" and config.dataset in DIGITS:
         raise InputError(
             flag("augment_flip"),
@@ -317,7 +343,13 @@ def over_recipe(chosen: Mapping[str, Any]) -> TrainConfig:
     """
     # The recipe of a model needs both names checked first.
     named = TrainConfig(**{k: chosen[k] for k in ("model", "recipe") if k in chosen})
-    return TrainConfig(**{**RECIPES[named.recipe][named.model], **chosen})
+    recipe = RECIPES[named.recipe]
+    model = OWN if is_own(named.model) else named.model
+    if model not in recipe:
+        raise InputError(
+            "--recipe", named.recipe, f"has no settings for {named.model}; leave it out"
+        )
+    return TrainConfig(**{**recipe[model], **chosen})
 
 
 def command_of(config: TrainConfig, device: str = "") -> str:
@@ -335,7 +367,7 @@ def command_of(config: TrainConfig, device: str = "") -> str:
         "data": config.data,
         "workers": config.workers,
     }.items():
-        if value != usual[name] and value is not None:
+        if value != usual[name] and value is not None and not FIELDS[name].metadata["hidden"]:
             given[name] = value
     return shlex.join(["lenet", "train", *(word for k, v in given.items() for word in typed(k, v))])
 

@@ -168,6 +168,13 @@ def run_name(value: Any) -> str:
     return name
 
 
+def digest(value: Any) -> str:
+    """Accepts a SHA-256 as 64 hexadecimal digits."""
+    if not re.fullmatch(r"[0-9a-f]{64}", str(value)):
+        raise ValueError("must be a SHA-256")
+    return value
+
+
 def interval(value: Any) -> str:
     """Accepts a number of steps (`500`) or of seconds (`30s`)."""
     match = re.fullmatch(r"(\d{1,9})|(\d{1,9}(?:\.\d{1,9})?)s", str(value))
@@ -204,15 +211,25 @@ def optional(parser: Parser) -> Limited:
 
 
 def option(
-    default: Any, parse: Parser, help: str, *, metavar: str | None = "N", fixed: bool = True
+    default: Any,
+    parse: Parser,
+    help: str,
+    *,
+    metavar: str | None = "N",
+    fixed: bool = True,
+    hidden: bool = False,
 ) -> Any:
     """A config field; one without `metavar` is a switch: `--name` or `--no-name`.
 
-    `fixed` fields decide the result and can't change when a run continues.
+    `fixed` fields decide the result and can't change when a run continues; `hidden` ones follow
+    from what the user gives and are no options.
     """
     return dataclasses.field(
         default=default,
-        metadata={"parse": parse, "help": help, "metavar": metavar, "fixed": fixed},
+        metadata={
+            **{"parse": parse, "help": help, "metavar": metavar},
+            **{"fixed": fixed, "hidden": hidden},
+        },
     )
 
 

@@ -18,6 +18,8 @@ def options_of(fields: dict[str, dataclasses.Field]) -> Callable[[Callable], Cal
 
     def with_options(command: Callable) -> Callable:
         for field in reversed(fields.values()):
+            if field.metadata["hidden"]:
+                continue
             default: Any = field.default
             help_text = field.metadata["help"]
             is_switch = field.metadata["metavar"] is None

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+# A model of the user's, of which nothing is known: what seldom goes wrong.
+OWN = "own"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "notebook": {
         "lenet5": {
@@ -59,6 +61,13 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate": 0.02,
             "schedule": "warmup-cosine",
             "weight_decay": 0.0005,
+        },
+        OWN: {
+            "epochs": 10,
+            "batch_size": 128,
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "schedule": "warmup-cosine",
         },
     },
 }

@@ -10,6 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from job.errors import InputError
+from job.models.source import is_own
 
 if TYPE_CHECKING:
     from job.config.config import TrainConfig
@@ -40,7 +41,9 @@ def launched(
     # A processor is slower with it: LeNet5 at 2,300 against 2,800 images/s at batch 32. A GPU that
     # trains alone is several times faster (docs/gpu.md); several have not been measured, and of a
     # card that is not known here nobody can tell whether it works.
-    is_faster = kind == "gpu" and capability is not None and config.worker_limits == (1, 1)
+    # Nor what a user's own model is made of.
+    is_known = capability is not None and not is_own(config.model)
+    is_faster = kind == "gpu" and is_known and config.worker_limits == (1, 1)
     return dataclasses.replace(config, xla=is_faster and not problem)
 
 

@@ -38,6 +38,7 @@ from job.engine.randomness import (
 from job.engine.runtime import lanes
 from job.engine.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
 from job.models import IMAGE_SHAPE, build_model
+from job.models.architecture import model_of
 
 # Settings that decide the result and can change from run to run on the same compiled functions:
 # they are given with each call, or the loop around the engine has them: test_warm.py.
@@ -67,8 +68,7 @@ class Engine:
         total_steps: Steps of the whole run, for the learning-rate schedule.
         classes: Number of labels.
         image_shape: Height, width and channels of the images.
-        architecture: Of a model that is none of the built-in ones, as JSON (`Model.to_json`); its
-            weights are to be restored.
+        architecture: Of a model that is none of the built-in ones, as JSON.
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
@@ -138,7 +138,7 @@ class Engine:
 
     def _fresh_model(self) -> keras.Model:
         if self._architecture:
-            return keras.models.model_from_json(self._architecture)
+            return model_of(self._architecture, self._config.seed)
         config = self._config
         return build_model(
             config.model,

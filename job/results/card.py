@@ -23,6 +23,7 @@ from job.config.config import TrainConfig, command_of
 from job.data.catalogue import CATALOGUE, Dataset
 from job.data.examples import Examples
 from job.models import MODELS
+from job.models.source import is_own, short_name
 from job.stats import share_interval
 from job.text import duration, percent
 
@@ -85,7 +86,7 @@ def model_card(
             .get_template(TEMPLATE)
             .render(
                 metadata=metadata(config, result, examples.dataset),
-                about="\n\n".join((inspect.getdoc(MODELS[config.model]) or "").split("\n\n")[:2]),
+                about=_about(config),
                 config=config,
                 settings={k: v for k, v in config.fixed_dict().items() if v is not None},
                 command=Markup(command_to_repeat(config, result["device"])),
@@ -103,6 +104,17 @@ def model_card(
     return text.encode(errors="replace")
 
 
+def _about(config: TrainConfig) -> str:
+    """What is known of the model: of a built-in one what its function says."""
+    if is_own(config.model):
+        return (
+            f"A model of its user's own, {config.model}: the file had SHA-256 "
+            f"{config.model_sha256}; the architecture, in architecture.json, has "
+            f"{config.architecture_sha256}."
+        )
+    return "\n\n".join((inspect.getdoc(MODELS[config.model]) or "").split("\n\n")[:2])
+
+
 def metadata(config: TrainConfig, result: Mapping[str, Any], dataset: Dataset) -> Markup:
     """The YAML block, with the fields of the Hub's `modelcard.md`.
 
@@ -116,7 +128,7 @@ def metadata(config: TrainConfig, result: Mapping[str, Any], dataset: Dataset) -
         "license": _license() if is_known else "unknown",
         "library_name": "keras",
         "pipeline_tag": "image-classification",
-        "tags": ["keras", "tensorflow", config.model],
+        "tags": ["keras", "tensorflow", short_name(config.model)],
         **({"datasets": [hub_name]} if is_known else {}),
         "metrics": ["accuracy"],
         "model-index": [

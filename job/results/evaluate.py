@@ -10,6 +10,7 @@ from job.data.catalogue import Dataset
 from job.engine.arrays import assign
 from job.engine.scoring import score
 from job.models import build_model
+from job.models.architecture import model_of
 from job.runs.data import examples_of
 from job.runs.run import Run
 from job.runs.state import Arrays, RunState
@@ -17,12 +18,15 @@ from job.runs.state import Arrays, RunState
 
 def model_with(run: Run, weights: Arrays, dataset: Dataset) -> keras.Model:
     """The run's model for a data set's labels and images, built in code, with the given arrays."""
-    model = build_model(
-        run.config.model,
-        classes=len(dataset.labels),
-        image_shape=dataset.image_shape,
-        precision=run.config.precision,
-    )
+    if run.architecture is not None:
+        model = model_of(run.architecture, run.config.seed)
+    else:
+        model = build_model(
+            run.config.model,
+            classes=len(dataset.labels),
+            image_shape=dataset.image_shape,
+            precision=run.config.precision,
+        )
     assign(model.weights, weights)
     return model
 

@@ -80,11 +80,18 @@ class Folder:
             raise self._taken(holder)
 
     @contextlib.contextmanager
-    def claimed(self, document: dict[str, Any], *, lock: bool = True) -> Iterator[None]:
+    def claimed(
+        self,
+        document: dict[str, Any],
+        files: Mapping[str, bytes] | None = None,
+        *,
+        lock: bool = True,
+    ) -> Iterator[None]:
         """Holds the folder for the time of the block.
 
         Args:
             document: What a new one is marked with.
+            files: What a new one has from its begin.
             lock: Keep all others out; without it another lock has to.
 
         Raises:
@@ -92,12 +99,12 @@ class Folder:
         """
         try:
             with self.storage.locked() if lock else contextlib.nullcontext():
-                self._begin(document)
+                self._begin(document, files or {})
                 yield
         except LockedError as holder:
             raise self._taken(holder) from holder
 
-    def _begin(self, document: dict[str, Any]) -> None:
+    def _begin(self, document: dict[str, Any], files: Mapping[str, bytes]) -> None:
         content = self.storage.list()
         taken = bool(content) if self.is_new else self.kind.end in content
         if taken and not self.replaces:
@@ -111,6 +118,9 @@ class Folder:
         first = [name for name in (self.kind.end, *self.kind.first) if name in content]
         for name in [*first, *sorted(set(content) - {self.kind.mark, *first})]:
             self.storage.delete(name)
+        # Before the mark: what has one is whole.
+        for name, content_of_file in files.items():
+            self.storage.write(name, content_of_file)
         self.storage.write(self.kind.mark, to_json(document))
 
     def _taken(self, holder: object) -> InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -16,11 +17,12 @@ from typing import Any, TypeVar, cast
 from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
+from job.models.source import Source, find_source, is_own, short_name
 from job.runs.folder import Folder, Kind, find_folder, usable, with_whole_place
 from job.runs.state import STATE_FILE, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
 from job.storage.checkpoints import CheckpointError, CheckpointStore
-from job.storage.documents import read_document
+from job.storage.documents import MAX_DOCUMENT_BYTES, read_document
 from job.storage.open import open_storage
 from job.versions import Device
 
@@ -28,6 +30,7 @@ CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 REACHED_FILE = "reached.json"
 DATA_FILE = "data.json"
+ARCHITECTURE_FILE = "architecture.json"
 CHECKPOINTS = "checkpoints"
 KIND = Kind(
     noun="run",
@@ -68,11 +71,15 @@ class Run:
         config: Its settings, with the name filled in.
         folder: Where it is kept.
         created: When it was first started, seconds since the epoch.
+        source: Where a new run's model comes from, if it is the user's own.
+        built: Its architecture, once that is built.
     """
 
     config: TrainConfig
     folder: Folder
     created: float
+    source: Source | None = None
+    built: str | None = None
 
     @property
     def name(self) -> str:
@@ -94,6 +101,24 @@ class Run:
         """A new store of its checkpoints, which restores those of this config's digest only."""
         return CheckpointStore(self.storage.at(CHECKPOINTS), self.config.digest)
 
+    @functools.cached_property
+    def architecture(self) -> str | None:
+        """A user's own model as JSON, None where the model is a built-in one.
+
+        Raises:
+            JobError: It is not the one that the run was started with.
+        """
+        if self.built is not None:
+            return self.built
+        return kept_architecture(self.storage, self.config.architecture_sha256)
+
+    def with_architecture(self, architecture: str) -> Run:
+        """The new run of a model that is built now."""
+        known = dataclasses.replace(
+            self.config, architecture_sha256=sha256_of_bytes(architecture.encode())
+        )
+        return dataclasses.replace(self, config=known, built=architecture)
+
     def launched(self, kind: str, capability: tuple[int, int] | None = None) -> Run:
         """The run as decided at its start on a `gpu`, of a capability if known, or a `cpu`."""
         return dataclasses.replace(self, config=launched(self.config, kind, capability))
@@ -113,7 +138,7 @@ class Run:
             InputError: Another process trains this run, or took the name since `prepare_run`.
         """
         document = {"created": self.created, "config": decided(self.config).to_dict()}
-        with self.folder.claimed(document, lock=lock):
+        with self.folder.claimed(document, architecture_file(self.built), lock=lock):
             if not self.folder.is_new:
                 # First, so that what an earlier attempt has under way is an orphan and stays one.
                 self.checkpoints.claim()
@@ -191,7 +216,7 @@ def prepare_run(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     Raises:
         InputError: A setting is unusable, or the name is taken.
     """
-    given = with_whole_place(given)
+    source, given = with_source(with_whole_place(given))
     config = resolve(given)
     now = time.time()
     name = config.name or _new_name(config, now)
@@ -200,11 +225,61 @@ def prepare_run(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     )
     if folder.is_new:
         config = dataclasses.replace(config, name=name)
-        return Run(config=config, folder=folder, created=now)
+        return Run(config=config, folder=folder, created=now, source=source)
     stored, created = _read_config(folder.storage)
+    check_source(f"run {name!r}", source, stored)
     # Where the run was found is where it goes on, whatever it was called from when it began.
     found = {"name": name, "storage": config.storage}
     return Run(config=resume(stored, {**given, **found}), folder=folder, created=created)
+
+
+def with_source(given: Mapping[str, Any]) -> tuple[Source | None, Mapping[str, Any]]:
+    """Where a model comes from that is the user's own, and the settings that say so.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    model = given.get("model")
+    if not isinstance(model, str) or not is_own(model) or given.get("model_sha256"):
+        return None, given
+    source = find_source(model)
+    return source, {**given, "model": source.name, "model_sha256": source.sha256}
+
+
+def check_source(what: str, source: Source | None, stored: Mapping[str, Any]) -> None:
+    """Raises InputError where a model's file was edited since a run or sweep was started."""
+    begun = stored.get("model_sha256")
+    if source and source.name == stored["model"] and source.sha256 != begun:
+        raise InputError(
+            "--model",
+            source.file,
+            f"was edited since {what} was started with it (SHA-256 {str(begun)[:12]}…, now "
+            f"{source.sha256[:12]}…); leave the flag out to go on with the model as it was, or "
+            "take another --name",
+        )
+
+
+def architecture_file(architecture: str | None) -> dict[str, bytes]:
+    """The file, by name, in which an architecture is kept; none for a built-in model."""
+    return {} if architecture is None else {ARCHITECTURE_FILE: architecture.encode()}
+
+
+def kept_architecture(folder: Storage, sha256: str | None) -> str | None:
+    """What a run or sweep was started with, None where its model is a built-in one.
+
+    Raises:
+        JobError: It is missing, or another one.
+    """
+    if sha256 is None:
+        return None
+    where = f"{folder.uri}/{ARCHITECTURE_FILE}"
+    try:
+        content = folder.read(ARCHITECTURE_FILE, limit=MAX_DOCUMENT_BYTES)
+    except FileNotFoundError:
+        raise JobError(f"{where} is missing") from None
+    if sha256_of_bytes(content) != sha256:
+        raise JobError(f"{where} is not what this was started with (SHA-256 differs)")
+    return content.decode()
 
 
 def checked_name(name: str) -> str:
@@ -271,6 +346,11 @@ def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
     return stored, created
 
 
+def sha256_of_bytes(content: bytes) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a count")
@@ -280,4 +360,4 @@ def _whole(value: Any) -> int:
 def _new_name(config: TrainConfig, now: float) -> str:
     # Several runs may be started in one second; the four last letters tell them apart.
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    return f"{config.model}-{config.dataset}-{stamp}-{secrets.token_hex(2)}"
+    return f"{short_name(config.model)}-{config.dataset}-{stamp}-{secrets.token_hex(2)}"

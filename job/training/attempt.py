@@ -107,8 +107,16 @@ class TrainingProcess:
             kept = self._splits = (examples, limit_train, train, validation)
         return kept[2:]
 
-    def engine(self, config: TrainConfig, examples: Examples) -> Engine:
-        """An engine for a new run; one that was compiled for a like run before, if there is."""
+    def engine(
+        self, config: TrainConfig, examples: Examples, architecture: str | None = None
+    ) -> Engine:
+        """An engine for a new run; one that was compiled for a like run before, if there is.
+
+        Args:
+            config: The run's settings.
+            examples: Its data set.
+            architecture: Its model, if that is the user's own.
+        """
         from job.engine.engine import Engine
 
         train, _ = self.splits(examples, config.limit_train)
@@ -123,6 +131,7 @@ class TrainingProcess:
             total_steps=steps,
             classes=classes,
             image_shape=image_shape,
+            architecture=architecture,
             strategy=self._strategy,
             rank=self.worker.rank,
             world=self.worker.world,
@@ -177,7 +186,7 @@ class Attempt:
         process.start(run.config)
         _note_unused(run.config, process, progress)
         self._config = process.launched(decided(run.config))
-        self._engine = process.engine(self._config, examples)
+        self._engine = process.engine(self._config, examples, run.architecture)
         from job.training.loop import initial_state
 
         self._initial = initial_state(self._engine)

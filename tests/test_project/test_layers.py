@@ -9,11 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("job", "cluster", "tuning")
-# Rooms of each, from the ground up; those in one line don't know each other, but for `config` in
-# job, which asks for the models that there are.
+# Rooms of each, from the ground up; those in one line don't know each other.
 ROOMS = {
     "job": (
-        ("public", "text", "errors", "stats", "versions", "models"),
+        ("public", "text", "errors", "stats", "versions"),
+        ("models",),
         ("storage", "config"),
         ("data",),
         ("engine",),

@@ -324,7 +324,7 @@ def test_a_run_in_object_storage(finished_run, exported, s3, tmp_path):
 def test_a_run_in_another_precision_is_compared_in_float32(tmp_path, mnist):
     few = {"limit_train": 200, "epochs": 1, "model": "ffnn", "precision": "mixed_bfloat16"}
     run, progress = prepare_run({**few, "storage": str(tmp_path), "name": "r"}), PlainProgress()
-    with training_session(run, progress) as examples:
+    with training_session(run, progress) as (run, examples):
         train_and_evaluate(run, examples, progress)
     document = export_run(open_run("r", str(tmp_path)), ["onnx"], tmp_path / "out")
     assert document["trained_in"] == "mixed_bfloat16"

@@ -46,7 +46,7 @@ def train(folder: Path, name: str, **more) -> dict:
 
 def train_run(run: Run, stop=lambda: 0) -> dict:
     progress = PlainProgress()
-    with training_session(run, progress) as examples:
+    with training_session(run, progress) as (run, examples):
         return train_and_evaluate(run, examples, progress, Unsupervised(stop))
 
 

@@ -99,7 +99,7 @@ def test_a_winner_leaves_what_a_run_alone_leaves(used, tmp_path):
     begun = open_run("w", str(tmp_path))
     assert "result.json" not in begun.storage.files()
     won = process.evaluate(begun, process.hardware)
-    with training_session(alone, Silent()) as examples:
+    with training_session(alone, Silent()) as (alone, examples):
         mine = TrainingProcess(Worker(threads=THREADS, gpus=0.0))
         result = train_and_evaluate(alone, examples, Silent(), process=mine)
     assert won.keys() == result.keys()

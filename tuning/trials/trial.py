@@ -116,6 +116,8 @@ class TrialProcess(tune.Trainable):
 
     def _epochs(self, task: Task) -> Iterator[Epoch]:
         run = prepare_run(task.run)
+        if task.architecture and run.folder.is_new:
+            run = run.with_architecture(task.architecture)
         if run.config.worker_limits == (1, 1):
             return self._warm_for(task).train(run)
         from tuning.trials.nested import train_nested

@@ -99,7 +99,7 @@ class WarmProcess:
         # A trained run has left both.
         assert state is not None
         assert reached is not None
-        initial = initial_state(self._process.engine(run.config, examples))
+        initial = initial_state(self._process.engine(run.config, examples, run.architecture))
         workers = run.config.worker_limits[1]
         return finish(run, state, initial, reached, examples, hardware, workers)
 

@@ -1,0 +1,287 @@
+"""A user's own model, built and checked before anything is written.
+
+The user's function runs once, in a process of its own, on the processor: whatever it prints, sets
+or breaks stays there. All that comes back is the architecture, as JSON. From then on a run, its
+workers and whoever evaluates it build the model from that, so that a run that goes on, without the
+source, is the same run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from job.config.config import TrainConfig
+from job.data.catalogue import Dataset
+from job.errors import InputError, nearest
+from job.models.architecture import MOST_PARAMETERS, ArchitectureError, check, model_of
+from job.models.source import Source, search_path
+
+if TYPE_CHECKING:
+    import keras
+
+SOFTMAX = "probabilities"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a model is built for.
+
+    Attributes:
+        source: Its function.
+        image_shape: Height, width and channels.
+        classes: Number of labels.
+        precision: As `TrainConfig.precision`.
+        output: As `TrainConfig.output`.
+    """
+
+    source: Source
+    image_shape: tuple[int, int, int]
+    classes: int
+    precision: str = "float32"
+    output: str = "auto"
+
+
+def architecture_of(source: Source, config: TrainConfig, dataset: Dataset) -> str:
+    """The architecture of a user's model for a data set, as JSON.
+
+    Raises:
+        InputError: The function can't be called, or its model can't be trained here.
+    """
+    return build(
+        Order(
+            source=source,
+            image_shape=dataset.image_shape,
+            classes=len(dataset.labels),
+            precision=config.precision,
+            output=config.output,
+        )
+    )
+
+
+def build(order: Order) -> str:
+    """Runs a user's function in a process of its own; as `architecture_of`."""
+    # -P: of what lies where the command is called, only the user's model is looked for.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()"],
+        input=json.dumps(dataclasses.asdict(order)),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    where = f"{order.source.file}:{order.source.function}"
+    if done.returncode:
+        ended = done.returncode
+        how = signal.Signals(-ended).name if ended < 0 else f"exit code {ended}"
+        raise InputError("--model", where, f"ended the process that built it ({how})")
+    said = json.loads(done.stdout)
+    if "problem" in said:
+        raise InputError("--model", where, said["problem"])
+    return said["architecture"]
+
+
+class _ProblemError(Exception):
+    """What keeps a user's model from being trained, in the words that follow its name."""
+
+
+def answer() -> None:
+    """The other process: an order on standard input, an answer on standard output."""
+    asked = json.load(sys.stdin)
+    order = Order(
+        **{
+            **asked,
+            "source": Source(**asked["source"]),
+            "image_shape": tuple(asked["image_shape"]),
+        }
+    )
+    # What the user's code prints is no answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        said = {"architecture": _architecture(order)}
+    except (_ProblemError, ArchitectureError) as problem:
+        said = {"problem": str(problem)}
+    except InputError as problem:
+        said = {"problem": problem.problem}
+    with answers:
+        json.dump(said, answers)
+
+
+def _architecture(order: Order) -> str:
+    from job.engine.runtime import start_tensorflow
+
+    start_tensorflow(device="cpu")
+    import keras
+
+    function = _function(order.source)
+    keras.config.set_dtype_policy(order.precision)
+    models = [_called(function, order, seed) for seed in (1, 2)]
+    _check(models[0], order)
+    model = _with_probabilities(models[0], order.output)
+    keras.config.set_dtype_policy("float32")
+    architecture = model.to_json()
+    rebuilt = model_of(architecture, seed=1)
+    _check_weights(models, rebuilt)
+    from job.engine.randomness import check_layers
+
+    check_layers(rebuilt)
+    return architecture
+
+
+def _function(source: Source) -> Callable[..., Any]:
+    with _explaining(source, "can't be loaded: "):
+        if source.module:
+            sys.path[:] = search_path()
+            module = importlib.import_module(source.module)
+        else:
+            spec = importlib.util.spec_from_file_location("model_of_the_user", source.file)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+    found = getattr(module, source.function, None)
+    if not callable(found):
+        names = [name for name, value in vars(module).items() if callable(value)]
+        raise _ProblemError(
+            f"the file has no function {source.function}{nearest(source.function, names)}"
+        )
+    return found
+
+
+def _called(function: Callable[..., Any], order: Order, seed: int) -> keras.Model:
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    with _explaining(order.source, f"called with {_arguments(order)} it raised "):
+        model = function(image_shape=order.image_shape, classes=order.classes)
+    if not isinstance(model, keras.Model):
+        raise _ProblemError(f"returned {_kind(model)}; return a keras.Model")
+    with _explaining(order.source, "its model can't be built: "):
+        if not model.built:
+            model.build((None, *order.image_shape))
+    return model
+
+
+def _check(model: keras.Model, order: Order) -> None:
+    import numpy as np
+
+    if len(model.inputs or ()) != 1 or len(model.outputs or ()) != 1:
+        raise _ProblemError(
+            f"its model has {len(model.inputs or ())} inputs and {len(model.outputs or ())} "
+            "outputs; make a Sequential or Functional one with one input and one output"
+        )
+    takes, gives = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape[1:])
+    if takes != order.image_shape:
+        raise _ProblemError(
+            f"its model takes {_shape(takes)}, and the pictures are {_shape(order.image_shape)}; "
+            "use the image_shape that the function is given"
+        )
+    if gives != (order.classes,):
+        raise _ProblemError(
+            f"its model gives {_shape(gives)} for a picture, and there are {order.classes} labels; "
+            "use the classes that the function is given"
+        )
+    if not model.trainable_variables:
+        raise _ProblemError("its model has nothing to train")
+    if model.count_params() > MOST_PARAMETERS:
+        raise _ProblemError(
+            f"its model has {model.count_params():,} parameters; at most {MOST_PARAMETERS:,}"
+        )
+    check(model.to_json())
+    with _explaining(order.source, "given two pictures its model raised "):
+        model(np.zeros((2, *order.image_shape), np.float32), training=False)
+
+
+def _with_probabilities(model: keras.Model, output: str) -> keras.Model:
+    """The model with a softmax at its end, if it has none."""
+    import keras
+
+    last = model.outputs[0]
+    layer = model.layers[-1]
+    activation = getattr(layer, "activation", None)
+    name = getattr(activation, "__name__", "")
+    if isinstance(layer, keras.layers.Softmax) or name == "softmax":
+        found = "probabilities"
+    elif name == "linear":
+        found = "logits"
+    else:
+        found = ""
+    if output == "auto" and not found:
+        raise _ProblemError(
+            f"its last layer is {layer.name}, {_kind(layer)}"
+            + (f" with {name}" if name else "")
+            + ": whether it gives probabilities or logits can't be told; end in a Dense layer with "
+            "softmax, or without activation, or give --output"
+        )
+    if (found if output == "auto" else output) == "probabilities":
+        if found != "probabilities":
+            raise _ProblemError("--output probabilities needs a model that ends in a softmax")
+        if last.dtype != "float32":
+            raise _ProblemError(
+                f"its probabilities are {last.dtype}, too coarse for a cross-entropy; give the "
+                'last layer dtype="float32"'
+            )
+        return model
+    softmax = keras.layers.Softmax(dtype="float32", name=SOFTMAX)
+    return keras.Model(model.inputs, softmax(last), name=model.name)
+
+
+def _check_weights(models: list[keras.Model], rebuilt: keras.Model) -> None:
+    """Refuses weights that would be lost: those that don't come from an initializer."""
+    import numpy as np
+
+    paths = [variable.path for variable in rebuilt.weights]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        raise _ProblemError(
+            f"two of its arrays are called {twice[0]}; give layers names of their own"
+        )
+    one, other = (model.get_weights() for model in models)
+    given = [
+        path
+        for path, a, b, c in zip(paths, one, other, rebuilt.get_weights(), strict=True)
+        if np.array_equal(a, b) and not np.array_equal(a, c)
+    ]
+    if given:
+        raise _ProblemError(
+            f"its model comes with weights of its own ({given[0]} and {len(given) - 1} more), "
+            "which would not be kept; let the function return fresh layers"
+        )
+
+
+@contextlib.contextmanager
+def _explaining(source: Source, what: str) -> Iterator[None]:
+    """Turns what the user's code raises into a problem that names the line."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == source.file]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f" (line {line})" if line else ""
+        message = " ".join(str(error).split())
+        raise _ProblemError(f"{what}{type(error).__name__}: {message}{where}") from error
+
+
+def _arguments(order: Order) -> str:
+    return f"image_shape={order.image_shape}, classes={order.classes}"
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "×".join("any" if size is None else str(size) for size in shape) or "one number"
