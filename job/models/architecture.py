@@ -27,6 +27,8 @@ REFUSED = (
     *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
     *("TextVectorization", "StringLookup", "IntegerLookup", "Hashing"),
 )
+# Of what Keras says, which can be pages.
+MOST_WORDS = 300
 MOST_PARAMETERS = 10**9
 
 
@@ -42,10 +44,10 @@ def check(architecture: str) -> None:
         raise ArchitectureError(f"is no JSON of Keras ({error})") from error
     for module, name in classes:
         if name == "__lambda__" or name in REFUSED:
-            shown = "Lambda" if name == "__lambda__" else name
+            shown = "Python lambda" if name == "__lambda__" else f"{name} layer"
             raise ArchitectureError(
-                f"has a {shown} layer, which holds code or names a file; say it with other layers "
-                "of keras.layers, or with keras.ops between them"
+                f"has a {shown}, which holds code or names a file; say it with other layers of "
+                "keras.layers, or with keras.ops between them"
             )
         is_kerass = module in KERAS or str(module).startswith(OPERATIONS)
         if not is_kerass or not name.isidentifier():
@@ -75,7 +77,23 @@ def model_of(architecture: str, seed: int) -> keras.Model:
     try:
         return keras.models.model_from_json(architecture)
     except (ValueError, TypeError, KeyError) as error:
-        raise ArchitectureError(f"can't be built by Keras {keras.__version__}: {error}") from error
+        why = " ".join(str(error).split())[:MOST_WORDS]
+        raise ArchitectureError(f"can't be built by Keras {keras.__version__}: {why}") from error
+
+
+def in_float32(architecture: str) -> str:
+    """The same architecture, of layers that all compute in float32."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, list):
+            return [plain(value) for value in part]
+        if not isinstance(part, dict):
+            return part
+        if part.get("class_name") == "DTypePolicy":
+            return {**part, "config": {**part["config"], "name": "float32"}}
+        return {key: plain(value) for key, value in part.items()}
+
+    return json.dumps(plain(json.loads(architecture)))
 
 
 def _classes(part: Any) -> Iterator[tuple[str | None, str]]:

@@ -10,22 +10,34 @@ from job.data.catalogue import Dataset
 from job.engine.arrays import assign
 from job.engine.scoring import score
 from job.models import build_model
-from job.models.architecture import model_of
+from job.models.architecture import in_float32, model_of
 from job.runs.data import examples_of
 from job.runs.run import Run
 from job.runs.state import Arrays, RunState
 
 
-def model_with(run: Run, weights: Arrays, dataset: Dataset) -> keras.Model:
-    """The run's model for a data set's labels and images, built in code, with the given arrays."""
+def model_with(
+    run: Run, weights: Arrays, dataset: Dataset, precision: str | None = None
+) -> keras.Model:
+    """The run's model for a data set's labels and images, with the given arrays.
+
+    Args:
+        run: The run.
+        weights: Arrays by path.
+        dataset: The data set.
+        precision: `float32` instead of what it was trained in.
+    """
+    precision = precision or run.config.precision
     if run.architecture is not None:
-        model = model_of(run.architecture, run.config.seed)
+        is_other = precision != run.config.precision
+        architecture = in_float32(run.architecture) if is_other else run.architecture
+        model = model_of(architecture, run.config.seed)
     else:
         model = build_model(
             run.config.model,
             classes=len(dataset.labels),
             image_shape=dataset.image_shape,
-            precision=run.config.precision,
+            precision=precision,
         )
     assign(model.weights, weights)
     return model

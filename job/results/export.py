@@ -110,10 +110,8 @@ def export_run(
         from job.engine.scoring import predict, scale
         from job.results.evaluate import model_with
 
-        config = dataclasses.replace(run.config, precision="float32")
         labels = examples.dataset.labels
-        in_float32 = dataclasses.replace(run, config=config)
-        model = model_with(in_float32, state.best_weights, examples.dataset)
+        model = model_with(run, state.best_weights, examples.dataset, precision="float32")
         shape = model.input_shape[1:]
         files = {name: FORMATS[name].path for name in names}
         try:

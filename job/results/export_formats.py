@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from job.errors import JobError
+from job.text import one_line
+
 if TYPE_CHECKING:
     import keras
     import numpy as np
@@ -53,17 +56,25 @@ def write_onnx(model: keras.Model, path: Path, texts: Mapping[str, str]) -> None
     name_ends(converted.graph)
     converted.graph.doc_string = ""
     onnx.helper.set_model_props(converted, dict(texts))
-    onnx.checker.check_model(converted, full_check=True)
+    try:
+        onnx.checker.check_model(converted, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise JobError(
+            "--format onnx: the model has an operation that tf2onnx can't translate "
+            f"({one_line(error)}); --format savedmodel takes every model"
+        ) from error
     onnx.save(converted, path)
 
 
 def name_ends(graph: onnx.GraphProto) -> None:
-    """Names the output, and the axis of examples: tf2onnx numbers them."""
+    """Names input, output and the axis of examples: users and tf2onnx call them otherwise."""
     (image,), (output,) = graph.input, graph.output
+    names = {image.name: "image", output.name: "probabilities"}
     for node in graph.node:
-        node.output[:] = ["probabilities" if o == output.name else o for o in node.output]
-    output.name = "probabilities"
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
     for end in (image, output):
+        end.name = names[end.name]
         end.type.tensor_type.shape.dim[0].dim_param = "batch"
 
 

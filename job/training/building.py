@@ -90,7 +90,7 @@ def build(order: Order) -> str:
     return said["architecture"]
 
 
-class _ProblemError(Exception):
+class UnfitError(Exception):
     """What keeps a user's model from being trained, in the words that follow its name."""
 
 
@@ -108,8 +108,8 @@ def answer() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        said = {"architecture": _architecture(order)}
-    except (_ProblemError, ArchitectureError) as problem:
+        said = {"architecture": built_here(order)}
+    except (UnfitError, ArchitectureError) as problem:
         said = {"problem": str(problem)}
     except InputError as problem:
         said = {"problem": problem.problem}
@@ -117,18 +117,28 @@ def answer() -> None:
         json.dump(said, answers)
 
 
-def _architecture(order: Order) -> str:
+def built_here(order: Order) -> str:
+    """Runs a user's function in this process, and checks its model.
+
+    Raises:
+        UnfitError, ArchitectureError, InputError: The function can't be called, or its model can't
+            be trained.
+    """
     from job.engine.runtime import start_tensorflow
 
     start_tensorflow(device="cpu")
     import keras
 
-    function = _function(order.source)
+    # Layers without a name are numbered.
+    keras.utils.clear_session()
     keras.config.set_dtype_policy(order.precision)
-    models = [_called(function, order, seed) for seed in (1, 2)]
-    _check(models[0], order)
-    model = _with_probabilities(models[0], order.output)
-    keras.config.set_dtype_policy("float32")
+    try:
+        function = _function(order.source)
+        models = [_called(function, order, seed) for seed in (1, 2)]
+        _check(models[0], order)
+        model = _with_probabilities(models[0], order.output)
+    finally:
+        keras.config.set_dtype_policy("float32")
     architecture = model.to_json()
     rebuilt = model_of(architecture, seed=1)
     _check_weights(models, rebuilt)
@@ -153,7 +163,7 @@ def _function(source: Source) -> Callable[..., Any]:
     found = getattr(module, source.function, None)
     if not callable(found):
         names = [name for name, value in vars(module).items() if callable(value)]
-        raise _ProblemError(
+        raise UnfitError(
             f"the file has no function {source.function}{nearest(source.function, names)}"
         )
     return found
@@ -166,7 +176,7 @@ def _called(function: Callable[..., Any], order: Order, seed: int) -> keras.Mode
     with _explaining(order.source, f"called with {_arguments(order)} it raised "):
         model = function(image_shape=order.image_shape, classes=order.classes)
     if not isinstance(model, keras.Model):
-        raise _ProblemError(f"returned {_kind(model)}; return a keras.Model")
+        raise UnfitError(f"returned {_kind(model)}; return a keras.Model")
     with _explaining(order.source, "its model can't be built: "):
         if not model.built:
             model.build((None, *order.image_shape))
@@ -176,26 +186,28 @@ def _called(function: Callable[..., Any], order: Order, seed: int) -> keras.Mode
 def _check(model: keras.Model, order: Order) -> None:
     import numpy as np
 
-    if len(model.inputs or ()) != 1 or len(model.outputs or ()) != 1:
-        raise _ProblemError(
-            f"its model has {len(model.inputs or ())} inputs and {len(model.outputs or ())} "
-            "outputs; make a Sequential or Functional one with one input and one output"
+    # A model that is a class of the user's has neither.
+    ends = len(getattr(model, "inputs", ())), len(getattr(model, "outputs", ()))
+    if ends != (1, 1):
+        raise UnfitError(
+            f"its model, {_kind(model)}, has {ends[0]} inputs and {ends[1]} outputs; make a "
+            "Sequential or Functional one with one input and one output"
         )
     takes, gives = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape[1:])
     if takes != order.image_shape:
-        raise _ProblemError(
+        raise UnfitError(
             f"its model takes {_shape(takes)}, and the pictures are {_shape(order.image_shape)}; "
             "use the image_shape that the function is given"
         )
     if gives != (order.classes,):
-        raise _ProblemError(
+        raise UnfitError(
             f"its model gives {_shape(gives)} for a picture, and there are {order.classes} labels; "
             "use the classes that the function is given"
         )
     if not model.trainable_variables:
-        raise _ProblemError("its model has nothing to train")
+        raise UnfitError("its model has nothing to train")
     if model.count_params() > MOST_PARAMETERS:
-        raise _ProblemError(
+        raise UnfitError(
             f"its model has {model.count_params():,} parameters; at most {MOST_PARAMETERS:,}"
         )
     check(model.to_json())
@@ -218,7 +230,7 @@ def _with_probabilities(model: keras.Model, output: str) -> keras.Model:
     else:
         found = ""
     if output == "auto" and not found:
-        raise _ProblemError(
+        raise UnfitError(
             f"its last layer is {layer.name}, {_kind(layer)}"
             + (f" with {name}" if name else "")
             + ": whether it gives probabilities or logits can't be told; end in a Dense layer with "
@@ -226,9 +238,9 @@ def _with_probabilities(model: keras.Model, output: str) -> keras.Model:
         )
     if (found if output == "auto" else output) == "probabilities":
         if found != "probabilities":
-            raise _ProblemError("--output probabilities needs a model that ends in a softmax")
+            raise UnfitError("--output probabilities needs a model that ends in a softmax")
         if last.dtype != "float32":
-            raise _ProblemError(
+            raise UnfitError(
                 f"its probabilities are {last.dtype}, too coarse for a cross-entropy; give the "
                 'last layer dtype="float32"'
             )
@@ -244,9 +256,7 @@ def _check_weights(models: list[keras.Model], rebuilt: keras.Model) -> None:
     paths = [variable.path for variable in rebuilt.weights]
     twice = sorted({path for path in paths if paths.count(path) > 1})
     if twice:
-        raise _ProblemError(
-            f"two of its arrays are called {twice[0]}; give layers names of their own"
-        )
+        raise UnfitError(f"two of its arrays are called {twice[0]}; give layers names of their own")
     one, other = (model.get_weights() for model in models)
     given = [
         path
@@ -254,7 +264,7 @@ def _check_weights(models: list[keras.Model], rebuilt: keras.Model) -> None:
         if np.array_equal(a, b) and not np.array_equal(a, c)
     ]
     if given:
-        raise _ProblemError(
+        raise UnfitError(
             f"its model comes with weights of its own ({given[0]} and {len(given) - 1} more), "
             "which would not be kept; let the function return fresh layers"
         )
@@ -271,7 +281,7 @@ def _explaining(source: Source, what: str) -> Iterator[None]:
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f" (line {line})" if line else ""
         message = " ".join(str(error).split())
-        raise _ProblemError(f"{what}{type(error).__name__}: {message}{where}") from error
+        raise UnfitError(f"{what}{type(error).__name__}: {message}{where}") from error
 
 
 def _arguments(order: Order) -> str:

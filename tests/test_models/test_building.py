@@ -1,0 +1,178 @@
+"""A user's own model: what can be trained, and in one line why another can't."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from job.engine.runtime import start_tensorflow
+
+start_tensorflow()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from job.errors import InputError  # noqa: E402
+from job.models.architecture import ArchitectureError, check, in_float32, model_of  # noqa: E402
+from job.models.source import find_source, model_name  # noqa: E402
+from job.training.building import Order, UnfitError, build, built_here  # noqa: E402
+
+NETS = Path(__file__).parents[1] / "kit" / "nets.py"
+SHAPE = (28, 28, 1)
+
+
+def order(function: str, **more) -> Order:
+    source = find_source(f"{NETS}:{function}")
+    return Order(**{"source": source, "image_shape": SHAPE, "classes": 10, **more})
+
+
+UNFIT = {
+    "raises": r"classes=10 it raised NameError: name 'undefined' is not defined \(line \d+\)",
+    "no_arguments": r"called with image_shape=\(28, 28, 1\), classes=10 it raised TypeError",
+    "number": "returned an int; return a keras.Model",
+    "nothing": "returned a NoneType; return a keras.Model",
+    "NOT_A_FUNCTION": "the file has no function NOT_A_FUNCTION",
+    "residua": "the file has no function residua; did you mean 'residual'",
+    "too_narrow": "gives 9 for a picture, and there are 10 labels",
+    "for_other_pictures": "takes 32×32×3, and the pictures are 28×28×1",
+    "two_outputs": "has 1 inputs and 2 outputs",
+    "two_inputs": "has 2 inputs and 1 outputs",
+    "sigmoid": "its last layer is dense.*, a Dense with sigmoid: .* give --output",
+    "with_lambda": "has a Lambda layer, which holds code",
+    "own_layer": "has a Mine of .*, which is not Keras' own",
+    "own_activation": "can't be built by Keras .*",
+    "own_function": "has a function of builtins, which is not Keras' own",
+    "subclassed": "has 0 inputs and 0 outputs; make a Sequential or Functional",
+    "trained_before": "comes with weights of its own .* which would not be kept",
+    "same_names": r"two of its arrays are called dense/\w+; give layers names of their own",
+    "nothing_to_train": "its model has nothing to train",
+}
+
+
+@pytest.mark.parametrize("function", UNFIT)
+def test_what_cannot_be_trained_is_named(function):
+    with pytest.raises((UnfitError, ArchitectureError)) as refused:
+        built_here(order(function))
+    assert re.search(UNFIT[function], str(refused.value))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "function", "why"),
+    [
+        ("probabilities", "residual", "needs a model that ends in a softmax"),
+        ("auto", "plain", "its probabilities are bfloat16"),
+    ],
+)
+def test_an_end_that_does_not_go_with_the_settings(output, function, why):
+    with pytest.raises(UnfitError, match=why):
+        built_here(order(function, output=output, precision="mixed_bfloat16"))
+
+
+def test_a_linear_end_gets_a_softmax_and_a_softmax_stays():
+    ours, theirs = (model_of(built_here(order(name)), 1) for name in ("residual", "plain"))
+    images = np.random.default_rng(1).random((3, *SHAPE), np.float32)
+    for model in (ours, theirs):
+        np.testing.assert_allclose(model(images).numpy().sum(axis=1), 1, rtol=1e-5)
+    assert ours.layers[-1].name == "probabilities"
+    assert theirs.layers[-1].activation is keras.activations.softmax
+
+
+def test_weights_are_a_function_of_architecture_and_seed():
+    architecture = built_here(order("residual"))
+    one, again, other = (model_of(architecture, seed).get_weights() for seed in (1, 1, 2))
+    assert all(map(np.array_equal, one, again))
+    assert not all(map(np.array_equal, one, other))
+
+
+def test_another_process_builds_it_and_whatever_it_does_stays_there(capfd):
+    architecture = build(order("residual"))
+    assert architecture == built_here(order("residual"))
+    heard = capfd.readouterr()
+    assert "says something" in heard.err
+    with pytest.raises(InputError, match=r"ended the process that built it \(exit code 3\)"):
+        build(order("ends_the_process"))
+
+
+def test_a_model_of_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
+    package = tmp_path / "nets" / "deep"
+    package.mkdir(parents=True)
+    (tmp_path / "nets" / "__init__.py").write_text("raise SystemExit('was imported')")
+    (package / "__init__.py").write_text("")
+    (package / "small.py").write_text("def net(image_shape, classes): ...")
+    monkeypatch.chdir(tmp_path)
+    found = find_source("nets.deep.small:net")
+    assert (found.name, found.module) == ("nets.deep.small:net", "nets.deep.small")
+    assert Path(found.file) == package / "small.py"
+    (package / "small.py").write_text("def net(image_shape, classes): ....")
+    assert find_source("nets.deep.small:net").sha256 != found.sha256
+
+
+@pytest.mark.parametrize(
+    "model", ["nowhere.py:net", "nowhere.at.all:net", "job:net.py", "a folder.py/net.py:f"]
+)
+def test_a_file_that_is_not_there(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--model"):
+        find_source(model)
+
+
+def test_names_of_models():
+    for good in ("lenet5", "net.py:f", "../a b/net.py:f", "~/net.py:f", "a.b.c:f"):
+        assert model_name(good) == good
+    for bad in ("lenet6", "net.py", "net.py:", ":f", "net.py:f-g", "net.py:1", "$(x).py:f"):
+        with pytest.raises(ValueError, match=r"FILE\.py:FUNCTION"):
+            model_name(bad)
+
+
+def lambda_layer() -> dict:
+    code = {"class_name": "__lambda__", "config": {"code": "4wEA", "defaults": None}}
+    return {"module": "keras.layers", "class_name": "Dense", "config": {"activation": code}}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        lambda_layer(),
+        {"module": "os", "class_name": "system", "config": {}},
+        {"module": "keras", "class_name": "models.load_model", "config": {}},
+        {"module": "keras.layers", "class_name": "TextVectorization", "config": {}},
+        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"filepath": "/x"}},
+        {"module": "builtins", "class_name": "function", "config": "eval"},
+    ],
+)
+def test_nothing_that_runs_code_or_opens_a_file_is_built(document):
+    whole = {"module": "keras", "class_name": "Sequential", "config": {"layers": [document]}}
+    with pytest.raises(ArchitectureError):
+        check(json.dumps(whole))
+    with pytest.raises(ArchitectureError):
+        model_of(json.dumps(whole), 1)
+
+
+def test_the_same_in_float32():
+    mixed = built_here(order("residual", precision="mixed_bfloat16"))
+    assert "mixed_bfloat16" in mixed
+    model = model_of(in_float32(mixed), 1)
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    same = model_of(built_here(order("residual")), 1)
+    assert all(map(np.array_equal, model.get_weights(), same.get_weights()))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\x00", '{"class_name": "Nothing"}'])
+def test_what_is_no_architecture(text):
+    with pytest.raises(ArchitectureError):
+        model_of(text, 1)
+
+
+def test_the_precision_is_that_of_the_run():
+    policies = {
+        layer.dtype_policy.name
+        for layer in model_of(built_here(order("residual", precision="mixed_bfloat16")), 1).layers
+    }
+    assert policies == {"mixed_bfloat16", "float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    assert dataclasses.asdict(order("residual"))["precision"] == "float32"

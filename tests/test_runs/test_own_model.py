@@ -1,0 +1,161 @@
+"""A run of the user's own model: its source is needed once, and never again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from job.engine.runtime import start_tensorflow
+
+start_tensorflow()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from job.errors import InputError, JobError, StopRequestedError  # noqa: E402
+from job.runs.run import open_run, prepare_run  # noqa: E402
+from job.train import train_and_evaluate, training_session  # noqa: E402
+from job.training.progress import Silent  # noqa: E402
+from job.training.supervisor import Unsupervised  # noqa: E402
+from tests.kit.commands import result_of  # noqa: E402
+
+NETS = Path(__file__).parents[1] / "kit" / "nets.py"
+DIGITS = Path(__file__).parent / "kept" / "digits"
+SETTINGS: dict[str, Any] = {
+    **{"dataset": "own", "data": str(DIGITS), "epochs": 2, "batch_size": 24, "seed": 3},
+    "learning_rate": 0.01,
+}
+
+
+def train(folder: Path, name: str, stop: Callable[[], int] = lambda: 0, **more: Any) -> dict:
+    run = prepare_run({**SETTINGS, "storage": str(folder), "name": name, **more})
+    with training_session(run, Silent()) as (run, examples):
+        result = train_and_evaluate(run, examples, Silent(), Unsupervised(stop))
+    assert result is not None
+    return result
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A user's file, which a test may edit or delete."""
+    return Path(shutil.copy(NETS, tmp_path / "nets.py"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run of `residual` that nothing disturbed, and whose source is gone."""
+    folder = tmp_path_factory.mktemp("whole")
+    file = shutil.copy(NETS, folder / "nets.py")
+    train(folder, "r", model=f"{file}:residual")
+    Path(file).unlink()
+    return folder / "r"
+
+
+def test_a_run_keeps_what_its_model_is(whole):
+    kept = json.loads((whole / "config.json").read_text())["config"]
+    assert kept["model"] == "nets.py:residual"
+    result = result_of(whole)
+    assert result["model"] == "nets.py:residual"
+    assert result["val_accuracy"] > 2 * result["baseline_accuracy"]
+    card = (whole / "README.md").read_text()
+    assert kept["model_sha256"] in card
+    assert kept["architecture_sha256"] in card
+
+
+def test_stopped_and_without_its_source_it_ends_with_the_same_bits(whole, source, tmp_path):
+    asked = iter((0, 0, 0, signal.SIGINT))
+    with pytest.raises(StopRequestedError):
+        train(tmp_path, "r", lambda: next(asked, signal.SIGINT), model=f"{source}:residual")
+    source.unlink()
+    resumed = train(tmp_path, "r")
+    for key in ("weights_sha256", "best_weights_sha256", "test_accuracy"):
+        assert resumed[key] == result_of(whole)[key]
+
+
+def test_an_edited_source_is_another_model(source, tmp_path):
+    asked = iter((0, signal.SIGINT))
+    with pytest.raises(StopRequestedError):
+        train(tmp_path, "r", lambda: next(asked, signal.SIGINT), model=f"{source}:plain")
+    prepare_run({"name": "r", "storage": str(tmp_path), "model": f"{source}:plain"})
+    source.write_text(source.read_text() + "\n")
+    with pytest.raises(InputError, match=r"was edited since run 'r' was started with it"):
+        prepare_run({"name": "r", "storage": str(tmp_path), "model": f"{source}:plain"})
+    with pytest.raises(InputError, match=r"run 'r' was started with 'nets.py:plain'"):
+        prepare_run({"name": "r", "storage": str(tmp_path), "model": f"{source}:residual"})
+    prepare_run({"name": "r", "storage": str(tmp_path)})
+
+
+@pytest.mark.parametrize("spoil", ["missing", "another"])
+def test_an_architecture_that_was_spoilt_is_not_built(spoil, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "r")
+    file = tmp_path / "r" / "architecture.json"
+    if spoil == "missing":
+        file.unlink()
+    else:
+        file.write_text(file.read_text().replace('"filters": 8', '"filters": 9'))
+    with pytest.raises(JobError, match=r"architecture\.json is"):
+        _ = open_run("r", str(tmp_path)).architecture
+
+
+def test_nothing_is_written_for_a_model_that_cannot_be_trained(lenet, tmp_path):
+    done = lenet(
+        *("train", "--model", f"{NETS}:too_narrow", "--dataset", "own", "--data", DIGITS),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    *said, line = done.stderr.splitlines()
+    assert line.startswith(f"error: --model '{NETS}:too_narrow': its model gives 9")
+    assert all("this file says" in other for other in said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_follows_needs_no_source(whole, lenet, tmp_path):
+    evaluated = lenet("evaluate", whole, "--json", cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["accuracy"] == result_of(whole)["test_accuracy"]
+    exported = lenet("export", whole, "--format", "onnx", "--out", "out", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    image = keras.utils.array_to_img(np.zeros((28, 28, 1)))
+    image.save(tmp_path / "black.png")
+    predicted = lenet("predict", whole, "black.png", "--json", cwd=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+
+
+def test_an_operation_that_onnx_lacks_is_named(lenet, tmp_path):
+    train(tmp_path, "r", model=f"{NETS}:erf_inside", epochs=1, limit_train=24)
+    run = tmp_path / "r"
+    done = lenet("export", run, "--format", "onnx", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    *_, line = done.stderr.splitlines()
+    assert line.startswith("error: --format onnx: the model has an operation")
+    done = lenet("export", run, "--format", "savedmodel", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_model_opens_in_plain_keras(whole):
+    model = keras.models.load_model(whole / "model.keras")
+    assert model.layers[-1].name == "probabilities"
+    assert model.count_params() == result_of(whole)["parameters"]
+
+
+def test_two_workers_train_it_as_one_does(whole, lenet, tmp_path):
+    done = lenet(
+        *("train", "--model", f"{NETS}:residual", "--dataset", "own", "--data", DIGITS),
+        *("--epochs", 2, "--batch-size", 24, "--seed", 3, "--learning-rate", 0.01),
+        *("--workers", 2, "--cpus-per-worker", 1, "--name", "r"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    alone, together = (
+        list(csv.DictReader((run / "history.csv").open())) for run in (whole, tmp_path / "runs/r")
+    )
+    for one, two in zip(alone, together, strict=True):
+        assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
+        assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-4)
