@@ -216,7 +216,7 @@ def _check(model: keras.Model, order: Order) -> None:
 
 
 def _with_probabilities(model: keras.Model, output: str) -> keras.Model:
-    """The model with a softmax at its end, if it has none."""
+    """The model as a Functional one of one tensor, with a softmax at its end, if it has none."""
     import keras
 
     last = model.outputs[0]
@@ -244,9 +244,9 @@ def _with_probabilities(model: keras.Model, output: str) -> keras.Model:
                 f"its probabilities are {last.dtype}, too coarse for a cross-entropy; give the "
                 'last layer dtype="float32"'
             )
-        return model
-    softmax = keras.layers.Softmax(dtype="float32", name=SOFTMAX)
-    return keras.Model(model.inputs, softmax(last), name=model.name)
+    else:
+        last = keras.layers.Softmax(dtype="float32", name=SOFTMAX)(last)
+    return keras.Model(model.inputs[0], last, name=model.name)
 
 
 def _check_weights(models: list[keras.Model], rebuilt: keras.Model) -> None:
