@@ -18,7 +18,7 @@ PUBLIC = {
     "evaluate": "job.results.evaluate",
     "model_with": "job.results.evaluate",
     "read_examples": "job.results.predict",
-    "build_model": "job.models",
+    "build_model": "job.models.builtin",
     "DeviceSplit": "job.engine.device_split",
     "Engine": "job.engine.engine",
     "StepMetrics": "job.engine.engine",

@@ -46,7 +46,7 @@ from job.data.catalogue import CATALOGUE
 from job.data.files import Split
 from job.data.sources import obtain
 from job.data.splits import training_splits
-from job.models import lenet5
+from job.models.builtin import lenet5
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PEERS = Path(__file__).parents[1] / "kit" / "peers.txt"

@@ -30,7 +30,7 @@ OTHERS = {
     r"make venv": "not run: it installs what these tests run in",
     r"make train": "not run: it takes minutes; it is `lenet train --recipe quick`",
     r"lenet train --name (mine|long)\b": "tests/test_runs/test_train.py",
-    r"lenet train --model linear": "tests/test_project/test_docs.py",
+    r"lenet (train|models) (--model )?nets.py:small": "tests/test_project/test_docs.py",
     r"lenet train --dataset cifar10": "tests/test_data/test_cifar.py",
     r"lenet train --dataset fashion-mnist .*--augment": "tests/test_engine/test_augment.py",
     r"lenet export": "tests/test_results/test_export.py",

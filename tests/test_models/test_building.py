@@ -21,7 +21,7 @@ from job.models.architecture import ArchitectureError, check, in_float32, model_
 from job.models.source import find_source, model_name  # noqa: E402
 from job.training.building import Order, UnfitError, build, built_here  # noqa: E402
 
-NETS = Path(__file__).parents[1] / "kit" / "nets.py"
+NETS = Path(__file__).parent / "nets.py"
 SHAPE = (28, 28, 1)
 
 

@@ -26,7 +26,7 @@ from job.training.progress import Silent  # noqa: E402
 from job.training.supervisor import Unsupervised  # noqa: E402
 from tests.kit.commands import result_of  # noqa: E402
 
-NETS = Path(__file__).parents[1] / "kit" / "nets.py"
+NETS = Path(__file__).parents[1] / "test_models" / "nets.py"
 DIGITS = Path(__file__).parent / "kept" / "digits"
 SETTINGS: dict[str, Any] = {
     **{"dataset": "own", "data": str(DIGITS), "epochs": 2, "batch_size": 24, "seed": 3},
