@@ -32,6 +32,15 @@ from tuning.records import (
     read_sweep,
 )
 
+DIGITS = Path(__file__).parents[1] / "test_runs" / "kept" / "digits"
+NET = """
+from keras import Input, Sequential, layers
+
+def net(image_shape, classes):
+    return Sequential(
+        [Input(image_shape), layers.Flatten(), layers.Dense(8, "relu"), layers.Dense(classes)]
+    )
+"""
 ALONE = ("--model", "ffnn", "--limit-train", 2000)
 QUICK = (*ALONE, "--address", "local")
 
@@ -373,6 +382,26 @@ def test_the_time_budget_ends_the_search_but_not_the_choice(lenet, tmp_path, mni
     assert (repeat.plan.kind, repeat.outcome.state) == (REPEAT, FINISHED)
     assert len(repeat.outcome.history) == 4
     assert swept(tmp_path / "runs").winner is not None
+
+
+def test_a_model_of_ones_own_is_swept_without_its_source(lenet, tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "space.toml").write_text("[learning_rate]\nvalues = [0.003, 0.001]\n")
+    given = ("--name", "s", "--address", "local", "--max-epochs", 2, "--batch-size", 50)
+    words = ("--model", "net.py:net", "--dataset", "own", "--data", DIGITS)
+    search = ("--search", "grid", "--space", "space.toml", "--finalists", 0)
+    done = lenet("sweep", *words, *given, *search, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "net.py").unlink()
+    folder = tmp_path / "runs" / "s"
+    architecture = (folder / "architecture.json").read_bytes()
+    winner = swept(tmp_path / "runs").winner
+    trial = folder / "trials" / f"{winner.trial:04}"
+    assert (trial / "architecture.json").read_bytes() == architecture
+    assert result_of(trial)["model"] == "net.py:net"
+    report = lenet("report", "s", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    assert "net.py:net" in winner.command
 
 
 @pytest.mark.long

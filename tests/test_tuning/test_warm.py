@@ -18,6 +18,7 @@ from job.runs.run import Run, open_run, prepare_run
 from job.runs.state import sha256_of
 from job.train import train_and_evaluate, training_session
 from job.training.attempt import TrainingProcess, Worker
+from job.training.building import architecture_of
 from job.training.progress import Silent
 from tuning.trials.warm import WarmProcess
 
@@ -35,9 +36,20 @@ SECOND: dict[str, Any] = {
     **{"augment_flip": "horizontal", "precision": "mixed_bfloat16", "seed": 2},
     **{"limit_train": 64, "patience": 1, "deterministic": False, "xla": True},
 }
+# What says which model of the user's own it is: the last test.
+OWN = {"output", "model_sha256", "architecture_sha256"}
 # Those say something else of the same training: processors are deterministic, and two epochs are
 # too few to lose patience.
 SAME = ("deterministic", "patience")
+
+NET = """
+from keras import Input, Sequential, layers
+
+def net(image_shape, classes):
+    return Sequential(
+        [Input(image_shape), layers.Flatten(), layers.Dense({}), layers.Dense(classes)]
+    )
+"""
 
 Train = Callable[[WarmProcess, dict[str, Any]], str]
 
@@ -68,7 +80,7 @@ def used(train) -> tuple[WarmProcess, str]:
 
 
 def test_all_that_decides_is_looked_at():
-    assert SECOND.keys() == {name for name in FIELDS if is_fixed(name)} - {"dataset"}
+    assert SECOND.keys() | OWN == {name for name in FIELDS if is_fixed(name)} - {"dataset"}
 
 
 @pytest.mark.parametrize("field", SECOND)
@@ -116,3 +128,23 @@ def test_a_winner_leaves_what_a_run_alone_leaves(used, tmp_path):
 def test_a_run_of_other_data_is_refused(used, train, mnist):
     with pytest.raises(InputError, match="is not the data set that the sweep was started with"):
         train(used[0], {**FIRST, "dataset": "mnist", "data": None})
+
+
+def test_models_of_the_users_own_are_told_apart(tmp_path):
+    """Two of one name: the architecture is among what a compiled function is known by."""
+    process, dataset = warm(), open_examples("own", DIGITS).dataset
+    shas = {}
+    for text in ("8, 'relu'", "8, 'tanh'"):
+        file = tmp_path / "net.py"
+        file.write_text(NET.format(text))
+        given = {**FIRST, "model": f"{file}:net", "storage": str(tmp_path), "limit_train": 48}
+        for name, trains in (("after", process), ("alone", warm())):
+            run = prepare_run({**given, "name": f"{name}-{len(shas)}"})
+            assert run.source is not None
+            run = run.with_architecture(architecture_of(run.source, run.config, dataset))
+            *_, last = trains.train(run)
+            assert last.is_last
+            ended = open_run(run.name, str(tmp_path)).restore()
+            shas[text, name] = sha256_of(ended.weights.values())
+        assert shas[text, "after"] == shas[text, "alone"]
+    assert len(set(shas.values())) == 2
