@@ -31,12 +31,11 @@ from job.engine.randomness import (
     PADDING,
     ExampleNoise,
     batches,
-    check_layers,
-    training_twin,
     worker_slice,
 )
 from job.engine.runtime import lanes
 from job.engine.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
+from job.engine.twin import GlobalBatch, check_layers, training_twin, whole_batch_layers
 from job.models import IMAGE_SHAPE, build_model
 from job.models.architecture import model_of
 
@@ -88,7 +87,6 @@ class Engine:
         world: int = 1,
         parts: int | None = None,
     ) -> None:
-        self._lanes = parts or lanes()
         self.rank, self.world = rank, world
         self._strategy = strategy or tf.distribute.get_strategy()
         if strategy and strategy.num_replicas_in_sync != world:
@@ -100,16 +98,28 @@ class Engine:
             )
         self._config, self._classes, self._image_shape = config, classes, image_shape
         self._architecture = architecture
-        self._noise = ExampleNoise()
+        self._noise, self._batch = ExampleNoise(), GlobalBatch(world)
         with self._strategy.scope():
             self.model = self._fresh_model()
             check_layers(self.model)
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
-            self._twin = training_twin(self.model, self._noise, form_of(config))
+            self._twin = training_twin(self.model, self._noise, form_of(config), self._batch)
+        is_whole = bool(whole_batch_layers(self.model))
+        self._lanes = parts or (1 if is_whole else lanes())
+        self._regularised = [
+            variable
+            for variable in self.model.trainable_variables
+            if variable.regularizer is not None
+        ]
         self._fresh_optimizer = self.optimizer_arrays()
-        self._gradients = compiled(self._loss_and_gradients, config.xla and world > 1)
+        # Within a function of its own no layer can sum over the workers.
+        self._gradients = (
+            self._loss_and_gradients
+            if is_whole and world > 1
+            else compiled(self._loss_and_gradients, config.xla and world > 1)
+        )
         # Fixed signatures: a span of any length, on any split, with any batch size, learning rate
         # and seed runs the same compiled function.
         split = (
@@ -266,7 +276,11 @@ class Engine:
         examples = tf.maximum(rows, 0)
         real = rows != PADDING
         labels = tf.gather(labels, examples)
-        with tf.GradientTape() as tape, self._noise.at(seed, step, first_position):
+        with (
+            tf.GradientTape() as tape,
+            self._noise.at(seed, step, first_position),
+            self._batch.of(real),
+        ):
             images = self._augmented(self._images(pixels, examples), drawn, examples)
             probabilities = self._twin(images, training=True)
             losses = cross_entropy(labels, probabilities, self._config.label_smoothing)
@@ -274,6 +288,21 @@ class Engine:
             loss = loss_sum / count
         gradients = tape.gradient(loss, self.model.trainable_variables)
         return loss_sum, count_correct(labels, probabilities, real), gradients
+
+    def _with_penalties(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Adds those of regularised weights: over all workers they count once for a batch.
+
+        What is reported as a loss stays the cross-entropy.
+        """
+        with tf.GradientTape() as tape:
+            penalties = [variable.regularizer(variable) for variable in self._regularised]
+            share = tf.add_n([tf.cast(penalty, tf.float32) for penalty in penalties]) / self.world
+        added = tape.gradient(share, self._regularised)
+        more = {v.path: gradient for v, gradient in zip(self._regularised, added, strict=True)}
+        return [
+            gradient + more[v.path] if v.path in more else gradient
+            for v, gradient in zip(self.model.trainable_variables, gradients, strict=True)
+        ]
 
     @property
     def _augments(self) -> bool:
@@ -312,6 +341,8 @@ class Engine:
                 ),
                 row,
             )
+            if self._regularised:
+                gradients = self._with_penalties(gradients)
             # With several workers this sums the gradients over them.
             with self._rate_at(step):
                 self.optimizer.apply_gradients(

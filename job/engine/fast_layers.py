@@ -49,10 +49,9 @@ def fast(layer: keras.layers.Layer, *, wide_vectors: bool = False) -> keras.laye
     if _is_sliding_mean(layer):
         return SlidingMean(layer)
     if type(layer) is keras.layers.Conv2D and _is_plain(layer) and not wide_vectors:
-        _, height, width, filters = layer.output.shape
+        (_, height, width, filters), channels = layer.output.shape, layer.input.shape[-1]
         if height * width <= MOST_PLACES and filters >= FEWEST_FILTERS:
             return ConvolutionInOtherForm(layer, _as_product)
-        channels = layer.input.shape[-1]
         if 0 < -channels % BLOCK <= channels // 2:
             return ConvolutionInOtherForm(layer, _with_whole_blocks)
     return layer
@@ -80,13 +79,27 @@ def _has_small_patches(layer: keras.layers.Conv2D) -> bool:
 
 def _is_sliding_mean(layer: keras.layers.Layer) -> bool:
     return type(layer) is keras.layers.AveragePooling2D and (
-        layer.strides == (1, 1) and layer.padding == "valid"
+        layer.strides == (1, 1) and (layer.padding, layer.data_format) == ("valid", "channels_last")
     )
 
 
 def _is_plain(layer: keras.layers.Conv2D) -> bool:
     shape = (layer.strides, layer.dilation_rate, layer.groups, layer.padding)
-    return shape == ((1, 1), (1, 1), 1, "valid")
+    return (
+        shape == ((1, 1), (1, 1), 1, "valid")
+        and layer.data_format == "channels_last"
+        and _has_one_shape(layer)
+    )
+
+
+def _has_one_shape(layer: keras.layers.Layer) -> bool:
+    """Whether it is called once in its model, with images of a size that is known."""
+    try:
+        shape = layer.output.shape
+    except AttributeError:
+        # What Keras raises for a layer with several inputs or outputs.
+        return False
+    return None not in shape[1:]
 
 
 class SlidingMean(keras.layers.Layer):

@@ -8,17 +8,16 @@ the same dropout masks. How images are moved is in `job/engine/augment.py`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from job.errors import InputError
-
 PADDING = -1
-# Dropout layers are numbered from 0; this stream is none of theirs.
+# Dropout layers are numbered from 0; this stream is none of theirs. Those of other random layers
+# are counted downwards from it.
 AUGMENTATION = 2**16 - 1
 
 
@@ -87,11 +86,13 @@ class ExampleNoise:
 
     def __init__(self) -> None:
         self._where: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
+        self._asked: dict[int, int] = {}
 
     @contextlib.contextmanager
     def at(self, seed: tf.Tensor, step: tf.Tensor, first_position: tf.Tensor) -> Iterator[None]:
         """Lets `uniform` be called for the time of the block, for this place in training."""
         self._where = (seed, step, first_position)
+        self._asked = {}
         try:
             yield
         finally:
@@ -103,11 +104,26 @@ class ExampleNoise:
         Starting at the count of the first position gives just this worker's rows of the global
         batch's noise.
         """
-        if self._where is None:
-            raise RuntimeError("dropout was called in training outside ExampleNoise.at")
-        seed, step, first_position = (tf.cast(value, tf.uint64) for value in self._where)
+        seed, step, first_position = self._place()
         counter = tf.stack([first_position * -(-width // 4), step])
         return philox(seed, layer, counter, rows, width)
+
+    def seed(self, layer: int) -> tf.Tensor:
+        """Int64 (2,), a function of (seed, layer, step, first position, how often it was asked)."""
+        seed, step, first_position = self._place()
+        asked = self._asked[layer] = self._asked.get(layer, 0) + 1
+        return tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[2],
+            key=tf.reshape(seed * 2**16 + (AUGMENTATION - 1 - layer), [1]),
+            counter=tf.stack([first_position * 2**16 + asked, step]),
+            alg=1,
+            dtype=tf.int64,
+        )
+
+    def _place(self) -> Iterator[tf.Tensor]:
+        if self._where is None:
+            raise RuntimeError("a random layer was called in training outside ExampleNoise.at")
+        return (tf.cast(value, tf.uint64) for value in self._where)
 
 
 class ExampleDropout(keras.layers.Layer):
@@ -127,39 +143,21 @@ class ExampleDropout(keras.layers.Layer):
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
 
 
-def training_twin(
-    model: keras.Model,
-    noise: ExampleNoise,
-    faster: Callable[[keras.layers.Layer], keras.layers.Layer] = lambda layer: layer,
-) -> keras.Model:
-    """A model that shares all weights with `model`, with `ExampleDropout` for its dropout.
+class StepSeeds(keras.random.SeedGenerator):
+    """Seeds for a random layer that draws for all examples of a worker at once.
 
-    Each other layer is replaced by what `faster` makes of it. The original stays plain Keras, so
-    that it can be saved and opened anywhere.
+    A function of the seed, the layer, the step, the worker's first position and of how often the
+    layer asked: nothing needs to be kept, and as many workers draw the same again.
+
+    Args:
+        noise: Hands over where training stands.
+        index: The layer's number.
     """
-    indices = iter(range(AUGMENTATION))
 
-    def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.layers.Dropout):
-            return ExampleDropout(
-                layer.rate, noise, next(indices), name=layer.name, dtype=layer.dtype_policy
-            )
-        return faster(layer)
+    def __init__(self, noise: ExampleNoise, index: int) -> None:
+        super().__init__(seed=0, name=f"step_seeds_{index}")
+        self.noise, self.index = noise, index
 
-    return keras.models.clone_model(model, clone_function=twin)
-
-
-def check_layers(model: keras.Model) -> None:
-    """Raises InputError for a layer that other numbers of workers or processors would change.
-
-    It would compute something else, as each of them sees a part of the batch only.
-    """
-    for layer in model.layers:
-        draws_or_counts = len(layer.non_trainable_variables) > 0
-        if draws_or_counts and not isinstance(layer, keras.layers.Dropout):
-            raise InputError(
-                "--model",
-                model.name,
-                f"has a {type(layer).__name__} layer, whose result would depend on how a batch is "
-                "divided; of layers with statistics or random numbers only Dropout can be trained",
-            )
+    def next(self, ordered: bool = True) -> tf.Tensor:
+        """An int64 (2,), as Keras wants it."""
+        return self.noise.seed(self.index)

@@ -142,9 +142,12 @@ def built_here(order: Order) -> str:
     architecture = model.to_json()
     rebuilt = model_of(architecture, seed=1)
     _check_weights(models, rebuilt)
-    from job.engine.randomness import check_layers
+    from job.engine.randomness import ExampleNoise
+    from job.engine.twin import check_layers, training_twin
 
     check_layers(rebuilt)
+    with _explaining(order.source, "it can't be made ready for training: "):
+        training_twin(rebuilt, ExampleNoise())
     return architecture
 
 

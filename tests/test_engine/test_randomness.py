@@ -18,9 +18,9 @@ from job.engine.randomness import (  # noqa: E402
     ExampleNoise,
     batches,
     example_order,
-    training_twin,
     worker_slice,
 )
+from job.engine.twin import training_twin  # noqa: E402
 from job.models import build_model  # noqa: E402
 
 

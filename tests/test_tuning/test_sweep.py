@@ -389,7 +389,7 @@ def test_a_model_of_ones_own_is_swept_without_its_source(lenet, tmp_path):
     (tmp_path / "space.toml").write_text("[learning_rate]\nvalues = [0.003, 0.001]\n")
     given = ("--name", "s", "--address", "local", "--max-epochs", 2, "--batch-size", 50)
     words = ("--model", "net.py:net", "--dataset", "own", "--data", DIGITS)
-    search = ("--search", "grid", "--space", "space.toml", "--finalists", 0)
+    search = ("--search", "grid", "--space", "space.toml", "--finalists", 1, "--repeats", 0)
     done = lenet("sweep", *words, *given, *search, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "net.py").unlink()
