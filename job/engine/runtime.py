@@ -101,6 +101,7 @@ def start_tensorflow(
     gpus: float | None = None,
     device: str = "auto",
     deterministic: bool = True,
+    in_one: bool = False,
 ) -> str:
     """Imports and configures TensorFlow and Keras. Call it before anything else imports them.
 
@@ -110,6 +111,8 @@ def start_tensorflow(
         gpus: The share of a GPU that Ray gave this process, 0 for none; None without Ray.
         device: `gpu`, `cpu`, or `auto` for a GPU where one is to be expected.
         deterministic: Let a GPU compute the same bits every time.
+        in_one: The model sees a worker's examples in one part, so that threads share the work of
+            each operation instead.
 
     Returns:
         The kind of device that will train: `cpu` or `gpu`.
@@ -130,7 +133,7 @@ def start_tensorflow(
     with contextlib.nullcontext() if verbose else stderr_held_back():
         tf.config.set_visible_devices(chosen, "GPU")
         threads = threads or processors()
-        tf.config.threading.set_intra_op_parallelism_threads(threads if chosen else 1)
+        tf.config.threading.set_intra_op_parallelism_threads(threads if chosen or in_one else 1)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         for gpu in chosen:
             tf.config.experimental.set_memory_growth(gpu, True)

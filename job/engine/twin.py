@@ -178,6 +178,13 @@ def whole_batch_layers(model: keras.Model) -> list[keras.layers.Layer]:
     ]
 
 
+def noise_by_worker(model: keras.Model) -> list[str]:
+    """The kinds of layers whose noise another number of workers would change."""
+    return sorted(
+        {type(layer).__name__ for layer in whole_batch_layers(model) if seed_names(layer)}
+    )
+
+
 def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers of a model, and of models within it."""
     for layer in model.layers:

@@ -81,6 +81,23 @@ def model_of(architecture: str, seed: int) -> keras.Model:
         raise ArchitectureError(f"can't be built by Keras {keras.__version__}: {why}") from error
 
 
+def sees_whole_batch(architecture: str) -> bool:
+    """Whether it has layers that see more than one example, as `whole_batch_layers` finds them.
+
+    Told without Keras, whose threads are set before a model is built.
+    """
+    return any(map(_sees_more, _parts(json.loads(architecture))))
+
+
+def _sees_more(part: dict[str, Any]) -> bool:
+    name, config = part.get("class_name"), part.get("config")
+    if part.get("module") != "keras.layers" or not isinstance(config, dict):
+        return False
+    if name == "Dropout" and config.get("noise_shape") is None:
+        return False
+    return name == "BatchNormalization" or "seed" in config
+
+
 def in_float32(architecture: str) -> str:
     """The same architecture, of layers that all compute in float32."""
 
@@ -96,14 +113,18 @@ def in_float32(architecture: str) -> str:
     return json.dumps(plain(json.loads(architecture)))
 
 
-def _classes(part: Any) -> Iterator[tuple[str | None, str]]:
+def _classes(document: Any) -> Iterator[tuple[str | None, str]]:
     """Module and name of every class in a document of Keras' format."""
-    if isinstance(part, dict):
+    for part in _parts(document):
         name = part.get("class_name")
         if isinstance(name, str) and name not in MARKS:
             yield part.get("module"), name
-        for value in part.values():
-            yield from _classes(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _classes(value)
+
+
+def _parts(part: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a JSON document."""
+    if isinstance(part, dict):
+        yield part
+    if isinstance(part, dict | list):
+        for value in part.values() if isinstance(part, dict) else part:
+            yield from _parts(value)

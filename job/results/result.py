@@ -8,6 +8,7 @@ from typing import Any
 from job.data.examples import Examples
 from job.engine.arrays import assign
 from job.engine.scoring import Scorer
+from job.engine.twin import noise_by_worker
 from job.results import artifacts
 from job.results.card import CARD_FILE, model_card
 from job.results.evaluate import model_with
@@ -83,6 +84,7 @@ def finish(
         "augment_shift": config.augment_shift,
         "augment_flip": config.augment_flip,
         "precision": config.precision,
+        "noise_by_worker": noise_by_worker(model),
         "weights_sha256": sha256_of(state.weights.values()),
         "best_weights_sha256": sha256_of(state.best_weights.values()),
         "versions": versions(),

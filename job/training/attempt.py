@@ -13,6 +13,7 @@ from job.config.config import TrainConfig
 from job.config.xla import decided, launched
 from job.data.examples import Examples
 from job.engine.accelerator import has_device
+from job.models.architecture import sees_whole_batch
 from job.runs.run import Reached, Run
 from job.runs.state import RunState, sha256_of
 from job.training.pace import STARTING_SECONDS
@@ -70,8 +71,16 @@ class TrainingProcess:
         self._engines: list[Engine] = []
         self._splits: tuple[Examples, int | None, DeviceSplit, DeviceSplit] | None = None
 
-    def start(self, config: TrainConfig) -> None:
-        """Starts TensorFlow for a run, once; raises NoGpuError where an expected GPU is missing."""
+    def start(self, config: TrainConfig, architecture: str | None = None) -> None:
+        """Starts TensorFlow for a run, once.
+
+        Args:
+            config: The run's settings.
+            architecture: Its model, if that is the user's own.
+
+        Raises:
+            NoGpuError: An expected GPU is missing.
+        """
         if self.device:
             return
         from job.engine import runtime
@@ -83,6 +92,7 @@ class TrainingProcess:
             gpus=gpus,
             device=config.device,
             deterministic=config.deterministic,
+            in_one=architecture is not None and sees_whole_batch(architecture),
         )
         # Before any other operation.
         self._strategy = runtime.distribution(self.worker.world, gpus)
@@ -183,7 +193,7 @@ class Attempt:
         is_remote = run.storage.is_remote or "://" in str(run.config.data)
         self._waiting = run.config.storage_timeout if is_remote else 0.0
         supervisor.heartbeat(STARTING_SECONDS + self._waiting)
-        process.start(run.config)
+        process.start(run.config, run.architecture)
         _note_unused(run.config, process, progress)
         self._config = process.launched(decided(run.config))
         self._engine = process.engine(self._config, examples, run.architecture)

@@ -23,8 +23,10 @@ from job.data.files import Split  # noqa: E402
 from job.engine.device_split import DeviceSplit  # noqa: E402
 from job.engine.engine import Engine  # noqa: E402
 from job.engine.randomness import batches  # noqa: E402
-from job.engine.twin import check_layers  # noqa: E402
+from job.engine.twin import check_layers, noise_by_worker, whole_batch_layers  # noqa: E402
 from job.errors import InputError  # noqa: E402
+from job.models import MODELS, build_model  # noqa: E402
+from job.models.architecture import sees_whole_batch  # noqa: E402
 from tests.test_cluster.test_collectives import free_address  # noqa: E402
 
 SHAPE = (12, 12, 1)
@@ -183,6 +185,31 @@ def test_noise_is_a_function_of_where_training_stands(kind):
     elsewhere = engine(model).train_span(data, ROWS[:3], 1).loss_sum
     assert not np.array_equal(first, elsewhere)
     assert whole.evaluate(data) == whole.evaluate(data)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_whole", "noisy"),
+    [
+        ((), True, []),
+        ((layers.Dropout(0.2),), True, []),
+        (
+            (layers.RandomFlip("horizontal"), layers.SpatialDropout2D(0.2)),
+            True,
+            ["RandomFlip", "SpatialDropout2D"],
+        ),
+    ],
+)
+def test_what_sees_more_than_an_example_is_known_without_keras(more, is_whole, noisy):
+    model = residual(*more)
+    assert sees_whole_batch(model.to_json()) == bool(whole_batch_layers(model)) == is_whole
+    assert noise_by_worker(model) == noisy
+
+
+def test_built_in_models_see_each_example_alone():
+    for name in MODELS:
+        model = build_model(name)
+        assert not sees_whole_batch(model.to_json())
+        assert not whole_batch_layers(model)
 
 
 def test_dropout_keeps_its_masks_and_its_lanes():

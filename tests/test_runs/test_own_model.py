@@ -64,7 +64,9 @@ def test_a_run_keeps_what_its_model_is(whole):
     result = result_of(whole)
     assert result["model"] == "nets.py:residual"
     assert result["val_accuracy"] > 2 * result["baseline_accuracy"]
+    assert result["noise_by_worker"] == ["GaussianNoise"]
     card = (whole / "README.md").read_text()
+    assert "The noise of GaussianNoise layers" in card
     assert kept["model_sha256"] in card
     assert kept["architecture_sha256"] in card
 
@@ -145,17 +147,20 @@ def test_the_model_opens_in_plain_keras(whole):
     assert model.count_params() == result_of(whole)["parameters"]
 
 
-def test_two_workers_train_it_as_one_does(whole, lenet, tmp_path):
+def test_two_workers_train_it_as_one_does(lenet, tmp_path):
+    train(tmp_path, "alone", model=f"{NETS}:quiet")
     done = lenet(
-        *("train", "--model", f"{NETS}:residual", "--dataset", "own", "--data", DIGITS),
+        *("train", "--model", f"{NETS}:quiet", "--dataset", "own", "--data", DIGITS),
         *("--epochs", 2, "--batch-size", 24, "--seed", 3, "--learning-rate", 0.01),
-        *("--workers", 2, "--cpus-per-worker", 1, "--name", "r"),
+        *("--workers", 2, "--cpus-per-worker", 1, "--name", "together", "--address", "local"),
+        *("--storage", tmp_path),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     alone, together = (
-        list(csv.DictReader((run / "history.csv").open())) for run in (whole, tmp_path / "runs/r")
+        list(csv.DictReader((tmp_path / run / "history.csv").open()))
+        for run in ("alone", "together")
     )
     for one, two in zip(alone, together, strict=True):
-        assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
-        assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-4)
+        assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-3)
+        assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-3)

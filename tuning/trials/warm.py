@@ -62,7 +62,7 @@ class WarmProcess:
             InputError, JobError: As `train_and_evaluate`.
         """
         examples, process = self._examples(run.config), self._process
-        process.start(run.config)
+        process.start(run.config, run.architecture)
         run = dataclasses.replace(run, config=process.launched(run.config))
         with run.claimed(lock=False):
             keep_dataset(run.storage, examples.dataset)
@@ -90,7 +90,7 @@ class WarmProcess:
         if result is not None:
             return result
         examples = self._examples(run.config)
-        self._process.start(run.config)
+        self._process.start(run.config, run.architecture)
         from job.results.result import finish
         from job.training.loop import initial_state
 
