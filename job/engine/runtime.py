@@ -133,7 +133,7 @@ def start_tensorflow(
     with contextlib.nullcontext() if verbose else stderr_held_back():
         tf.config.set_visible_devices(chosen, "GPU")
         threads = threads or processors()
-        tf.config.threading.set_intra_op_parallelism_threads(threads if chosen or in_one else 1)
+        share_operations(threads if chosen or in_one else 1)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         for gpu in chosen:
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -144,6 +144,19 @@ def start_tensorflow(
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     return "gpu" if chosen else "cpu"
+
+
+def share_operations(threads: int) -> None:
+    """Lets so many threads share each operation; a process that has computed keeps its number."""
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError:
+        log.warning(
+            "this process has computed before, with another number of threads for an operation; it "
+            "keeps that: a new process would be faster, or round its sums otherwise"
+        )
 
 
 def processors(root: Path = Path("/")) -> int:

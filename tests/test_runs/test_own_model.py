@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ start_tensorflow()
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
+from job.config.fields import typed  # noqa: E402
 from job.errors import InputError, JobError, StopRequestedError  # noqa: E402
 from job.runs.run import open_run, prepare_run  # noqa: E402
 from job.train import train_and_evaluate, training_session  # noqa: E402
 from job.training.progress import Silent  # noqa: E402
 from job.training.supervisor import Unsupervised  # noqa: E402
-from tests.kit.commands import result_of  # noqa: E402
+from tests.kit.commands import command, environment, result_of  # noqa: E402
 
 NETS = Path(__file__).parents[1] / "test_models" / "nets.py"
 DIGITS = Path(__file__).parent / "kept" / "digits"
@@ -32,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     **{"dataset": "own", "data": str(DIGITS), "epochs": 2, "batch_size": 24, "seed": 3},
     "learning_rate": 0.01,
 }
+WORDS = [word for k, v in SETTINGS.items() for word in typed(k, v)]
 
 
 def train(folder: Path, name: str, stop: Callable[[], int] = lambda: 0, **more: Any) -> dict:
@@ -49,13 +52,14 @@ def source(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def whole(tmp_path_factory, lenet) -> Path:
     """A run of `residual` that nothing disturbed, and whose source is gone."""
     folder = tmp_path_factory.mktemp("whole")
-    file = shutil.copy(NETS, folder / "nets.py")
-    train(folder, "r", model=f"{file}:residual")
-    Path(file).unlink()
-    return folder / "r"
+    file = Path(shutil.copy(NETS, folder / "nets.py"))
+    done = lenet("train", "--model", "nets.py:residual", *WORDS, "--name", "r", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    file.unlink()
+    return folder / "runs" / "r"
 
 
 def test_a_run_keeps_what_its_model_is(whole):
@@ -71,14 +75,26 @@ def test_a_run_keeps_what_its_model_is(whole):
     assert kept["architecture_sha256"] in card
 
 
-def test_stopped_and_without_its_source_it_ends_with_the_same_bits(whole, source, tmp_path):
-    asked = iter((0, 0, 0, signal.SIGINT))
-    with pytest.raises(StopRequestedError):
-        train(tmp_path, "r", lambda: next(asked, signal.SIGINT), model=f"{source}:residual")
+def test_killed_and_without_its_source_it_ends_with_the_same_bits(whole, source, lenet, tmp_path):
+    words = ("train", "--model", "nets.py:residual", *WORDS, "--name", "r")
+    index = tmp_path / "runs" / "r" / "checkpoints" / "index.json"
+    process = subprocess.Popen(
+        command(*words, "--checkpoint-every", 3),
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    while not index.exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "runs" / "r" / "result.json").exists()
     source.unlink()
-    resumed = train(tmp_path, "r")
+    done = lenet("train", "--name", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "continuing r at step" in done.stderr
     for key in ("weights_sha256", "best_weights_sha256", "test_accuracy"):
-        assert resumed[key] == result_of(whole)[key]
+        assert result_of(tmp_path / "runs" / "r")[key] == result_of(whole)[key]
 
 
 def test_an_edited_source_is_another_model(source, tmp_path):
@@ -148,17 +164,16 @@ def test_the_model_opens_in_plain_keras(whole):
 
 
 def test_two_workers_train_it_as_one_does(lenet, tmp_path):
-    train(tmp_path, "alone", model=f"{NETS}:quiet")
-    done = lenet(
-        *("train", "--model", f"{NETS}:quiet", "--dataset", "own", "--data", DIGITS),
-        *("--epochs", 2, "--batch-size", 24, "--seed", 3, "--learning-rate", 0.01),
-        *("--workers", 2, "--cpus-per-worker", 1, "--name", "together", "--address", "local"),
-        *("--storage", tmp_path),
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    for name, where in (
+        ("alone", ()),
+        ("together", ("--workers", 2, "--cpus-per-worker", 1, "--address", "local")),
+    ):
+        done = lenet(
+            *("train", "--model", f"{NETS}:quiet", *WORDS, "--name", name, *where), cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
     alone, together = (
-        list(csv.DictReader((tmp_path / run / "history.csv").open()))
+        list(csv.DictReader((tmp_path / "runs" / run / "history.csv").open()))
         for run in ("alone", "together")
     )
     for one, two in zip(alone, together, strict=True):
