@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.connection import connected
 from job.errors import JobError
-from job.text import one_line
+from job.reasons import reason_of
 
 POLL_SECONDS = 0.2
 
@@ -62,11 +62,12 @@ def run_tasks(
 
 def _result(name: str, reference: Any) -> Any:
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import RayError
 
     try:
         return ray.get(reference)
-    except RayTaskError as error:
-        raise JobError(f"{name}: {one_line(error.cause)}") from error
     except RayError as error:
-        raise JobError(f"{name}: {one_line(error)}") from error
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        raise JobError(f"{name}: {reason}") from error

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.errors import InputError, JobError
+from job.reasons import text_of
 from job.results.card import CARD_FILE, model_card
 from job.results.export_formats import FORMATS, Format
 from job.runs.data import examples_of
@@ -221,7 +222,7 @@ def made(target: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         folder.mkdir()
     except OSError as error:
-        raise InputError("--out", target, f"can't be written ({error.strerror})") from error
+        raise InputError("--out", target, f"can't be written ({text_of(error)})") from error
     try:
         yield folder
         for path in files_below(folder):

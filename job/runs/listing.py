@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from job.runs.run import CONFIG_FILE, Run, open_run
 from job.runs.state import best_row
 from job.storage.base import StoreError
 from job.storage.open import open_storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,8 @@ def describe(place: str, name: str, files: dict[str, int]) -> Listed:
         state = "finished" if result else "training" if run.storage.holder() else "stopped"
     except StoreError:
         raise
-    except JobError:
+    except JobError as error:
+        log.warning("%s can't be read: %s", name, error)
         return Listed(name=name, state="unreadable", size=size, files=files, run=run)
     return Listed(
         name=name,

@@ -14,6 +14,7 @@ PACKAGES = ("job", "cluster", "tuning")
 ROOMS = {
     "job": (
         ("public", "text", "errors", "stats", "versions", "models"),
+        ("reasons",),
         ("storage", "config"),
         ("data",),
         ("engine",),
