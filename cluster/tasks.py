@@ -9,6 +9,7 @@ from typing import Any
 from cluster.connection import connected
 from job.errors import JobError
 from job.reasons import reason_of
+from job.waiting import waiting
 
 POLL_SECONDS = 0.2
 
@@ -49,11 +50,13 @@ def run_tasks(
     task = ray.remote(num_cpus=1)(function)
     pending = {task.remote(held, name): name for name in names}
     try:
-        while pending and not stop_requested():
-            done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
-            for reference in done:
-                name = pending.pop(reference)
-                yield name, _result(name, reference)
+        with waiting(f"{', '.join(names)}, each as it comes") as heard:
+            while pending and not stop_requested():
+                done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+                for reference in done:
+                    name = pending.pop(reference)
+                    heard()
+                    yield name, _result(name, reference)
     finally:
         # A cluster that goes on must not work for nobody.
         for reference in pending:

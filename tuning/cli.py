@@ -64,9 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run_command(arguments))
 
 
+class _StderrHandler(logging.Handler):
+    """Prints messages to stderr as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
+
+
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # It prints to whatever stands for stderr then: what libraries write there may be held back.
+    logging.basicConfig(level=logging.WARNING, handlers=[_StderrHandler()])
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         cli.main(given, prog_name="lenet", standalone_mode=False)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from job.engine import accelerator
 from job.errors import NoGpuError
 from job.versions import CUDA_WHEELS, installed
+from job.waiting import waiting
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -88,6 +89,7 @@ def hidden(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+@waiting("TensorFlow to start")
 def start_tensorflow(
     *,
     verbose: bool = False,

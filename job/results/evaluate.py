@@ -13,6 +13,7 @@ from job.models import build_model
 from job.runs.data import examples_of
 from job.runs.run import Run
 from job.runs.state import Arrays, RunState
+from job.waiting import waiting
 
 
 def model_with(run: Run, weights: Arrays, dataset: Dataset) -> keras.Model:
@@ -27,6 +28,7 @@ def model_with(run: Run, weights: Arrays, dataset: Dataset) -> keras.Model:
     return model
 
 
+@waiting("examples to be read and evaluated")
 def evaluate(
     run: Run, state: RunState, split: str = "test", data: str | None = None
 ) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from job.runs.run import RESULT_FILE, Run, verified_best
 from job.storage.base import WRITING
 from job.storage.documents import to_json
 from job.versions import versions
+from job.waiting import waiting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,8 +131,9 @@ def export_run(
         compared = {}
         for name in names:
             written = FORMATS[name]
-            written.write(model, folder / written.path, texts)
-            compared[name] = dataclasses.asdict(compare(written, folder, pixels, expected))
+            with waiting(f"{written.path} to be written and read back"):
+                written.write(model, folder / written.path, texts)
+                compared[name] = dataclasses.asdict(compare(written, folder, pixels, expected))
         (folder / CARD_FILE).write_bytes(card)
         document = {
             "run": run.name,

@@ -14,6 +14,7 @@ from job.runs.run import CONFIG_FILE, Run, open_run
 from job.runs.state import best_row
 from job.storage.base import StoreError
 from job.storage.open import open_storage
+from job.waiting import waiting
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Listed:
     run: Run | None = None
 
 
+@waiting("runs to be read")
 def list_runs(place: str, only: str | None = None) -> list[Listed]:
     """The runs below a storage root, newest first.
 

@@ -59,7 +59,8 @@ def test_machines_are_asked_for_and_let_go(autoscaler):
         assert autoscaler.asked == [[{"CPU": 1.0, "GPU": 1.0}] * 2]
         assert len(autoscaler.nodes) == 3
     assert autoscaler.asked[-1] == []
-    assert notes.said == ["waiting for machines: room for 1 of 2 workers"]
+    [said] = notes.said
+    assert said == "waiting for machines: room for 1 of 2 workers; 0:00 so far, at most 20:00"
 
 
 def test_a_range_of_workers_begins_with_the_least(autoscaler):
@@ -161,7 +162,9 @@ def test_all_that_may_still_join_are_waited_for_though_there_is_room(joining):
     machines, notes = joining(3, seconds_ago=10), Notes()
     with growth.autoscaled(resolve({"workers": "2"}), notes):
         assert len(machines.nodes) == 3
-    assert notes.said == ["waiting for machines: 2 of 3 have joined"]
+    assert [text.partition(";")[0] for text in notes.said] == [
+        "waiting for machines: 2 of 3 have joined"
+    ]
 
 
 def test_a_machine_that_is_off_is_not_waited_for(joining):

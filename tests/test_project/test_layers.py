@@ -14,7 +14,7 @@ PACKAGES = ("job", "cluster", "tuning")
 ROOMS = {
     "job": (
         ("public", "text", "errors", "stats", "versions", "models"),
-        ("reasons",),
+        ("reasons", "waiting"),
         ("storage", "config"),
         ("data",),
         ("engine",),
