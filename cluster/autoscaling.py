@@ -20,14 +20,15 @@ from cluster.capacity import Room, Share, gpu_share, room
 from cluster.files.start_commands import BOOTSTRAP, parse
 from job.config.config import TrainConfig
 from job.errors import JobError, StopRequestedError
+from job.text import duration
 from job.training.progress import NoteTaker
+from job.waiting import QUIET_SECONDS
 
 # To rent a machine, start it and install the wheels on it.
 PATIENCE_SECONDS = 1200.0
 # So long after `ray up` the machines of a list may still be joining. Those that have not are off.
 # Whether they have GPUs is not known before; those of CUDA's libraries take long to install.
 JOINING_SECONDS, GPU_JOINING_SECONDS = 300.0, 1200.0
-NOTE_SECONDS = 60.0
 POLL_SECONDS = 1.0
 
 Bundle = dict[str, float]
@@ -178,7 +179,7 @@ def _wait(
     patience: float,
 ) -> None:
     began = time.monotonic()
-    said = began - NOTE_SECONDS
+    said = began - QUIET_SECONDS
     while lack := missing():
         now = time.monotonic()
         if stop():
@@ -188,7 +189,8 @@ def _wait(
                 f"{what}: {lack} after {patience:.0f} s; "
                 "`ray status` on the head says what can't be had"
             )
-        if now - said >= NOTE_SECONDS:
+        if now - said >= QUIET_SECONDS:
             said = now
-            progress.note(f"waiting for machines: {lack}")
+            left = f"{duration(now - began)} so far, at most {duration(patience)}"
+            progress.note(f"waiting for machines: {lack}; {left}")
         time.sleep(POLL_SECONDS)

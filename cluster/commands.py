@@ -15,6 +15,7 @@ from job.baselines.methods import BASELINE_FIELDS
 from job.config.config import FIELDS, RECIPES, resolve
 from job.config.flags import PLACE, json_option, options_of, verbose_option
 from job.errors import JobError
+from job.waiting import waiting
 
 
 def recipes_table() -> str:
@@ -140,13 +141,15 @@ def doctor(cluster_file: str | None, as_json: bool, **options: str | None) -> No
     # While a cluster is connected, what is printed to stdout is Ray's and dropped.
     out = sys.stdout
     found = []
-    for finding in itertools.chain(
-        examine_file(cluster_file) if cluster_file else (),
-        examine(resolve(given)) if given or not cluster_file else (),
-    ):
-        found.append(finding)
-        if not as_json:
-            print(finding, file=out, flush=True)
+    with waiting("the next check") as heard:
+        for finding in itertools.chain(
+            examine_file(cluster_file) if cluster_file else (),
+            examine(resolve(given)) if given or not cluster_file else (),
+        ):
+            heard()
+            found.append(finding)
+            if not as_json:
+                print(finding, file=out, flush=True)
     if as_json:
         print(json.dumps(to_document(found)))
     failed = sum(finding.is_failure for finding in found)

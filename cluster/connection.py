@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from cluster import ray_private
 from job.engine.runtime import stderr_held_back
 from job.errors import InputError
+from job.waiting import waiting
 
 # Ray's defaults take a minute to notice a link that is down, and 418 s to fail what waits for it.
 # With these, a dead node is noticed in 8.6 s and a dead link in 11 s. They must be set where a
@@ -42,6 +43,8 @@ WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 
 CONNECT_SECONDS = 5.0
+# After a signal, for what still waits within a library.
+GRACE_SECONDS = 3.0
 
 
 class UnreachableError(InputError):
@@ -126,7 +129,7 @@ def _joined(address: str | None, *, verbose: bool) -> Iterator[bool]:
     try:
         # Ray's workers look for modules in the folder that this is called from, before all others:
         # a `job.py` of the user's there is none of our business.
-        with contextlib.chdir("/"):
+        with contextlib.chdir("/"), _patiently("Ray to start" if is_own else f"{field} {address}"):
             ray.init(
                 address=address,
                 logging_level=level,
@@ -152,6 +155,52 @@ def _joined(address: str | None, *, verbose: bool) -> Iterator[bool]:
         sink = sys.stderr if verbose else after.enter_context(open(os.devnull, "w"))
         after.enter_context(contextlib.redirect_stdout(sink))
         yield is_own
+
+
+@contextlib.contextmanager
+def _patiently(what: str) -> Iterator[None]:
+    """Says what is waited for, and lets signals end it, while Ray connects.
+
+    It does so within its libraries, for good where the cluster dies meanwhile, and Python calls no
+    handler of a signal before they return. Who has set one asks to be ended by it: what is not left
+    `GRACE_SECONDS` later ends with the process. Nothing has been written by then.
+    """
+    with waiting(what), contextlib.ExitStack() as after:
+        if threading.current_thread() is threading.main_thread():
+            after.enter_context(_ended_by_signals(what))
+        yield
+
+
+@contextlib.contextmanager
+def _ended_by_signals(what: str) -> Iterator[None]:
+    own = {
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number))
+        and handler is not signal.default_int_handler
+    }
+    is_over = threading.Event()
+    hears, rings = socket.socketpair()
+
+    def listen() -> None:
+        while number := hears.recv(1)[0]:
+            if number in own and not is_over.wait(GRACE_SECONDS):
+                print(f"stopped while waiting for {what}", file=sys.stderr, flush=True)
+                os._exit(128 + number)
+
+    listening = threading.Thread(target=listen, name="signals", daemon=True)
+    with hears, rings:
+        rings.setblocking(False)
+        before = signal.set_wakeup_fd(rings.fileno(), warn_on_full_buffer=False)
+        listening.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            is_over.set()
+            # No signal has this number.
+            rings.send(b"\0")
+            listening.join()
 
 
 def _found(address: str | None) -> str | None:
@@ -198,7 +247,7 @@ def _check_answer(field: str, address: str) -> None:
     from ray.exceptions import AuthenticationError, RayError
 
     failure: RayError | None = None
-    with stderr_held_back():
+    with stderr_held_back(), _patiently(f"{field} {address}"):
         try:
             ray_private.ask_head(address)
         except RayError as error:

@@ -7,7 +7,7 @@ does not have it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -79,7 +79,10 @@ def check_cluster_file(config: dict[str, Any]) -> None:
 
 
 def train_callbacks(
-    *, controller_started: Callable[[], None], end_left_behind: Callable[[], None]
+    *,
+    controller_started: Callable[[], None],
+    end_left_behind: Callable[[], None],
+    group_starts: Callable[[Mapping[str, float]], None],
 ) -> list[Any]:
     """Callbacks for Ray Train's `RunConfig`, which are called in its controller.
 
@@ -89,6 +92,7 @@ def train_callbacks(
     Args:
         controller_started: Called at its start.
         end_left_behind: Called before each start of a group of workers, and at its end.
+        group_starts: Called after that, with the resources that the group will ask for in all.
     """
     try:
         from ray.train.v2._internal.execution.callback import (
@@ -104,6 +108,11 @@ def train_callbacks(
 
         def before_worker_group_start(self, worker_group_context: Any) -> None:
             end_left_behind()
+            count, each = (
+                worker_group_context.num_workers,
+                worker_group_context.resources_per_worker,
+            )
+            group_starts({name: count * amount for name, amount in each.items()})
 
         async def before_controller_shutdown(self) -> None:
             end_left_behind()

@@ -8,7 +8,8 @@ from typing import Any
 
 from cluster.connection import connected
 from job.errors import JobError
-from job.text import one_line
+from job.reasons import reason_of
+from job.waiting import waiting
 
 POLL_SECONDS = 0.2
 
@@ -49,11 +50,13 @@ def run_tasks(
     task = ray.remote(num_cpus=1)(function)
     pending = {task.remote(held, name): name for name in names}
     try:
-        while pending and not stop_requested():
-            done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
-            for reference in done:
-                name = pending.pop(reference)
-                yield name, _result(name, reference)
+        with waiting(f"{', '.join(names)}, each as it comes") as heard:
+            while pending and not stop_requested():
+                done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+                for reference in done:
+                    name = pending.pop(reference)
+                    heard()
+                    yield name, _result(name, reference)
     finally:
         # A cluster that goes on must not work for nobody.
         for reference in pending:
@@ -62,11 +65,12 @@ def run_tasks(
 
 def _result(name: str, reference: Any) -> Any:
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import RayError
 
     try:
         return ray.get(reference)
-    except RayTaskError as error:
-        raise JobError(f"{name}: {one_line(error.cause)}") from error
     except RayError as error:
-        raise JobError(f"{name}: {one_line(error)}") from error
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        raise JobError(f"{name}: {reason}") from error

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from job.errors import JobError
+from job.reasons import reason_of
 from job.runs.run import Run, open_run, prepare_run
 from job.runs.state import EpochRow
 from job.training.progress import Progress, Silent
@@ -80,7 +82,11 @@ def train_run(
         JobError: As `train_and_evaluate` and `launch`.
     """
     if run.config.worker_limits == (1, 1) and run.config.address is None:
-        result = _train_here(run, progress, stop_requested, verbose)
+        try:
+            result = _train_here(run, progress, stop_requested, verbose)
+        except OSError as error:
+            again = f"after that, continue with: {run.command}"
+            raise JobError(f"{reason_of(error)}; {again}") from error
     else:
         from cluster.workers.launch import launch
 

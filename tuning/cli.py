@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
 
 from job.errors import JobError, StopRequestedError
+from job.reasons import reason_of
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # A command stands in the lowest package that knows all it needs.
@@ -61,11 +64,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run_command(arguments))
 
 
+class _StderrHandler(logging.Handler):
+    """Prints messages to stderr as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
+
+
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # It prints to whatever stands for stderr then: what libraries write there may be held back.
+    logging.basicConfig(level=logging.WARNING, handlers=[_StderrHandler()])
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(arguments, prog_name="lenet", standalone_mode=False)
+        cli.main(given, prog_name="lenet", standalone_mode=False)
+        # What can't be printed is an error here, not a word of Python's at its end.
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as help_text:
         print(help_text.format_message())
         return 0
@@ -76,17 +90,42 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
     except JobError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {reason_of(error)}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        # A full or failing disk, say: no fault of the program, and a traceback would not help.
-        reason = error.strerror or " ".join(str(error).split())
-        print(f"error: {error.filename or 'input/output'}: {reason}", file=sys.stderr)
-        return 1
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        return _failed(error, given)
     return 0
+
+
+def _failed(error: Exception, given: Sequence[str]) -> int:
+    """Says why the machine, the network or a library ended a command; returns the exit code.
+
+    Raises the error where it is a defect of this program.
+    """
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return 1
+    reason = reason_of(error)
+    if reason is None:
+        raise error
+    if "--verbose" in given:
+        traceback.print_exception(error)
+    command = next((word for word in given if word in COMMANDS), "")
+    print(f"error: {f'lenet {command}'.strip()}: {reason}", file=sys.stderr)
+    return 1
+
+
+def _nobody_reads() -> bool:
+    """Whether who was to read stdout has gone, `head` say: that is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

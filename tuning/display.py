@@ -13,7 +13,7 @@ from typing import Any
 
 from job.stats import mean_sd
 from job.text import counted, duration
-from job.training.progress import QUIET_SECONDS
+from job.waiting import QUIET_SECONDS
 from tuning.conductor import Conductor
 from tuning.records import (
     FAILED,

@@ -24,6 +24,7 @@ from cluster import ray_private
 from cluster.files.start_commands import start_problems
 from cluster.files.strict_yaml import StrictLoader
 from job.errors import nearest
+from job.reasons import text_of
 
 # What Ray reads of `provider`.
 PROVIDER_KEYS = {
@@ -73,7 +74,7 @@ def problems(path: str | Path) -> list[str]:
     try:
         documents = list(yaml.load_all(Path(path).read_text(), Loader=StrictLoader))
     except OSError as error:
-        return [_line((str(path), None, f"can't be read: {error.strerror}"))]
+        return [_line((str(path), None, f"can't be read: {text_of(error)}"))]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         return [_line((str(path), None, f"is no YAML: {' '.join(str(error).split())}"))]
     if not documents or not all(isinstance(document, dict) for document in documents):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -15,6 +17,9 @@ from ray.train.backend import Backend, BackendConfig
 
 from cluster import ray_private
 from cluster.tf_config import free_address, set_tf_config
+
+# What a group held is free again in less than a second. Of what others hold nothing is known.
+FREE_SECONDS, POLL_SECONDS = 5.0, 0.1
 
 
 class TensorflowAddresses(Backend):
@@ -77,6 +82,7 @@ def callbacks(backend: TensorflowBackend, mailbox: ray.actor.ActorHandle) -> lis
     return ray_private.train_callbacks(
         controller_started=functools.partial(_introduce, mailbox),
         end_left_behind=functools.partial(_end_left_behind, backend),
+        group_starts=let_free,
     )
 
 
@@ -101,3 +107,21 @@ def _end_left_behind(backend: TensorflowBackend) -> None:
     group = backend.group
     if group is not None and group.has_started():
         group.shutdown()
+
+
+def let_free(wanted: Mapping[str, float]) -> None:
+    """Waits a little until what a group will ask for is free, as far as it is there at all.
+
+    The next group would ask while the machines of the last one still count as taken; an autoscaler
+    that looks in that moment rents one more for each (Ray's v1, which counts a waiting group beside
+    what `cluster/autoscaling.py` asks for). After a lost spot machine that was a machine too many.
+
+    Args:
+        wanted: Amounts by resource.
+    """
+    deadline = time.monotonic() + FREE_SECONDS
+    while time.monotonic() < deadline:
+        there, free = ray.cluster_resources(), ray.available_resources()
+        if all(free.get(name, 0) >= min(n, there.get(name, 0)) for name, n in wanted.items()):
+            return
+        time.sleep(POLL_SECONDS)

@@ -31,8 +31,11 @@ from job.errors import (
 )
 from job.runs.folder import absolute
 from job.runs.run import Run
+from job.text import duration
 from job.train import training_session
+from job.training.pace import STARTING_SECONDS
 from job.training.progress import Progress
+from job.waiting import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from cluster.workers.mailbox import Event
@@ -151,11 +154,16 @@ def _fit(
     controller: Any = None
     has_trained = False
     asked: float | None = None
+    heard = time.monotonic()
     try:
         while True:
             thread.join(POLL_SECONDS)
+            if time.monotonic() - heard >= QUIET_SECONDS:
+                heard = time.monotonic()
+                progress.note(_silence(run, has_trained=has_trained))
             is_over = not thread.is_alive()
             for kind, value in ray.get(mailbox.take.remote(stop_requested())):
+                heard = time.monotonic()
                 if kind == "controller":
                     controller = _controller(value)
                 elif kind != "outcome":
@@ -186,6 +194,17 @@ def _fit(
         # In its thread, Ray Train would train on.
         _end(thread, controller, patience=0)
         raise
+
+
+def _silence(run: Run, *, has_trained: bool) -> str:
+    """What is waited for where workers say nothing, and how long it will."""
+    if has_trained:
+        return "waiting for the workers: one that hangs, or has lost its machine, is started anew"
+    seconds = STARTING_SECONDS + run.config.storage_timeout
+    return (
+        "waiting for the workers to be placed and to start TensorFlow: those that are placed "
+        f"have {duration(seconds)}"
+    )
 
 
 def _controller(value: list[Any]) -> Any:

@@ -15,10 +15,12 @@ from job.compare.record import (
     open_finished,
 )
 from job.errors import InputError, JobError
+from job.waiting import waiting
 
 SEEDS, EXAMPLES = "seeds", "examples"
 
 
+@waiting("runs to be read and compared")
 def compare(names: Sequence[str], storage: str = "runs") -> dict[str, Any]:
     """Compares finished runs and baselines.
 

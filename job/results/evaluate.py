@@ -14,6 +14,7 @@ from job.models.architecture import in_float32, model_of
 from job.runs.data import examples_of
 from job.runs.run import Run
 from job.runs.state import Arrays, RunState
+from job.waiting import waiting
 
 
 def model_with(
@@ -43,6 +44,7 @@ def model_with(
     return model
 
 
+@waiting("examples to be read and evaluated")
 def evaluate(
     run: Run, state: RunState, split: str = "test", data: str | None = None
 ) -> dict[str, Any]:

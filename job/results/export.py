@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.errors import InputError, JobError
+from job.reasons import text_of
 from job.results.card import CARD_FILE, model_card
 from job.results.export_formats import FORMATS, Format
 from job.runs.data import examples_of
@@ -26,6 +27,7 @@ from job.runs.run import RESULT_FILE, Run, verified_best
 from job.storage.base import WRITING
 from job.storage.documents import to_json
 from job.versions import versions
+from job.waiting import waiting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,8 +129,9 @@ def export_run(
         compared = {}
         for name in names:
             written = FORMATS[name]
-            written.write(model, folder / written.path, texts)
-            compared[name] = dataclasses.asdict(compare(written, folder, pixels, expected))
+            with waiting(f"{written.path} to be written and read back"):
+                written.write(model, folder / written.path, texts)
+                compared[name] = dataclasses.asdict(compare(written, folder, pixels, expected))
         (folder / CARD_FILE).write_bytes(card)
         document = {
             "run": run.name,
@@ -219,7 +222,7 @@ def made(target: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         folder.mkdir()
     except OSError as error:
-        raise InputError("--out", target, f"can't be written ({error.strerror})") from error
+        raise InputError("--out", target, f"can't be written ({text_of(error)})") from error
     try:
         yield folder
         for path in files_below(folder):

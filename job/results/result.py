@@ -17,10 +17,12 @@ from job.runs.run import REACHED_FILE, RESULT_FILE, Reached, Run
 from job.runs.state import RunState, sha256_of
 from job.storage.documents import to_json
 from job.versions import versions
+from job.waiting import waiting
 
 MODEL_FILE = "model.keras"
 
 
+@waiting("the test set to be evaluated and drawn")
 def finish(
     run: Run,
     state: RunState,

@@ -8,8 +8,10 @@ from job.errors import JobError
 from job.runs.run import DATA_FILE, Run
 from job.storage.base import QUICK_SECONDS, Storage
 from job.storage.documents import read_document, to_json
+from job.waiting import waiting
 
 
+@waiting("the data set to be read and verified")
 def examples_of(run: Run, data: str | None = None, *, patience: float = QUICK_SECONDS) -> Examples:
     """The examples of a run.
 

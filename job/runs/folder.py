@@ -15,6 +15,7 @@ from typing import Any
 from job.config.config import FIELDS
 from job.config.fields import checked_place
 from job.errors import InputError
+from job.reasons import reason_of
 from job.storage.base import LockedError, Storage, StoreError
 from job.storage.documents import to_json
 from job.storage.open import open_storage
@@ -201,6 +202,6 @@ def usable(place: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError("--storage", place, f"can't be read: {error.strerror}") from error
+        raise InputError("--storage", place, f"can't be read: {reason_of(error)}") from error
     except StoreError as error:
         raise InputError("--storage", place, str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from job.runs.run import CONFIG_FILE, Run, open_run
 from job.runs.state import best_row
 from job.storage.base import StoreError
 from job.storage.open import open_storage
+from job.waiting import waiting
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,7 @@ class Listed:
     run: Run | None = None
 
 
+@waiting("runs to be read")
 def list_runs(place: str, only: str | None = None) -> list[Listed]:
     """The runs below a storage root, newest first.
 
@@ -77,7 +82,8 @@ def describe(place: str, name: str, files: dict[str, int]) -> Listed:
         state = "finished" if result else "training" if run.storage.holder() else "stopped"
     except StoreError:
         raise
-    except JobError:
+    except JobError as error:
+        log.warning("%s can't be read: %s", name, error)
         return Listed(name=name, state="unreadable", size=size, files=files, run=run)
     return Listed(
         name=name,

@@ -18,6 +18,7 @@ from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
 from job.models.source import Source, find_source, is_own, short_name
+from job.reasons import reason_of
 from job.runs.folder import Folder, Kind, find_folder, usable, with_whole_place
 from job.runs.state import STATE_FILE, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
@@ -342,7 +343,8 @@ def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
             raise ValueError("created is not a time")
         TrainConfig.kept(stored)
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
-        raise InputError("RUN", folder.uri, f"{CONFIG_FILE} can't be read ({error})") from error
+        why = reason_of(error) or error
+        raise InputError("RUN", folder.uri, f"{CONFIG_FILE} can't be read ({why})") from error
     return stored, created
 
 

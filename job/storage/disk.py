@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from job.errors import InputError
+from job.reasons import text_of
 from job.storage.base import WRITING, LockedError, WriteConflictError, plain_parts, this_process
 
 LOCK_FILE = ".lock"
@@ -60,8 +61,11 @@ class LocalStorage:
             # reads); after it, the new one. Without the fsync above, the name could come to point
             # at a file whose bytes were lost.
             os.replace(temporary, target)
-        except BaseException:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                # A full disk does not say which; nor does anybody know the other name.
+                error.filename = str(target)
             raise
         # A crash before this line may still bring the old file back.
         _sync_folder(target.parent)
@@ -121,7 +125,7 @@ class LocalStorage:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(
-                "--storage", self.root, f"can't be written ({error.strerror}); name another folder"
+                "--storage", self.root, f"can't be written ({text_of(error)}); name another folder"
             ) from error
 
     @contextlib.contextmanager
@@ -201,6 +205,7 @@ def _sync_folder(folder: Path) -> None:
     except OSError as error:
         # Some shares (CIFS, VirtualBox) have no sync of folders; more is not to be had there.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            error.filename = str(folder)
             raise
     finally:
         os.close(handle)

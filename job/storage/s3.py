@@ -336,7 +336,9 @@ class S3Storage:
                 return "the store does not support conditional writes"
             case "NoSuchBucket":
                 return f"there is no bucket {self._bucket!r}; create it or name another"
-            case "InvalidBucketName" | "ParamValidationError":
+            case "InvalidBucketName":
+                return f"{self._bucket!r} is not a bucket's name"
+            case "ParamValidationError" if "bucket" in str(error).lower():
                 return f"{self._bucket!r} is not a bucket's name"
             case "AccessDenied" | "403" | "Forbidden" | "AllAccessDisabled":
                 return f"these credentials have no permission for {self.uri} (AccessDenied)"
@@ -346,6 +348,11 @@ class S3Storage:
                 return "this machine's clock differs too much from the store's; set it right"
             case "PermanentRedirect" | "301" | "AuthorizationHeaderMalformed":
                 return f"bucket {self._bucket!r} is in another region; set AWS_REGION"
+            case "SSLError":
+                return (
+                    "the store's certificate is not trusted here; AWS_CA_BUNDLE names a file with "
+                    "those to trust"
+                )
             case "ProfileNotFound":
                 return f"{error}; AWS_PROFILE is to name one of those in ~/.aws/config"
             case code if code in LOGIN:
@@ -399,4 +406,6 @@ def is_transient(error: BaseException) -> bool:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = error_code(error)
         return code in TRANSIENT | EXPIRED or (status >= 500 and code not in UNSUPPORTED)
-    return isinstance(error, BROKEN_CONNECTION)
+    # Nobody mends a certificate while a run waits; a connection that was cut is another matter.
+    is_mistrusted = isinstance(error, boto.SSLError) and "CERTIFICATE" in str(error)
+    return isinstance(error, BROKEN_CONNECTION) and not is_mistrusted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from job.training.pace import STARTING_SECONDS, Pace
 from job.training.progress import Progress, SpanReport
 from job.training.supervisor import Supervisor
 from job.training.writer import RunWriter
+from job.waiting import waiting
 
 
 class Ending(enum.Enum):
@@ -77,6 +79,23 @@ def run_epochs(
     Raises:
         TrainingDivergedError: The loss or a weight became NaN or infinite.
     """
+    with waiting("TensorFlow to compile, or to compute, the next steps") as heard:
+        return _run_epochs(
+            *(engine, state, train, validation, config, supervisor, writer, progress), heard
+        )
+
+
+def _run_epochs(
+    engine: Engine,
+    state: RunState,
+    train: DeviceSplit,
+    validation: DeviceSplit,
+    config: TrainConfig,
+    supervisor: Supervisor,
+    writer: RunWriter,
+    progress: Progress,
+    heard: Callable[[], None],
+) -> tuple[RunState, Ending]:
     engine.restore(state.weights, state.optimizer)
     pace = Pace(config)
     supervisor.heartbeat(STARTING_SECONDS)
@@ -95,6 +114,7 @@ def run_epochs(
             state = _advance(state, metrics, rows[done : done + steps], seconds)
             writer.reached(state)
             progress.span(_report(state, config, len(rows)))
+            heard()
             agreed = _agree(engine, pace, supervisor, state.step)
             pace.span_steps = agreed.next_span
             if state.current.steps < len(rows) and (agreed.end or agreed.checkpoint):
@@ -111,6 +131,7 @@ def run_epochs(
         state = _checkpoint(engine, state, writer)
         pace.checkpointed()
         progress.epoch(row, config.epochs, state.best_epoch == row.epoch)
+        heard()
         end = _agree(engine, pace, supervisor, state.step).end
         if end and not is_finished(state, config):
             return state, end

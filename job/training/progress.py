@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from job.runs.state import EpochRow
 from job.text import duration
+from job.waiting import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
-
-
-# After so long without a word nobody knows whether something hangs.
-QUIET_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

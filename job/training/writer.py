@@ -14,6 +14,7 @@ from job.runs.state import RunState
 from job.storage.background import Job, Uploads
 from job.storage.base import StoreError
 from job.storage.checkpoints import SupersededError
+from job.waiting import waiting
 
 # How far the run got is noted so often where each note is a request that costs money.
 NOTE_SECONDS = 1.0
@@ -60,7 +61,8 @@ class RunWriter:
 
     def wait(self) -> None:
         """Returns when everything is kept. Raises what a write failed with."""
-        self._uploads.wait()
+        with waiting(f"what was reached to be kept in {self._run.storage.uri}"):
+            self._uploads.wait()
 
     def close(self) -> None:
         """Ends keeping; what still waits is not kept."""

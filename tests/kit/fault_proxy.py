@@ -37,6 +37,8 @@ TRUNCATED = "truncated"
 FLIPPED = "flipped"
 EXPIRED = "expired"
 NO_BATCH = "no batch"
+NO_TRAILERS = "no trailers"
+NO_CONDITIONS = "no conditions"
 
 FAULTS = (
     INTERNAL_ERROR,
@@ -51,7 +53,7 @@ FAULTS = (
     EXPIRED,
 )
 # What some stores are, and not what happens to one: no chance picks it.
-KINDS = (NO_BATCH,)
+KINDS = (NO_BATCH, NO_TRAILERS, NO_CONDITIONS)
 
 # Answers that the server never hears of: status, code and message.
 ERRORS = {
@@ -59,6 +61,8 @@ ERRORS = {
     UNAVAILABLE: (503, "ServiceUnavailable", "Please reduce your request rate."),
     SLOW_DOWN: (503, "SlowDown", "Please reduce your request rate."),
     EXPIRED: (400, "ExpiredToken", "The provided token has expired."),
+    NO_TRAILERS: (501, "NotImplemented", "Transfer-Encoding is not implemented."),
+    NO_CONDITIONS: (501, "NotImplemented", "A header implies functionality that is missing."),
     NO_BATCH: (400, "MissingContentMD5", "Missing required header for this request."),
 }
 

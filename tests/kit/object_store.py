@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
+DOMAIN = "store.test"
 POLL_SECONDS = 0.05
 START_SECONDS = 60.0
 PROBE = "ready"
@@ -136,6 +137,8 @@ class ObjectStore:
             "-dir=data",
             "-s3.config=s3.json",
             f"-bucket={self.bucket}",
+            # Buckets have host names below it, too.
+            f"-s3.domainName={DOMAIN}",
             # As on S3; by default a bucket that is written to comes into being.
             "-s3.autoCreateBucket=false",
             f"-ip={self.host}",

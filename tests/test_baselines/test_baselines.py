@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import shutil
@@ -124,11 +125,18 @@ def test_tasks_come_back_with_their_names(cluster):
     def broken(shared: str, name: str) -> str:
         if name == "bad":
             raise ValueError(f"{shared} is no use\nat all")
+        if name == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", "/x")
         return shared + name
 
     assert dict(run_tasks(broken, "x", ["a", "b", "c"])) == {"a": "xa", "b": "xb", "c": "xc"}
     assert list(run_tasks(broken, "x", ["a"], lambda: signal.SIGINT)) == []
-    with pytest.raises(JobError, match=r"^bad: ValueError: x is no use$"):
+    with pytest.raises(JobError, match=r"^full: /x: No space left on device; free some space"):
+        list(run_tasks(broken, "x", ["full"]))
+    # A defect, of which one wants to know where it is.
+    with pytest.raises(
+        ray.exceptions.RayTaskError, match=r"(?s)in broken.*ValueError: x is no use"
+    ):
         list(run_tasks(broken, "x", ["bad"]))
 
 

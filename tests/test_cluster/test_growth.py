@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,7 +59,8 @@ def test_machines_are_asked_for_and_let_go(autoscaler):
         assert autoscaler.asked == [[{"CPU": 1.0, "GPU": 1.0}] * 2]
         assert len(autoscaler.nodes) == 3
     assert autoscaler.asked[-1] == []
-    assert notes.said == ["waiting for machines: room for 1 of 2 workers"]
+    [said] = notes.said
+    assert said == "waiting for machines: room for 1 of 2 workers; 0:00 so far, at most 20:00"
 
 
 def test_a_range_of_workers_begins_with_the_least(autoscaler):
@@ -160,7 +162,9 @@ def test_all_that_may_still_join_are_waited_for_though_there_is_room(joining):
     machines, notes = joining(3, seconds_ago=10), Notes()
     with growth.autoscaled(resolve({"workers": "2"}), notes):
         assert len(machines.nodes) == 3
-    assert notes.said == ["waiting for machines: 2 of 3 have joined"]
+    assert [text.partition(";")[0] for text in notes.said] == [
+        "waiting for machines: 2 of 3 have joined"
+    ]
 
 
 def test_a_machine_that_is_off_is_not_waited_for(joining):
@@ -215,3 +219,75 @@ def test_all_being_there_whether_they_suffice_is_no_business_of_this(joining):
     joining(3, seconds_ago=10)
     with growth.autoscaled(resolve({"workers": "9"}), Notes()):
         pass
+
+
+REPLACED = {
+    "other machine seen as free": (1.0, 0),
+    "other machine seen as taken": (0.0, 1),
+}
+
+
+@pytest.mark.parametrize("case", REPLACED)
+def test_why_a_machine_too_many_may_be_rented(case):
+    """What Ray's autoscaler does while a lost machine's replacement is on its way and two workers
+    wait to be placed: the reason for `let_free`."""
+    free, more = REPLACED[case]
+    assert launched_by_ray(free).get("worker", 0) == more
+
+
+def launched_by_ray(free: float) -> dict[str, int]:
+    """Machines that autoscaler v1 starts, with a head, a worker's machine and one that comes."""
+    from ray.autoscaler import tags
+    from ray.autoscaler._private.node_provider_availability_tracker import NodeAvailabilitySummary
+    from ray.autoscaler._private.resource_demand_scheduler import ResourceDemandScheduler
+    from ray.core.generated.common_pb2 import PlacementStrategy
+
+    class Provider:
+        def node_tags(self, node: str) -> dict[str, str]:
+            return {tags.TAG_RAY_USER_NODE_TYPE: node, tags.TAG_RAY_NODE_KIND: node}
+
+        def internal_ip(self, node: str) -> str:
+            return node
+
+    types = {
+        "head": {"resources": {"CPU": 0}},
+        "worker": {"resources": {"CPU": 1}, "min_workers": 0, "max_workers": 4},
+    }
+    bundles = [SimpleNamespace(node_id=b"", unit_resources={"CPU": 1.0}) for _ in range(2)]
+    group = SimpleNamespace(strategy=PlacementStrategy.PACK, bundles=bundles)
+    scheduler = ResourceDemandScheduler(Provider(), types, 4, "head", 1.0)
+    launched, _ = scheduler.get_nodes_to_launch(
+        nodes=["head", "worker"],
+        launching_nodes={"worker": 1},
+        resource_demands=[],
+        unused_resources_by_ip={"head": {}, "worker": {"CPU": free}},
+        pending_placement_groups=[group],
+        max_resources_by_ip={"head": {"CPU": 0.0}, "worker": {"CPU": 1.0}},
+        ensure_min_cluster_size=[{"CPU": 1.0}] * 2,
+        node_availability_summary=NodeAvailabilitySummary({}),
+    )
+    return launched
+
+
+def test_workers_start_anew_when_the_machines_that_are_left_are_free(monkeypatch):
+    import ray
+
+    from cluster.workers import backend
+
+    looks = iter([{}, {"CPU": 0.5}, {"CPU": 1.0}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0, "GPU": 1.0})
+    monkeypatch.setattr(ray, "available_resources", lambda: next(looks))
+    monkeypatch.setattr(backend, "POLL_SECONDS", 0.0)
+    backend.let_free({"CPU": 2.0})
+    assert next(looks, None) is None
+
+
+def test_what_others_hold_is_not_waited_for_long(monkeypatch):
+    import ray
+
+    from cluster.workers import backend
+
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "available_resources", dict)
+    monkeypatch.setattr(backend, "FREE_SECONDS", 0.2)
+    backend.let_free({"CPU": 2.0})

@@ -9,14 +9,12 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 from job.data.catalogue import CATALOGUE
 from tests.kit.commands import tree
-from tuning.cli import COMMANDS, run_command
 
 TRAIN = {
     "unknown model": (["--model", "lenet6"], "--model 'lenet6'", "did you mean 'lenet5'"),
@@ -268,15 +266,3 @@ def test_pictures_that_are_none(lenet, tmp_path, own_run):
 def test_unknown_data_set_and_command(lenet, tmp_path):
     assert "did you mean 'mnist'" in refused(lenet, tmp_path, "data", "show", "minst")
     assert "No such command" in refused(lenet, tmp_path, "trian")
-
-
-@click.command()
-def broken() -> None:
-    raise OSError("the library says no more\nthan this")
-
-
-def test_an_error_without_a_number_keeps_its_text(monkeypatch, capsys):
-    """Libraries raise OSError with a text alone, which has no `strerror`."""
-    monkeypatch.setitem(COMMANDS, "broken", f"{__name__}:broken")
-    assert run_command(["broken"]) == 1
-    assert capsys.readouterr().err == "error: input/output: the library says no more than this\n"

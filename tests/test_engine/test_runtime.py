@@ -1,8 +1,9 @@
-"""How many processors there are to compute on."""
+"""How many processors there are to compute on, and what becomes of what libraries say."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,3 +85,26 @@ def test_in_a_real_group(half):
         text=True,
     )
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+ENDS = {
+    "aborts": ("os.abort()", -signal.SIGABRT, "why\n"),
+    "is killed": ("os.kill(os.getpid(), 9)", -signal.SIGKILL, "why\n"),
+    "is ended by a library": ("os._exit(3)", 3, "why\n"),
+    "fails": ("sys.exit(4)", 4, "why\n"),
+    "succeeds": ("pass", 0, ""),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_what_was_held_back_is_shown_where_the_process(case):
+    end, code, shown = ENDS[case]
+    script = f"""
+import os, sys
+from job.engine.runtime import stderr_held_back
+with stderr_held_back():
+    os.write(2, b"why\\n")
+    {end}
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", shown)

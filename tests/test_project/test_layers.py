@@ -14,6 +14,7 @@ ROOMS = {
     "job": (
         ("public", "text", "errors", "stats", "versions"),
         ("models",),
+        ("reasons", "waiting"),
         ("storage", "config"),
         ("data",),
         ("engine",),

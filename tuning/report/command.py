@@ -17,6 +17,7 @@ from job.runs.folder import absolute, usable
 from job.runs.run import CONFIG_FILE, Run, open_run
 from job.storage.base import Storage
 from job.storage.open import open_storage
+from job.waiting import waiting
 from tuning.records import SWEEP_FILE, Sweep, read_sweep
 from tuning.report import tables
 from tuning.report import totals as facts
@@ -29,6 +30,7 @@ PAGE = "report.html"
 TITLED = 4
 
 
+@waiting("runs to be read and drawn")
 def report(
     names: Sequence[str],
     storage: str = "runs",

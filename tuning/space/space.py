@@ -40,6 +40,7 @@ from cluster.files.strict_yaml import StrictLoader
 from job.config.config import FIELDS, is_fixed, over_recipe
 from job.config.fields import lenient
 from job.errors import InputError, nearest
+from job.reasons import text_of
 from tuning.config import REPLACED
 
 # A learning rate found at one batch size, carried to another: linearly for plain and momentum SGD
@@ -276,7 +277,7 @@ def read_space(path: str) -> Space:
         else:
             raise InputError("--space", path, "name a .toml or .yaml file")
     except OSError as error:
-        raise InputError("--space", path, f"can't be read: {error.strerror}") from error
+        raise InputError("--space", path, f"can't be read: {text_of(error)}") from error
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError("--space", path, f"is no valid {file.suffix[1:]}: {reason}") from error

@@ -12,6 +12,7 @@ from ray import tune
 
 from job.data.catalogue import Dataset
 from job.errors import JobError, NoGpuError
+from job.reasons import reason_of
 from job.runs.run import open_run, prepare_run
 from job.runs.state import EpochRow, best_row, rows_of
 from job.text import one_line
@@ -112,7 +113,7 @@ class TrialProcess(tune.Trainable):
             # with nothing that it may have spoilt, such as a GPU's memory.
             log.exception("trial %d failed", task.number)
             self._warm_for(task).forget()
-            yield report(state=FAILED, error=one_line(error))
+            yield report(state=FAILED, error=reason_of(error) or one_line(error))
 
     def _epochs(self, task: Task) -> Iterator[Epoch]:
         run = prepare_run(task.run)
