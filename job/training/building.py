@@ -26,6 +26,7 @@ from job.data.catalogue import Dataset
 from job.errors import InputError, nearest
 from job.models.architecture import MOST_PARAMETERS, ArchitectureError, check, model_of
 from job.models.source import Source, search_path
+from job.waiting import waiting
 
 if TYPE_CHECKING:
     import keras
@@ -71,15 +72,16 @@ def architecture_of(source: Source, config: TrainConfig, dataset: Dataset) -> st
 
 def build(order: Order) -> str:
     """Runs a user's function in a process of its own; as `architecture_of`."""
-    # -P: of what lies where the command is called, only the user's model is looked for.
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()"],
-        input=json.dumps(dataclasses.asdict(order)),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
     where = f"{order.source.file}:{order.source.function}"
+    with waiting(f"{where} to build a model"):
+        # -P: of what lies where the command is called, only the user's model is looked for.
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()"],
+            input=json.dumps(dataclasses.asdict(order)),
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
     if done.returncode:
         ended = done.returncode
         how = signal.Signals(-ended).name if ended < 0 else f"exit code {ended}"
