@@ -28,6 +28,7 @@ from job.errors import DisplacedError, StopRequestedError
 from job.runs.data import examples_of, keep_dataset
 from job.runs.run import Run
 from job.training.attempt import Attempt, TrainingProcess
+from job.training.beginning import with_start
 from job.training.building import architecture_of
 from job.training.progress import NoteTaker, Progress
 from job.training.supervisor import Supervisor, Unsupervised
@@ -63,6 +64,8 @@ def training_session(
         examples.check_classes(run.config.data)
     if run.source:
         run = run.with_architecture(architecture_of(run.source, run.config, examples.dataset))
+    if run.folder.is_new:
+        run = with_start(run, examples.dataset)
     check_device()
     config = run.config
     with run.claimed(lock=lock):

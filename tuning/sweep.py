@@ -132,6 +132,10 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     """
     source, given = with_source(with_whole_place(given))
     config, common, base = split(given)
+    if common.start_from is not None:
+        raise InputError(
+            flag("start_from"), common.start_from, "a sweep's trials begin with fresh weights"
+        )
     if config.tracker and importlib.util.find_spec(config.tracker) is None:
         raise InputError(
             "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"

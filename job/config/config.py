@@ -69,6 +69,9 @@ AS_BEFORE: dict[str, Any] = {
     "output": "auto",
     "model_sha256": None,
     "architecture_sha256": None,
+    "start_from": None,
+    "start_sha256": None,
+    "freeze": None,
 }
 
 
@@ -185,6 +188,22 @@ class TrainConfig(Settings):
     )
     architecture_sha256: str | None = option(
         None, optional(digest), "SHA-256 of your own model's architecture.", hidden=True
+    )
+    start_from: str | None = option(
+        None,
+        optional(place),
+        "Begin with the best weights of another run (a name, or a path), or of a .keras file: "
+        "those of the same name and shape.",
+        metavar="RUN",
+    )
+    start_sha256: str | None = option(
+        None, optional(digest), "SHA-256 of the weights to begin with.", hidden=True
+    )
+    freeze: str | None = option(
+        None,
+        optional(text),
+        "Leave weights as they are whose path matches: 'CONV*' or '*/kernel', say.",
+        metavar="GLOB",
     )
     limit_train: int | None = option(
         None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."

@@ -13,6 +13,7 @@ meet at each of them instead, which costs a quarter of the rate at batch 32 (doc
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar
@@ -36,6 +37,7 @@ from job.engine.randomness import (
 from job.engine.runtime import lanes
 from job.engine.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
 from job.engine.twin import GlobalBatch, check_layers, training_twin, whole_batch_layers
+from job.errors import InputError
 from job.models import IMAGE_SHAPE, build_model
 from job.models.architecture import model_of
 
@@ -102,6 +104,7 @@ class Engine:
         with self._strategy.scope():
             self.model = self._fresh_model()
             check_layers(self.model)
+            self.frozen = freeze(self.model, config.freeze)
             self._rate = learning_rate(config, total_steps)
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
@@ -401,6 +404,27 @@ class Engine:
 
         local = self._strategy.run(tf.identity, args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None)
+
+
+def freeze(model: keras.Model, pattern: str | None) -> list[str]:
+    """Takes arrays whose path matches out of training; returns their paths.
+
+    Raises:
+        InputError: None matches, or nothing is left to train.
+    """
+    if pattern is None:
+        return []
+    trained = model.trainable_variables
+    chosen = [one for one in trained if fnmatch.fnmatchcase(one.path, pattern)]
+    if len(chosen) in (0, len(trained)):
+        which = "none" if not chosen else "all"
+        paths = ", ".join(variable.path for variable in trained)
+        raise InputError(
+            "--freeze", pattern, f"matches {which} of the arrays that are trained: {paths}"
+        )
+    for variable in chosen:
+        variable.trainable = False
+    return [variable.path for variable in chosen]
 
 
 def compiled(function: Callable, xla: bool | None) -> Callable:

@@ -20,7 +20,8 @@ from job.errors import InputError, JobError
 from job.models.source import Source, find_source, is_own, short_name
 from job.reasons import reason_of
 from job.runs.folder import Folder, Kind, find_folder, usable, with_whole_place
-from job.runs.state import STATE_FILE, EpochRow, RunState, history_of, sha256_of
+from job.runs.start import START_FILE, kept_start, to_bytes
+from job.runs.state import STATE_FILE, Arrays, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
 from job.storage.checkpoints import CheckpointError, CheckpointStore
 from job.storage.documents import MAX_DOCUMENT_BYTES, read_document
@@ -74,6 +75,7 @@ class Run:
         created: When it was first started, seconds since the epoch.
         source: Where a new run's model comes from, if it is the user's own.
         built: Its architecture, once that is built.
+        begun_with: The weights that a new run begins with, if they are not fresh, as they are kept.
     """
 
     config: TrainConfig
@@ -81,6 +83,7 @@ class Run:
     created: float
     source: Source | None = None
     built: str | None = None
+    begun_with: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -120,6 +123,16 @@ class Run:
         )
         return dataclasses.replace(self, config=known, built=architecture)
 
+    def with_start(self, arrays: Arrays) -> Run:
+        """The new run that begins with these weights."""
+        content = to_bytes(arrays)
+        known = dataclasses.replace(self.config, start_sha256=sha256_of_bytes(content))
+        return dataclasses.replace(self, config=known, begun_with=content)
+
+    def start(self) -> Arrays:
+        """Arrays that the run begins with; raises JobError as `kept_start`."""
+        return kept_start(self.storage, self.config.start_sha256)
+
     def launched(self, kind: str, capability: tuple[int, int] | None = None) -> Run:
         """The run as decided at its start on a `gpu`, of a capability if known, or a `cpu`."""
         return dataclasses.replace(self, config=launched(self.config, kind, capability))
@@ -139,7 +152,10 @@ class Run:
             InputError: Another process trains this run, or took the name since `prepare_run`.
         """
         document = {"created": self.created, "config": decided(self.config).to_dict()}
-        with self.folder.claimed(document, architecture_file(self.built), lock=lock):
+        files = architecture_file(self.built)
+        if self.begun_with is not None:
+            files[START_FILE] = self.begun_with
+        with self.folder.claimed(document, files, lock=lock):
             if not self.folder.is_new:
                 # First, so that what an earlier attempt has under way is an orphan and stays one.
                 self.checkpoints.claim()

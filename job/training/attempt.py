@@ -15,6 +15,7 @@ from job.data.examples import Examples
 from job.engine.accelerator import has_device
 from job.models.architecture import sees_whole_batch
 from job.runs.run import Reached, Run
+from job.runs.start import begun_with
 from job.runs.state import RunState, sha256_of
 from job.training.pace import STARTING_SECONDS
 from job.training.progress import NoteTaker, Progress
@@ -200,6 +201,14 @@ class Attempt:
         from job.training.loop import initial_state
 
         self._initial = initial_state(self._engine)
+        given = run.start()
+        if given:
+            weights, said = begun_with(self._initial.weights, given)
+            self._initial = dataclasses.replace(self._initial, weights=weights)
+            if saved is None:
+                progress.note(said)
+        if self._engine.frozen and saved is None:
+            progress.note(f"froze {', '.join(self._engine.frozen)}")
         self.state = saved or self._initial
         check_agreement(self._engine, self.state)
         self.reached = reached_before(

@@ -12,10 +12,6 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
-import json
-import os
-import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,7 +22,7 @@ from job.data.catalogue import Dataset
 from job.errors import InputError, nearest
 from job.models.architecture import MOST_PARAMETERS, ArchitectureError, check, model_of
 from job.models.source import Source, search_path
-from job.waiting import waiting
+from job.training.apart import Answer, EndedError, apart
 
 if TYPE_CHECKING:
     import keras
@@ -73,20 +69,10 @@ def architecture_of(source: Source, config: TrainConfig, dataset: Dataset) -> st
 def build(order: Order) -> str:
     """Runs a user's function in a process of its own; as `architecture_of`."""
     where = f"{order.source.file}:{order.source.function}"
-    with waiting(f"{where} to build a model"):
-        # -P: of what lies where the command is called, only the user's model is looked for.
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()"],
-            input=json.dumps(dataclasses.asdict(order)),
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-    if done.returncode:
-        ended = done.returncode
-        how = signal.Signals(-ended).name if ended < 0 else f"exit code {ended}"
-        raise InputError("--model", where, f"ended the process that built it ({how})")
-    said = json.loads(done.stdout)
+    try:
+        said = apart(built_apart, dataclasses.asdict(order), f"{where} to build a model")
+    except EndedError as how:
+        raise InputError("--model", where, f"ended the process that built it ({how})") from None
     if "problem" in said:
         raise InputError("--model", where, said["problem"])
     return said["architecture"]
@@ -96,9 +82,8 @@ class UnfitError(Exception):
     """What keeps a user's model from being trained, in the words that follow its name."""
 
 
-def answer() -> None:
-    """The other process: an order on standard input, an answer on standard output."""
-    asked = json.load(sys.stdin)
+def built_apart(asked: Answer) -> Answer:
+    """The other process' part: the architecture for an order, or what is wrong with its model."""
     order = Order(
         **{
             **asked,
@@ -106,17 +91,12 @@ def answer() -> None:
             "image_shape": tuple(asked["image_shape"]),
         }
     )
-    # What the user's code prints is no answer.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     try:
-        said = {"architecture": built_here(order)}
+        return {"architecture": built_here(order)}
     except (UnfitError, ArchitectureError) as problem:
-        said = {"problem": str(problem)}
+        return {"problem": str(problem)}
     except InputError as problem:
-        said = {"problem": problem.problem}
-    with answers:
-        json.dump(said, answers)
+        return {"problem": problem.problem}
 
 
 def built_here(order: Order) -> str:

@@ -31,6 +31,7 @@ OTHERS = {
     r"make train": "not run: it takes minutes; it is `lenet train --recipe quick`",
     r"lenet train --name (mine|long)\b": "tests/test_runs/test_train.py",
     r"lenet (train|models) (--model )?nets.py:small": "tests/test_project/test_docs.py",
+    r"lenet train .*--start-from": "tests/test_runs/test_start_from.py",
     r"lenet train --dataset cifar10": "tests/test_data/test_cifar.py",
     r"lenet train --dataset fashion-mnist .*--augment": "tests/test_engine/test_augment.py",
     r"lenet export": "tests/test_results/test_export.py",

@@ -35,9 +35,10 @@ SECOND: dict[str, Any] = {
     **{"weight_decay": 0.01, "label_smoothing": 0.1, "augment_shift": 2},
     **{"augment_flip": "horizontal", "precision": "mixed_bfloat16", "seed": 2},
     **{"limit_train": 64, "patience": 1, "deterministic": False, "xla": True},
+    "freeze": "*/bias",
 }
-# What says which model of the user's own it is: the last test.
-OWN = {"output", "model_sha256", "architecture_sha256"}
+# What says which model of the user's own it is: the last test. No sweep begins with weights.
+OWN = {"output", "model_sha256", "architecture_sha256", "start_from", "start_sha256"}
 # Those say something else of the same training: processors are deterministic, and two epochs are
 # too few to lose patience.
 SAME = ("deterministic", "patience")
