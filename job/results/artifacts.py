@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import tempfile
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -104,9 +107,42 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
+# What later versions of Keras write though it says nothing, and earlier ones refuse.
+SAYS_NOTHING = {"quantization_config": None, "optional": False}
+
+
 def keras_file(model: keras.Model) -> bytes:
-    """A model as the bytes of a `.keras` file."""
+    """A model as the bytes of a `.keras` file, which Keras reads from 3.0 on."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.keras"
         model.save(path)
-        return path.read_bytes()
+        stream = io.BytesIO()
+        with zipfile.ZipFile(path) as written, zipfile.ZipFile(stream, "w") as kept:
+            for entry in written.infolist():
+                content = written.read(entry)
+                if entry.filename == "config.json":
+                    content = json.dumps(for_any_version(json.loads(content))).encode()
+                kept.writestr(entry, content)
+        return stream.getvalue()
+
+
+def for_any_version(config: Any) -> Any:
+    """A model's configuration without what only later versions of Keras know.
+
+    A policy of types is its name; of an initializer, which a trained model has no use for, and of a
+    layer what is not set is left out.
+    """
+    if isinstance(config, list):
+        return [for_any_version(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return config["config"]["name"]
+    plain = {
+        key: for_any_version(value)
+        for key, value in config.items()
+        if not (key in SAYS_NOTHING and value == SAYS_NOTHING[key])
+    }
+    if config.get("module") == "keras.initializers":
+        plain["config"] = {k: v for k, v in plain["config"].items() if v is not None}
+    return plain

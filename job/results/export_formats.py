@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import onnx
 
 BATCH = 1000
+# That of ONNX 1.8: onnxruntime reads it from 1.7 on. tf2onnx would take 15, which needs 1.10.
+OPSET = 13
 
 
 class Format(NamedTuple):
@@ -51,10 +53,15 @@ def write_onnx(model: keras.Model, path: Path, texts: Mapping[str, str]) -> None
     with warnings.catch_warnings():
         # Keras asks NumPy for a name that is no longer there.
         warnings.filterwarnings("ignore", ".*np.object", FutureWarning)
-        model.export(path, format="onnx", verbose=False)
+        model.export(path, format="onnx", verbose=False, opset_version=OPSET)
     converted = onnx.load(path)
     name_ends(converted.graph)
     converted.graph.doc_string = ""
+    # tf2onnx names a second set of operators, whether or not one is used.
+    used = {node.domain for node in converted.graph.node}
+    others = [one for one in converted.opset_import if one.domain not in used]
+    for one in others:
+        converted.opset_import.remove(one)
     onnx.helper.set_model_props(converted, dict(texts))
     try:
         onnx.checker.check_model(converted, full_check=True)

@@ -45,7 +45,7 @@ def write_predictions(folder: Storage, predictions: Predictions) -> None:
 
     columns = [pa.array(column.astype(np.uint8)) for column in predictions]
     stream = io.BytesIO()
-    pq.write_table(pa.table(columns, COLUMNS), stream, compression="zstd")
+    pq.write_table(pa.table(columns, COLUMNS), stream)
     folder.write(PREDICTIONS_FILE, stream.getvalue())
 
 
