@@ -56,6 +56,14 @@ class TensorflowBackend(BackendConfig):
 
     group: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: each worker gets a copy, and must not get the group with what it failed of.
+
+        An error of TensorFlow's would be among that, and import TensorFlow in a new worker before
+        its settings are made: without oneDNN, whose sums round otherwise.
+        """
+        return {}
+
     @property
     def backend_cls(self) -> type[Backend]:
         """The class of which Ray Train's controller makes one for a run."""

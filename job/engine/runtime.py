@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # Where operations are deterministic, XLA does not try which form of a Triton product is fastest and
 # takes one that can be 20 times slower than cuBLAS' choice: LeNet5 at batch 32 on an H200, 1,189 µs
 # a step against 248. Trying them takes 8 s more at the start.
@@ -51,7 +52,13 @@ def import_tensorflow(*, verbose: bool = False) -> None:
     A process can do it before it knows which GPU it will get, and `start_tensorflow` afterwards.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if "tensorflow" in sys.modules and ONEDNN not in os.environ:
+        log.warning(
+            "TensorFlow was imported before its settings were made: without oneDNN, which is off "
+            "by default on some processors, it is slower there and rounds otherwise, so that a run "
+            "does not end with the same bits; import it after this package starts it"
+        )
+    os.environ.setdefault(ONEDNN, "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
     flags = os.environ.get("XLA_FLAGS", "")
     # Anything else is the name of a file with flags.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray import cloudpickle
 
+from cluster.workers.backend import TensorflowBackend
 from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, lines_of, result_of
 from tests.kit.nodes import Nodes, training_workers
@@ -89,6 +92,18 @@ def test_the_curve_is_that_of_one_worker(runs, model, workers):
         assert many["loss"] == pytest.approx(one["loss"], rel=3e-6)
         assert many["val_loss"] == pytest.approx(one["val_loss"], rel=3e-6)
         assert many["val_accuracy"] == pytest.approx(one["val_accuracy"], abs=1.01 / 12_000)
+
+
+def test_a_worker_is_sent_nothing_of_the_group_before_it():
+    """An error of TensorFlow's among it would import TensorFlow before its settings are made."""
+    import tensorflow as tf
+
+    backend = TensorflowBackend()
+    backend.group = tf.errors.UnavailableError(None, None, "of a worker whose peer was killed")
+    sent = cloudpickle.dumps(backend)
+    assert b"tensorflow.python" in cloudpickle.dumps(backend.group)
+    assert b"tensorflow.python" not in sent
+    assert pickle.loads(sent).group is None
 
 
 @pytest.mark.long
