@@ -79,7 +79,16 @@ def _print(named: dict[str, keras.Model]) -> None:
                 layer.name,
                 type(layer).__name__,
                 activation.__name__ if activation else "",
-                " × ".join(str(n) for n in layer.output.shape[1:]),
+                _output(layer),
                 f"{layer.count_params():,}",
             )
         console.print(table)
+
+
+def _output(layer: keras.layers.Layer) -> str:
+    try:
+        shape = layer.output.shape
+    except AttributeError:
+        # What Keras raises for a layer that is called more than once.
+        return "several"
+    return " × ".join(str(n) for n in shape[1:])

@@ -20,6 +20,7 @@ from job.config.fields import (
     digest,
     fields_of,
     flag,
+    glob,
     integer,
     interval,
     number,
@@ -201,7 +202,7 @@ class TrainConfig(Settings):
     )
     freeze: str | None = option(
         None,
-        optional(text),
+        optional(glob),
         "Leave weights as they are whose path matches: 'CONV*' or '*/kernel', say.",
         metavar="GLOB",
     )

@@ -175,6 +175,13 @@ def digest(value: Any) -> str:
     return value
 
 
+def glob(value: Any) -> str:
+    """Accepts a pattern of the shell for paths of arrays, such as `CONV*` or `*/kernel`."""
+    if not re.fullmatch(r"[\w./*?\[\]!-]+", str(value)):
+        raise ValueError("give a pattern such as 'CONV*' or '*/kernel'")
+    return str(value)
+
+
 def interval(value: Any) -> str:
     """Accepts a number of steps (`500`) or of seconds (`30s`)."""
     match = re.fullmatch(r"(\d{1,9})|(\d{1,9}(?:\.\d{1,9})?)s", str(value))

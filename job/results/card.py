@@ -156,7 +156,10 @@ def command_to_repeat(config: TrainConfig, device: str = "") -> str:
 
     The settings are numbers and words of ours; no user's text is among them.
     """
-    values = config.to_dict() | {"data": None if config.dataset in CATALOGUE else "PLACE"}
+    values = config.to_dict() | {
+        "data": None if config.dataset in CATALOGUE else "PLACE",
+        "start_from": config.start_from and "RUN",
+    }
     return command_of(TrainConfig(**values), device)
 
 

@@ -20,8 +20,7 @@ from job.engine.engine import Engine  # noqa: E402
 from job.engine.optimizers import MOMENTUM, WarmupCosine  # noqa: E402
 from job.engine.randomness import batches, example_order  # noqa: E402
 from job.engine.scoring import cross_entropy, cross_entropy_of_logits, predict  # noqa: E402
-from job.errors import InputError  # noqa: E402
-from job.models import MODELS, build_model, output  # noqa: E402
+from job.models import build_model  # noqa: E402
 from job.runs.state import sha256_of  # noqa: E402
 
 ROWS = 100
@@ -189,18 +188,6 @@ def test_a_run_that_diverged_leaves_nothing_behind(optimizer, small):
     engine.train_span(data, rows, 0)
     new = trained(config, small)
     assert sha256_of(engine.weights().values()) == sha256_of(new.weights().values())
-
-
-@pytest.mark.parametrize(
-    "layer", [keras.layers.BatchNormalization(), keras.layers.GaussianNoise(0.1)]
-)
-def test_layers_that_depend_on_how_a_batch_is_divided_are_refused(layer, small, monkeypatch):
-    def own(layers, classes):
-        return [layers.Flatten(), layer, output(layers, classes, name="OUT")]
-
-    monkeypatch.setitem(MODELS, "ffnn", own)
-    with pytest.raises(InputError, match=type(layer).__name__):
-        Engine(plain({"model": "ffnn"}), total_steps=1)
 
 
 def test_an_engine_does_not_fit_what_its_functions_hold(small):

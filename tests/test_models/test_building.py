@@ -73,6 +73,16 @@ def test_an_end_that_does_not_go_with_the_settings(output, function, why):
         built_here(order(function, output=output, precision="mixed_bfloat16"))
 
 
+def test_a_table_of_a_model_shows_all_its_layers(lenet, tmp_path):
+    done = lenet(
+        "models", f"{NETS}:residual", "--image-shape", "20x30x3", "--classes", 7, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "several" in done.stdout
+    assert "20 × 30 × 3" in done.stdout
+    assert "probabilities" in done.stdout
+
+
 def test_a_linear_end_gets_a_softmax_and_a_softmax_stays():
     ours, theirs = (model_of(built_here(order(name)), 1) for name in ("residual", "plain"))
     images = np.random.default_rng(1).random((3, *SHAPE), np.float32)
