@@ -70,6 +70,8 @@ def training_session(
     config = run.config
     with run.claimed(lock=lock):
         keep_dataset(run.storage, examples.dataset)
+        if examples.description:
+            progress.note(examples.description)
         progress.note(
             f"{config.name}: {config.model} on {examples.dataset.name}, {config.epochs} epochs, "
             f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "

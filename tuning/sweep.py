@@ -34,7 +34,7 @@ from job.config.xla import launched
 from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
 from job.models.source import Source, is_own, short_name
-from job.runs.folder import Folder, Kind, find_folder, with_whole_place
+from job.runs.folder import Folder, Kind, find_folder, with_data
 from job.runs.run import (
     architecture_file,
     check_source,
@@ -130,7 +130,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     Raises:
         InputError: A setting, the space or the tracker is unusable, or the name is taken.
     """
-    source, given = with_source(with_whole_place(given))
+    source, given = with_source(with_data(given))
     config, common, base = split(given)
     if common.start_from is not None:
         raise InputError(
@@ -171,7 +171,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     check_share(config)
     space = _space(config, base)
     trials = _trials(config, space, base)
-    examples = open_examples(common.dataset, common.data)
+    examples = open_examples(common.dataset, common.data, image_size=common.image_size)
     examples.check_classes(common.data)
     architecture = None
     if source:

@@ -24,7 +24,7 @@ from job.data.examples import Examples, check_same, open_examples
 from job.errors import InputError, StopRequestedError
 from job.results.predictions import write_predictions
 from job.runs.data import keep_dataset
-from job.runs.folder import Folder, Kind, find_folder, with_whole_place
+from job.runs.folder import Folder, Kind, find_folder, with_data
 from job.runs.run import RESULT_FILE
 from job.storage.base import Storage
 from job.storage.documents import read_document, to_json
@@ -91,7 +91,7 @@ def prepare_study(
         JobError: No source has the data set, or a run's record can't be trusted.
     """
     check_given(given, BASELINE_FIELDS)
-    given = with_whole_place(given)
+    given = with_data(given)
     config = BaselineConfig(**given)
     name = config.name or _usual_name(config)
     folder = find_folder(

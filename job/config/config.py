@@ -73,6 +73,7 @@ AS_BEFORE: dict[str, Any] = {
     "start_from": None,
     "start_sha256": None,
     "freeze": None,
+    "image_size": None,
 }
 
 
@@ -97,10 +98,15 @@ class TrainConfig(Settings):
         None,
         optional(place),
         "Where the data set is: a folder of IDX files (also .gz), mnist.npz, CIFAR-10 as it is "
-        "published or Parquet, or s3://BUCKET/PREFIX of Parquet; without it, it is found or "
-        "downloaded.",
+        "published or Parquet, or s3://BUCKET/PREFIX of Parquet; also pictures of your own: class "
+        "folders, .npz, CSV, Hugging Face's Parquet, IDX. Without it, it is found or downloaded.",
         fixed=False,
         metavar="PLACE",
+    )
+    image_size: int | None = option(
+        None,
+        optional(integer(4, 512)),
+        "Bring pictures of your own to N × N pixels; by default they stay as they are.",
     )
     recipe: str = option(
         "quick",

@@ -43,10 +43,17 @@ class Converted(NamedTuple):
 
 
 def recognise(place: str) -> Format | None:
-    """The kind of files on disk of which `convert` makes a data set, by a short look at names.
+    """The kind of files of which `convert` makes a data set, by a short look at names.
 
-    None for no such, and for a data set of ours.
+    None for no such, for a data set of ours, and for a place that can't be read.
     """
+    if "://" in place:
+        try:
+            found = _found(place)
+        except (OSError, StoreError, InputError):
+            # Whoever reads it says so.
+            return None
+        return found and found[2]
     folder = Path(place)
     look = [folder] if folder.is_file() else itertools.islice(folder.rglob("*"), LOOK)
     return _kind_of([path.relative_to(folder.parent).as_posix() for path in look])

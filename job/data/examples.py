@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from job.data.catalogue import CATALOGUE, Dataset
 from job.data.convert import convert, recognise
 from job.data.files import Contents, OwnData, Split
+from job.data.foreign.arrays import ARRAYS
+from job.data.foreign.idx_files import IDX
 from job.data.readers import idx
 from job.data.readers.dataset_json import DOCUMENT
 from job.data.readers.parquet import read_dataset, write_dataset
@@ -19,12 +22,17 @@ from job.errors import InputError
 from job.storage.base import QUICK_SECONDS, Storage
 from job.storage.open import open_storage
 
+OWN = "own"
+# Kinds of files as which MNIST is published.
+PUBLISHED = (IDX.title, ARRAYS.title)
+
 
 class Examples(NamedTuple):
-    """A data set with its verified bytes, by file name."""
+    """A data set with its verified bytes, by file name; of a converted one what was done."""
 
     dataset: Dataset
     contents: Contents
+    description: str = ""
 
     def training(self, limit_train: int | None = None) -> tuple[Split, Split]:
         """Training and validation examples, as `training_splits`."""
@@ -41,13 +49,18 @@ class Examples(NamedTuple):
 
 
 def open_examples(
-    name: str, data: str | None = None, *, patience: float = QUICK_SECONDS
+    name: str,
+    data: str | None = None,
+    *,
+    image_size: int | None = None,
+    patience: float = QUICK_SECONDS,
 ) -> Examples:
     """Gets a data set.
 
     Args:
         name: A key of the catalogue, or `own`.
         data: An explicit place, as `--data` names it; `own` needs one.
+        image_size: Height and width to bring each picture to, of a set that is converted.
         patience: Seconds for which an object store may fail to answer.
 
     Raises:
@@ -55,6 +68,7 @@ def open_examples(
         JobError: No source has it.
     """
     if name in CATALOGUE:
+        _check_unsized(image_size)
         try:
             return Examples(CATALOGUE[name], obtain(name, data, patience=patience))
         except InputError as error:
@@ -63,22 +77,43 @@ def open_examples(
         raise InputError(
             "--dataset", name, f"needs --data, a folder or s3://BUCKET/PREFIX with {DOCUMENT}"
         )
-    found = read_dataset(data, patience=patience)
-    if found is None:
-        how = _hint(data) or "; docs/data.md says how to make one"
-        raise InputError("--data", data, f"holds no {DOCUMENT}{how}")
-    return _as_published(found)
+    if not recognise(data):
+        found = read_dataset(data, patience=patience)
+        if found is None:
+            raise InputError(
+                "--data", data, f"holds no {DOCUMENT}; docs/data.md says how to make one"
+            )
+        _check_unsized(image_size)
+        return _as_published(found)
+    made = convert(data, image_size)
+    name = PurePosixPath(data.rstrip("/")).stem or OWN
+    own = OwnData(name, made.labels, made.train, made.test)
+    return _as_published(own)._replace(description=made.description)
+
+
+def _check_unsized(image_size: int | None) -> None:
+    if image_size is not None:
+        raise InputError(
+            "--image-size", image_size, "is for pictures that are converted; leave it out"
+        )
+
+
+def dataset_at(place: str) -> str | None:
+    """The data set that is meant where a place is given and no name.
+
+    `own` where the place holds files of a kind that only a user's own set has; None, for the usual
+    one, elsewhere: damaged files of MNIST must not become another set.
+    """
+    kind = recognise(place)
+    return None if kind is None or kind.title in PUBLISHED else OWN
 
 
 def _hint(place: str | None) -> str:
-    """What to do with files of another kind, where a folder or a file on disk is of one."""
-    kind = recognise(place) if place and "://" not in place else None
+    """What to do with files of another kind, where a place is of one."""
+    kind = recognise(place) if place else None
     if kind is None:
         return ""
-    return (
-        f"; it holds {kind.title}, of which `lenet data stage DEST --data {place} --name NAME` "
-        "makes a data set"
-    )
+    return f"; it holds {kind.title}, which --dataset own takes"
 
 
 def _as_published(own: OwnData) -> Examples:

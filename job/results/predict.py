@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 # page); a picture must be brought into the same form to be judged by the same model.
 SIZE = 28
 DIGIT_SIZE = 20
+SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 50_000_000
 
 
@@ -131,6 +134,26 @@ def _centred_by_mass(drawing: np.ndarray) -> np.ndarray:
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     canvas[top : top + len(drawing), left : left + len(drawing)] = drawing
     return canvas
+
+
+def pictures_of(places: Sequence[str]) -> list[str]:
+    """Pictures, and all that are below folders, by name.
+
+    Raises:
+        InputError: There are none in a folder.
+    """
+    found: list[str] = []
+    for place in places:
+        if not Path(place).is_dir():
+            found.append(place)
+            continue
+        below = sorted(
+            str(path) for path in Path(place).rglob("*") if path.suffix.lower() in SUFFIXES
+        )
+        if not below:
+            raise InputError("IMAGE", place, f"holds no pictures ({', '.join(SUFFIXES)})")
+        found += below
+    return found
 
 
 def read_examples(

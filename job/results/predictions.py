@@ -1,4 +1,4 @@
-"""What a model answered for each test example, kept with its result.
+"""What a model answered: for each test example, kept with its result, or for a user's pictures.
 
     test_predictions.parquet    columns `label` and `predicted`, uint8, in the order of the test set
 
@@ -9,14 +9,20 @@ pyarrow is imported where the file is met.
 from __future__ import annotations
 
 import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from job.data.readers.dataset_json import MAX_ROWS
+from job.errors import InputError
 from job.storage.base import Storage
 
 PREDICTIONS_FILE = "test_predictions.parquet"
+TABLES = (".parquet", ".csv", ".json")
 COLUMNS = ("label", "predicted")
 MAX_BYTES = 2 * MAX_ROWS + (1 << 16)
 
@@ -47,6 +53,53 @@ def write_predictions(folder: Storage, predictions: Predictions) -> None:
     stream = io.BytesIO()
     pq.write_table(pa.table(columns, COLUMNS), stream)
     folder.write(PREDICTIONS_FILE, stream.getvalue())
+
+
+def check_table(out: str) -> None:
+    """Raises InputError for a file that `write_table` would not write."""
+    if Path(out).suffix.lower() not in TABLES:
+        raise InputError("--out", out, f"give a file that ends in {', '.join(TABLES)}")
+    if Path(out).exists():
+        raise InputError("--out", out, "is there already; name another file")
+    if not Path(out).parent.is_dir():
+        raise InputError("--out", out, "its folder is not there; make it first")
+
+
+def write_table(
+    out: str, sources: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]
+) -> None:
+    """Writes predictions as a table that is seen whole or not at all.
+
+    Args:
+        out: A file, as `check_table` takes it.
+        sources: Of each example, the file.
+        probabilities: float32 (n, classes).
+        labels: Names of the classes.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    table = pa.table(
+        {
+            "source": pa.array(sources, pa.string()),
+            "row": pa.array(np.zeros(len(sources), np.int64)),
+            "prediction": pa.array([labels[i] for i in probabilities.argmax(axis=1)]),
+            **{
+                f"p_{label}": pa.array(column)
+                for label, column in zip(labels, probabilities.T, strict=True)
+            },
+        }
+    )
+    beside = f"{out}.new"
+    match Path(out).suffix.lower():
+        case ".parquet":
+            pyarrow.parquet.write_table(table, beside)
+        case ".csv":
+            pyarrow.csv.write_csv(table, beside)
+        case _:
+            Path(beside).write_text(json.dumps(table.to_pylist(), indent=1) + "\n")
+    os.replace(beside, out)
 
 
 def read_predictions(folder: Storage) -> Predictions:

@@ -60,6 +60,7 @@ def finish(
         "name": config.name,
         "model": config.model,
         "dataset": dataset.name,
+        "data": examples.description,
         "recipe": config.recipe,
         "parameters": model.count_params(),
         "baseline_accuracy": baseline.accuracy,

@@ -25,7 +25,9 @@ def examples_of(run: Run, data: str | None = None, *, patience: float = QUICK_SE
             started with, which only a user's own set can bring about.
     """
     place = data or run.config.data
-    examples = open_examples(run.config.dataset, place, patience=patience)
+    examples = open_examples(
+        run.config.dataset, place, image_size=run.config.image_size, patience=patience
+    )
     if run.config.dataset in CATALOGUE or run.folder.is_new or DATA_FILE not in run.storage.list():
         return examples
     check_same(examples.dataset, dataset_of(run), place, f"run {run.name!r}")

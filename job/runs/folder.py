@@ -14,6 +14,7 @@ from typing import Any
 
 from job.config.config import FIELDS
 from job.config.fields import checked_place
+from job.data.examples import dataset_at
 from job.errors import InputError
 from job.reasons import reason_of
 from job.storage.base import LockedError, Storage, StoreError
@@ -181,14 +182,18 @@ def _flag_of(place: str) -> str:
     return "" if usual else f" --storage {shlex.quote(place)}"
 
 
-def with_whole_place(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_data(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings whose `data` is called so from anywhere: workers, and later calls, stand elsewhere.
+
+    Where no data set is named it is the one that the place holds.
 
     Raises InputError where it is no place.
     """
     if not given.get("data"):
         return given
-    return {**given, "data": absolute(checked_place("--data", given["data"]))}
+    place = absolute(checked_place("--data", given["data"]))
+    named = {} if given.get("dataset") else {"dataset": dataset_at(place)}
+    return {**given, "data": place, **{k: v for k, v in named.items() if v}}
 
 
 def absolute(place: str) -> str:

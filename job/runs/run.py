@@ -19,7 +19,7 @@ from job.config.xla import decided, launched
 from job.errors import InputError, JobError
 from job.models.source import Source, find_source, is_own, short_name
 from job.reasons import reason_of
-from job.runs.folder import Folder, Kind, find_folder, usable, with_whole_place
+from job.runs.folder import Folder, Kind, find_folder, usable, with_data
 from job.runs.start import START_FILE, kept_start, to_bytes
 from job.runs.state import STATE_FILE, Arrays, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
@@ -233,7 +233,7 @@ def prepare_run(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     Raises:
         InputError: A setting is unusable, or the name is taken.
     """
-    source, given = with_source(with_whole_place(given))
+    source, given = with_source(with_data(given))
     config = resolve(given)
     now = time.time()
     name = config.name or _new_name(config, now)

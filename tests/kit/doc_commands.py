@@ -41,6 +41,7 @@ OTHERS = {
     r"lenet train --recipe quick": "tests/test_engine/test_stand_in_gpu.py",
     r"lenet train --recipe notebook --no-(xla|deterministic)": "tests/test_engine/test_engine.py",
     r"lenet (train|runs|evaluate|predict) .*s3://BUCKET": "tests/test_storage/test_s3_runs.py",
+    r"lenet predict .*--out": "tests/test_results/test_predict.py",
     r"lenet (data stage|train) .*\bpets\b": "tests/test_data/test_convert.py",
     r"lenet (data|train --data) .*": "tests/test_data/test_parquet.py",
     r"lenet (train|evaluate|predict) .*strokes": "tests/test_data/test_parquet.py",

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from job.data.convert import convert, set_aside
-from job.data.examples import open_examples
+from job.data.examples import dataset_at, open_examples, stage_own
 from job.data.files import Split, idx_header
 from job.errors import InputError
 from tests.test_config.test_bad_input import refused
@@ -123,6 +123,61 @@ def test_the_same_examples_come_out_and_the_last_fifth_holds_each_label(kind, fe
     assert np.abs(shares - 0.2).max() < 0.06
     # In no order that a class could be told by.
     assert len(set(train.labels[:80])) == 10
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_it_is_trained_on_without_staging_as_well(kind, few, tmp_path):
+    """The same rows in the same order, so the same run."""
+    make, _ = FORMATS[kind]
+    (tmp_path / "theirs").mkdir()
+    place = str(make(few, tmp_path / "theirs"))
+    stage_own(str(tmp_path), place, "ours")
+    staged, direct = (open_examples("own", at) for at in (str(tmp_path / "ours"), place))
+    assert dict(direct.contents) == dict(staged.contents)
+    assert direct.dataset.labels == staged.dataset.labels
+    assert "300 training rows" in direct.description
+    # Those that MNIST is published as as well are named, so that damaged files of its stay that.
+    assert dataset_at(place) == (None if kind in ("npz", "EMNIST") else "own")
+
+
+def test_a_folder_of_pictures_is_trained_on_resumed_and_not_exchanged(few, tmp_path, lenet):
+    as_folders(few, tmp_path / "digits")
+    words = ("train", "--data", "digits", "--model", "ffnn", "--epochs", 2, "--name", "r")
+    done = lenet(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = "folders of pictures: 300 training rows (digit 0 "
+    assert said in done.stderr
+    result = json.loads((tmp_path / "runs/r/result.json").read_text())
+    assert result["dataset"] == "digits"
+    assert result["data"].startswith(said)
+    assert "300 training rows" in (tmp_path / "runs/r/README.md").read_text()
+    evaluated = lenet("evaluate", "r", "--json", cwd=tmp_path)
+    assert json.loads(evaluated.stdout)["accuracy"] == result["test_accuracy"]
+    next((tmp_path / "digits/train").glob("*/*.png")).unlink()
+    other = lenet("evaluate", "r", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "is not the data set that run 'r' was started with" in other.stderr
+
+
+def test_pictures_of_any_size_are_trained_on(tmp_path, lenet):
+    chance = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for index in range(24):
+            shape = (30 + index, 40, 3)
+            image = Image.fromarray(chance.integers(0, 255, shape, dtype=np.uint8))
+            image.save(tmp_path / "pets" / label / f"{index}.jpg")
+    words = ("train", "--data", "pets", "--epochs", 1, "--batch-size", 8, "--name", "r")
+    refused_ = lenet(*words, cwd=tmp_path)
+    assert refused_.returncode == 2
+    assert "--image-size" in refused_.stderr
+    assert not (tmp_path / "runs").exists()
+    done = lenet(*words, "--image-size", 20, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "20 × 20 × 3; no test part: a sixth of each label is set aside for it" in done.stderr
+    published = lenet("train", "--image-size", 20, "--epochs", 1, cwd=tmp_path)
+    assert published.returncode == 2
+    assert "is for pictures that are converted" in published.stderr
 
 
 def test_qmnist_by_its_own_names(few, tmp_path):
@@ -335,12 +390,11 @@ def test_bad_files_are_refused_in_one_line(case, few, tmp_path, lenet):
     assert why in refused(lenet, tmp_path, "data", "stage", "o", "--data", name, "--name", "d")
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "own"])
-def test_who_trains_on_them_as_they_are_is_told_the_command(dataset, few, tmp_path, lenet):
+def test_who_takes_them_for_a_published_set_is_told(few, tmp_path, lenet):
     (tmp_path / "theirs").mkdir()
     as_hugging_face(few, tmp_path / "theirs")
-    line = refused(lenet, tmp_path, "train", "--dataset", dataset, "--data", "theirs")
-    assert "it holds Parquet of pictures, of which `lenet data stage DEST --data" in line
+    line = refused(lenet, tmp_path, "train", "--dataset", "mnist", "--data", "theirs")
+    assert "it holds Parquet of pictures, which --dataset own takes" in line
 
 
 def test_nothing_known_and_bad_options(tmp_path, lenet):

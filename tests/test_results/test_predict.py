@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from PIL import ExifTags, Image
 
@@ -177,3 +179,48 @@ def test_the_command_names_digit_and_probabilities(finished_run, digits, lenet, 
     done = lenet("predict", finished_run, paths[0], cwd=tmp_path)
     assert done.stdout.startswith(f"{paths[0]}: {found[0]['prediction']}\n")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.csv", "answers.json"])
+def test_all_pictures_of_a_folder_become_a_table(name, finished_run, digits, lenet, tmp_path):
+    (tmp_path / "many" / "deep").mkdir(parents=True)
+    for number, digit in enumerate(digits):
+        save_at = tmp_path / "many" / ("deep" if number % 2 else "") / f"{number}.png"
+        Image.fromarray(digit).save(save_at)
+    done = lenet("predict", finished_run, "many", "--out", name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "10 predictions are in" in done.stdout
+    out = tmp_path / name
+    if name.endswith(".json"):
+        rows = json.loads(out.read_text())
+    else:
+        read = pyarrow.csv.read_csv if name.endswith(".csv") else pyarrow.parquet.read_table
+        rows = read(out).to_pylist()
+    assert [row["source"] for row in rows] == sorted(row["source"] for row in rows)
+    alone = lenet("predict", finished_run, rows[0]["source"], "--json", cwd=tmp_path)
+    (one,) = json.loads(alone.stdout)
+    assert str(rows[0]["prediction"]) == one["prediction"]
+    for label, share in one["probabilities"].items():
+        assert rows[0][f"p_{label}"] == pytest.approx(share, abs=1e-5)
+    assert {row["row"] for row in rows} == {0}
+    right = sum(str(row["prediction"]) == Path(row["source"]).stem for row in rows)
+    assert right >= 8
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("empty", "--out", "a.csv"), "holds no pictures"),
+        (("one.png", "--out", "a.txt"), "give a file that ends in .parquet, .csv, .json"),
+        (("one.png", "--out", "there.csv"), "is there already"),
+        (("one.png", "--out", "nowhere/a.csv"), "its folder is not there"),
+    ],
+)
+def test_tables_that_are_not_written(words, why, finished_run, digits, lenet, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there.csv").write_text("")
+    Image.fromarray(digits[0]).save(tmp_path / "one.png")
+    done = lenet("predict", finished_run, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert why in line

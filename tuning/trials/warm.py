@@ -44,7 +44,7 @@ class WarmProcess:
     def __init__(self, threads: int, gpus: float, dataset: Dataset) -> None:
         self._process = TrainingProcess(Worker(threads=threads, gpus=gpus))
         self._dataset = dataset
-        self._loaded: tuple[tuple[str, str | None], Examples] | None = None
+        self._loaded: tuple[tuple[str, str | None, int | None], Examples] | None = None
 
     @property
     def hardware(self) -> str:
@@ -108,9 +108,11 @@ class WarmProcess:
         self._process.forget()
 
     def _examples(self, config: TrainConfig) -> Examples:
-        source = (config.dataset, config.data)
+        source = (config.dataset, config.data, config.image_size)
         if self._loaded is None or self._loaded[0] != source:
-            examples = open_examples(*source, patience=config.storage_timeout)
+            examples = open_examples(
+                *source[:2], image_size=config.image_size, patience=config.storage_timeout
+            )
             check_same(examples.dataset, self._dataset, config.data, "the sweep")
             self._loaded = source, examples
         return self._loaded[1]
