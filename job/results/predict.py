@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,7 +145,8 @@ def pictures_of(places: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for place in places:
-        if not Path(place).is_dir():
+        # As a path it would raise an error for a name that is too long.
+        if not os.path.isdir(place):
             found.append(place)
             continue
         below = sorted(
