@@ -84,7 +84,8 @@ def test_killed_and_without_its_source_it_ends_with_the_same_bits(whole, source,
         env=environment(),
         stderr=subprocess.DEVNULL,
     )
-    while not index.exists():
+    # Whoever claims the run writes one without a checkpoint.
+    while not index.exists() or '"step"' not in index.read_text():
         assert process.poll() is None
     process.kill()
     process.wait()
@@ -164,12 +165,16 @@ def test_the_model_opens_in_plain_keras(whole):
 
 
 def test_two_workers_train_it_as_one_does(lenet, tmp_path):
+    """With SGD: a bias before a normalisation has a gradient of nothing but rounding, of which Adam
+    makes whole steps."""
     for name, where in (
         ("alone", ()),
         ("together", ("--workers", 2, "--cpus-per-worker", 1, "--address", "local")),
     ):
         done = lenet(
-            *("train", "--model", f"{NETS}:quiet", *WORDS, "--name", name, *where), cwd=tmp_path
+            *("train", "--model", f"{NETS}:quiet", *WORDS, "--optimizer", "sgd"),
+            *("--name", name, *where),
+            cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
     alone, together = (
