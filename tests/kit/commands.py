@@ -26,7 +26,8 @@ def environment(**extra: str) -> dict[str, str]:
 def lines_of(said: str) -> list[str]:
     """What a command said, without what it says where it is slow, to show that it still works."""
     lines = said.splitlines()
-    return [line for line in lines if " step " not in line and "  running " not in line]
+    words = " step ", "  running ", "waiting for "
+    return [line for line in lines if not any(word in line for word in words)]
 
 
 def result_of(run: Path) -> dict:
