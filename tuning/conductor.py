@@ -59,7 +59,7 @@ class Task:
     run: dict[str, Any]
     outcome: dict[str, Any]
     dataset: dict[str, Any]
-    architecture: str | None
+    architecture: str | None = None
     threads: int
     gpus: float
 

@@ -79,16 +79,7 @@ def _print(named: dict[str, keras.Model]) -> None:
                 layer.name,
                 type(layer).__name__,
                 activation.__name__ if activation else "",
-                _output(layer),
+                " × ".join(str(n) for n in layer.output.shape[1:]),
                 f"{layer.count_params():,}",
             )
         console.print(table)
-
-
-def _output(layer: keras.layers.Layer) -> str:
-    try:
-        shape = layer.output.shape
-    except AttributeError:
-        # What Keras raises for a layer that is called more than once.
-        return "several"
-    return " × ".join(str(n) for n in shape[1:])

@@ -78,8 +78,8 @@ def test_a_table_of_a_model_shows_all_its_layers(lenet, tmp_path):
         "models", f"{NETS}:residual", "--image-shape", "20x30x3", "--classes", 7, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "several" in done.stdout
     assert "20 × 30 × 3" in done.stdout
+    assert "20 × 30 × 8" in done.stdout
     assert "probabilities" in done.stdout
 
 

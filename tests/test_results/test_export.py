@@ -318,7 +318,12 @@ def test_a_run_in_object_storage(finished_run, exported, s3, tmp_path):
             place.write(path, content)
     document = export_run(open_run("smoke", s3), ["onnx"], tmp_path / "out")
     kept = json.loads((exported[0] / "export.json").read_text())
-    assert document["formats"]["onnx"] == kept["formats"]["onnx"]
+    here, there = (one["formats"]["onnx"] for one in (document, kept))
+    # Another process, with other threads within operations, rounds otherwise.
+    assert here.pop("largest_difference") == pytest.approx(
+        there.pop("largest_difference"), abs=1e-6
+    )
+    assert here == there
 
 
 def test_a_run_in_another_precision_is_compared_in_float32(tmp_path, mnist):
