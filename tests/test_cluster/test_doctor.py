@@ -364,7 +364,9 @@ def test_data_that_is_damaged_or_missing(tmp_path, mnist, monkeypatch):
     only(checks.data({"a": found}, is_named=True), FAIL, "a: ", labels.name, "lenet data stage")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     only(checks.data({"a": data_at("mnist", None)}, is_named=False), WARN, "will download")
-    assert data_at("own", place).problem
+    assert not data_at("own", place).problem, "any IDX files, whose hash nobody has named"
+    labels.write_bytes(content[:-1])
+    assert labels.name in data_at("own", place).problem
 
 
 def test_versions_must_agree(here):

@@ -182,11 +182,12 @@ def test_of_twenty_drivers_one_gets_the_run(root, place, full):
 def test_the_lease_of_a_dead_holder_is_taken_over(s3):
     root = open_storage(s3)
     left = Claim(holder="process 1 on elsewhere", token="x")
+    began = time.monotonic()
     root.write(LOCK, left.to_bytes())
     assert root.holder() == "process 1 on elsewhere"
-    began = time.monotonic()
     with root.locked():
-        assert time.monotonic() - began > lease.LEASE_SECONDS - 2
+        # The store's clock has whole seconds: what it calls older may be one younger.
+        assert time.monotonic() - began > lease.LEASE_SECONDS - 1
         assert "elsewhere" not in root.holder()
 
 
