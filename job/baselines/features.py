@@ -21,7 +21,7 @@ PART = 4000
 
 
 def features_of(kind: str, images: np.ndarray) -> np.ndarray:
-    """Features float32 (n, d) of uint8 images (n, side, side, channels), by a key of `KINDS`."""
+    """Features float32 (n, d) of uint8 images (n, height, width, channels), by a key of `KINDS`."""
     return np.concatenate([KINDS[kind](part) for part in _parts(images)])
 
 
@@ -36,40 +36,39 @@ def deskewed(images: np.ndarray) -> np.ndarray:
 
 
 def _upright(images: np.ndarray) -> np.ndarray:
-    """Deskewed brightness float32 (n, side, side)."""
+    """Deskewed brightness float32 (n, height, width)."""
     from scipy import ndimage
 
     gray = images.mean(axis=3, dtype=np.float32) / 255
     shear, center = slant(gray)
-    middle = (gray.shape[1] - 1) / 2
+    middle, across = ((side - 1) / 2 for side in gray.shape[1:])
     upright = np.empty_like(gray)
     for image, into, slope, (row, column) in zip(gray, upright, shear, center, strict=True):
         # From a pixel of the result to where its value comes from.
-        offset = (row - middle, column - middle - slope * middle)
+        offset = (row - middle, column - across - slope * middle)
         matrix = ((1, 0), (slope, 1))
         ndimage.affine_transform(image, matrix, offset, output=into, order=1)
     return upright
 
 
 def slant(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How images (n, side, side) lean, in columns a row (n,), and their centers of mass (n, 2).
+    """How images (n, height, width) lean, in columns a row (n,), and their centers of mass (n, 2).
 
     A center is row and column. An empty image stands upright in the middle.
     """
-    side = gray.shape[1]
-    place = np.arange(side) - (side - 1) / 2
+    down, across = (np.arange(side) - (side - 1) / 2 for side in gray.shape[1:])
     mass = gray.sum(axis=(1, 2))
     mass = np.where(mass > 0, mass, 1)
 
     def mean(weights: np.ndarray) -> np.ndarray:
         return np.tensordot(gray, weights, 2) / mass
 
-    rows, columns = np.meshgrid(place, place, indexing="ij")
+    rows, columns = np.meshgrid(down, across, indexing="ij")
     row, column = mean(rows), mean(columns)
     variance = mean(rows * rows) - row * row
     covariance = mean(rows * columns) - row * column
     shear = np.divide(covariance, variance, out=np.zeros_like(variance), where=variance > 1e-3)
-    return shear, np.stack([row, column], axis=1) + (side - 1) / 2
+    return shear, np.stack([row, column], axis=1) - (down[0], across[0])
 
 
 def gradients(images: np.ndarray) -> np.ndarray:
@@ -79,19 +78,19 @@ def gradients(images: np.ndarray) -> np.ndarray:
     strength = np.hypot(down, right)
     # An edge between two directions counts for both, the more the nearer it is.
     direction = np.arctan2(down, right) * (DIRECTIONS / (2 * np.pi)) % DIRECTIONS
-    cells = cell_weights(gray.shape[1])
+    above, beside = map(cell_weights, gray.shape[1:])
     found = []
     for number in range(DIRECTIONS):
         apart = np.abs(direction - number)
         share = np.clip(1 - np.minimum(apart, DIRECTIONS - apart), 0, None)
-        found.append(np.einsum("ir,nrc,jc->nij", cells, strength * share, cells, optimize=True))
+        found.append(np.einsum("ir,nrc,jc->nij", above, strength * share, beside, optimize=True))
     histogram = np.stack(found, axis=1).reshape(len(images), -1)
     total = histogram.sum(axis=1, keepdims=True)
     return np.sqrt(histogram / np.where(total > 0, total, 1)).astype(np.float32)
 
 
 def cell_weights(side: int) -> np.ndarray:
-    """How much each row of pixels counts for each row of cells, float32 (7, side).
+    """How much each row of pixels counts for each row of cells, float32 (7, side); or column.
 
     It is a bell around the cell's middle, half a cell wide.
     """

@@ -62,8 +62,8 @@ def note_of(document: dict[str, Any]) -> str:
     """What stands below the table."""
     devices = dict.fromkeys(row["device"] for row in document["rows"])
     return (
-        f"{document['dataset']}: {document['train_rows']:,} training rows, the last fifth "
-        f"validates; predicting {document['test_examples']:,} test examples; "
+        f"{document['dataset']}: {document['train_rows']:,} training rows; "
+        f"predicting {document['test_examples']:,} test examples; "
         f"{', then '.join(devices)}."
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
+from job.config.config import FIELDS
 from job.config.fields import checked_place
 from job.config.flags import PLACE
 from job.errors import InputError, JobError
@@ -21,11 +22,15 @@ from job.errors import InputError, JobError
 @click.option(
     "--name", metavar="NAME", help="Of the data set that `stage` is to make of what is at --data."
 )
-@click.option(
-    "--image-size", metavar="N", help="Bring its pictures to N × N pixels; by default as they are."
-)
+@click.option("--image-size", metavar="N|HxW", help=FIELDS["image_size"].metadata["help"])
+@click.option("--validation", metavar="SHARE", help=FIELDS["validation"].metadata["help"])
 def data(
-    action: str, names: Sequence[str], data: str | None, name: str | None, image_size: str | None
+    action: str,
+    names: Sequence[str],
+    data: str | None,
+    name: str | None,
+    image_size: str | None,
+    validation: str | None,
 ) -> None:
     """Show, verify, download or stage the data sets (those named, or MNIST and Fashion-MNIST).
 
@@ -46,7 +51,8 @@ def data(
         destination, *names = names
         destination = checked_place("DEST", destination)
         if name is not None:
-            _stage_own(destination, names, data, name, image_size)
+            asked = {"image_size": image_size, "validation": validation}
+            _stage_own(destination, names, data, name, asked)
             return
     for name in names:
         if name not in CATALOGUE:
@@ -69,9 +75,9 @@ def data(
         if found.contents is None:
             missing.append(name)
             continue
-        train, validation = training_splits(found.contents, dataset)
+        train, rest = training_splits(found.contents, dataset)
         test = test_split(found.contents, dataset)
-        print(f"   {len(train):,} training, {len(validation):,} validation, {len(test):,} test")
+        print(f"   {len(train):,} training, {len(rest):,} validation, {len(test):,} test")
         print("   first ten labels: " + ", ".join(dataset.labels[i] for i in train.labels[:10]))
         if action == "verify":
             for file in dataset.files:
@@ -85,11 +91,16 @@ def data(
 
 
 def _stage_own(
-    destination: str, others: Sequence[str], place: str | None, name: str, size: str | None
+    destination: str,
+    others: Sequence[str],
+    place: str | None,
+    name: str,
+    asked: Mapping[str, str | None],
 ) -> None:
-    from job.config.fields import integer, run_name
+    from job.config.config import resolve
+    from job.config.fields import run_name
+    from job.data.convert import Conversion
     from job.data.examples import stage_own
-    from job.data.files import SIDES
 
     if others:
         raise InputError("DATASET", others[0], "--name makes one of --data; leave this out")
@@ -99,11 +110,8 @@ def _stage_own(
         run_name(name)
     except ValueError as problem:
         raise InputError("--name", name, str(problem)) from None
-    try:
-        side = None if size is None else integer(*SIDES)(size)
-    except ValueError as problem:
-        raise InputError("--image-size", size, str(problem)) from None
-    description, uri = stage_own(destination, place, name, side)
+    config = resolve({option: value for option, value in asked.items() if value is not None})
+    description, uri = stage_own(destination, place, name, Conversion.of(config))
     print(description)
     print(f"{name}: {uri}")
     print(f"   lenet train --dataset own --data {shlex.quote(uri)}")

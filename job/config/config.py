@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from job.config.fields import (
+    SIDES,
     Settings,
     check_given,
     check_unchanged,
@@ -26,6 +27,7 @@ from job.config.fields import (
     number,
     option,
     optional,
+    picture_size,
     place,
     run_name,
     switch,
@@ -74,6 +76,7 @@ AS_BEFORE: dict[str, Any] = {
     "start_sha256": None,
     "freeze": None,
     "image_size": None,
+    "validation": None,
 }
 
 
@@ -103,10 +106,18 @@ class TrainConfig(Settings):
         fixed=False,
         metavar="PLACE",
     )
-    image_size: int | None = option(
+    image_size: int | str | None = option(
         None,
-        optional(integer(4, 512)),
-        "Bring pictures of your own to N × N pixels; by default they stay as they are.",
+        optional(picture_size(*SIDES)),
+        "Bring pictures of your own to N × N pixels, or H × W; by default they stay as they are.",
+        metavar="N|HxW",
+    )
+    validation: float | None = option(
+        None,
+        optional(number(above=0, maximum=0.9)),
+        "Share of each label's training rows that validates, of pictures of your own; a fifth by "
+        "default. Those that come with a validation part keep it.",
+        metavar="SHARE",
     )
     recipe: str = option(
         "quick",
@@ -211,6 +222,13 @@ class TrainConfig(Settings):
         optional(glob),
         "Leave weights as they are whose path matches: 'CONV*' or '*/kernel', say.",
         metavar="GLOB",
+    )
+    lanes: int | None = option(
+        None,
+        optional(integer(1)),
+        "Parts in which processors compute a worker's examples, noted when a run starts.",
+        fixed=False,
+        hidden=True,
     )
     limit_train: int | None = option(
         None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."

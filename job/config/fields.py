@@ -20,6 +20,8 @@ from job.errors import InputError, nearest
 
 Parser = Callable[[Any], Any]
 
+# Pixels that a side of an image may have: every model can take it, and many of them fit.
+SIDES = (20, 128)
 SCHEMES = ("s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "hdfs", "http", "https", "file")
 
 
@@ -89,6 +91,33 @@ def integer(minimum: int, maximum: int = 2**31 - 1) -> Limited:
         return number
 
     return Limited(read, parse)
+
+
+def picture_size(minimum: int, maximum: int) -> Limited:
+    """Accepts the size of pictures: `N` for N × N, or `HxW`, height and width.
+
+    A square is its number, so that the same size is the same setting.
+    """
+    side = integer(minimum, maximum)
+
+    def by(side: Parser) -> Parser:
+        def parse(value: Any) -> int | str:
+            if not isinstance(value, str) or "x" not in value.lower():
+                return side(value)
+            height, width = map(side, value.lower().split("x", 1))
+            return height if height == width else f"{height}x{width}"
+
+        return parse
+
+    return Limited(by(side.read), by(side.parse))
+
+
+def height_width(size: int | str | None) -> tuple[int, int] | None:
+    """What `picture_size` accepted, as two numbers."""
+    if size is None:
+        return None
+    height, _, width = str(size).partition("x")
+    return int(height), int(width or height)
 
 
 def number(

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from job.reasons import text_of
 from job.storage.disk import LocalStorage
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def fetch_once(sha256: str, size: int, fetch: Callable[[], bytes]) -> bytes:
             fcntl.flock(lock, fcntl.LOCK_EX)
             content = _read(folder / sha256, size)
         except OSError as error:
-            log.warning("%s can't be used as a cache: %s", folder, error.strerror)
+            log.warning("%s can't be used as a cache: %s", folder, text_of(error))
             return fetch()
         if content is not None and hashlib.sha256(content).hexdigest() == sha256:
             return content
@@ -69,7 +70,7 @@ def fetch_once(sha256: str, size: int, fetch: Callable[[], bytes]) -> bytes:
         try:
             store({sha256: content}, folder)
         except OSError as error:
-            log.warning("%s can't be kept in %s: %s", sha256[:16], folder, error.strerror)
+            log.warning("%s can't be kept in %s: %s", sha256[:16], folder, text_of(error))
         return content
 
 

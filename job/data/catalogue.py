@@ -7,18 +7,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from job.data.files import Contents, DataFile, ImageShape, Reader, Split, check_image_shape
+from job.data.files import (
+    Contents,
+    DataFile,
+    ImageShape,
+    Reader,
+    Split,
+    check_image_shape,
+    check_validation_rows,
+)
 from job.data.readers import cifar, idx
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What is known of a data set without its bytes: a user's own, or one of the catalogue."""
+    """What is known of a data set without its bytes: a user's own, or one of the catalogue.
+
+    Attributes:
+        name: Of the set.
+        files: What it is made of, those that test last.
+        labels: Their names; label 0 is the first.
+        is_digits: Whether its pictures are digits as MNIST has them.
+        validation_rows: So many of the training rows, the last, validate; None for the last fifth,
+            which is what Keras' `validation_split=0.2` takes.
+    """
 
     name: str
     files: tuple[DataFile, ...]
     labels: tuple[str, ...]
     is_digits: bool
+    validation_rows: int | None = None
 
     @property
     def reader(self) -> Reader:
@@ -39,6 +57,20 @@ class Dataset:
     def train_rows(self) -> int:
         """Rows of the training files, those for validation included."""
         return _rows(self.train_files)
+
+    @property
+    def first_validation_row(self) -> int:
+        """The training rows from here on validate."""
+        if self.validation_rows is None:
+            return self.train_rows * 4 // 5
+        return self.train_rows - self.validation_rows
+
+    @property
+    def validated(self) -> str:
+        """Which rows validate, in words."""
+        if self.validation_rows is None:
+            return "the last fifth of the training files"
+        return f"the last {self.validation_rows:,} rows of the training files"
 
     @property
     def test_rows(self) -> int:
@@ -64,8 +96,14 @@ class Dataset:
         return {**encode(train, self.train_files), **encode(test, self.test_files)}
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads: all fields, each file as its name, SHA-256 and shape."""
-        return {**dataclasses.asdict(self), "files": [file._asdict() for file in self.files]}
+        """What `from_dict` reads: all fields, each file as its name, SHA-256 and shape.
+
+        A rule of division is left out where it is the usual one, as earlier versions did.
+        """
+        document = dataclasses.asdict(self) | {"files": [file._asdict() for file in self.files]}
+        if self.validation_rows is None:
+            del document["validation_rows"]
+        return document
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Dataset:
@@ -80,7 +118,8 @@ class Dataset:
             raise ValueError("there are not four files")
         dataset = cls(**{**fields, "labels": tuple(fields["labels"])}, files=tuple(files))
         check_image_shape(dataset.image_shape)
-        return dataset
+        check_validation_rows(document.get("validation_rows"), dataset.train_rows)
+        return dataclasses.replace(dataset, validation_rows=document.get("validation_rows"))
 
 
 def _rows(files: Sequence[DataFile]) -> int:

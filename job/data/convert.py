@@ -1,7 +1,7 @@
 """A data set of ours from what people have: recognised, checked, divided and put into order.
 
-What trains and what validates is decided here, once, by class: the last fifth of the training rows
-validates, as everywhere, and holds a fifth of each label.
+What trains and what validates is decided here, once: a validation part is kept as it is, else a
+share of each label is set aside.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from job.config.config import TrainConfig
+from job.config.fields import height_width
 from job.data.files import Split, check_image_shape
 from job.data.foreign.arrays import ARRAYS
 from job.data.foreign.idx_files import IDX
@@ -40,6 +42,28 @@ class Converted(NamedTuple):
     train: Split
     test: Split
     description: str
+    validation_rows: int | None = None
+
+
+class Conversion(NamedTuple):
+    """What may be asked for where a data set is made.
+
+    Attributes:
+        size: Height and width to bring each picture to; None leaves them as they are.
+        validation: Share of each label's training rows that validates; None for a fifth, or for the
+            part that is there.
+    """
+
+    size: tuple[int, int] | None = None
+    validation: float | None = None
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Conversion:
+        """As a run's settings ask."""
+        return cls(height_width(config.image_size), config.validation)
+
+
+AS_IT_IS = Conversion()
 
 
 def recognise(place: str) -> Format | None:
@@ -59,12 +83,12 @@ def recognise(place: str) -> Format | None:
     return _kind_of([path.relative_to(folder.parent).as_posix() for path in look])
 
 
-def convert(place: str, size: int | None = None) -> Converted:
+def convert(place: str, asked: Conversion = AS_IT_IS) -> Converted:
     """Reads what people have.
 
     Args:
         place: A file or a folder, or `s3://BUCKET/PREFIX`.
-        size: Height and width to bring each picture to.
+        asked: What is to be done with it.
 
     Raises:
         InputError: There is nothing of a known kind, or something in it is unusable; the message
@@ -76,8 +100,7 @@ def convert(place: str, size: int | None = None) -> Converted:
             kinds = ", ".join(kind.title for kind in FORMATS)
             raise ValueError(f"holds nothing that can be read: {kinds}")
         storage, paths, kind = found
-        square = None if size is None else (size, size)
-        return _arranged(kind.title, kind.read(storage, paths, square))
+        return _arranged(kind.title, kind.read(storage, paths, asked.size), asked.validation)
     except (OSError, ValueError, StoreError) as error:
         raise InputError("--data", place, " ".join(str(error).split())) from error
 
@@ -99,30 +122,34 @@ def _kind_of(paths: Sequence[str]) -> Format | None:
     return kind if kind.takes(paths) else None
 
 
-def _arranged(title: str, parts: Parts) -> Converted:
+def _arranged(title: str, parts: Parts, share: float | None) -> Converted:
     if "train" not in parts:
         raise ValueError(f"has only a {next(iter(parts))} part")
     notes = []
     classes = _classes(parts)
     rows = {part: Split(found.images, _codes(found, classes)) for part, found in parts.items()}
     names = tuple(map(str, classes))
-    check_image_shape(_size_of(rows))
+    check_image_shape(_shape_of(rows))
     if [str(i) for i in range(len(names))] != list(names) and names[0].lstrip("-").isdigit():
         notes.append(f"labels {names[0]}…{names[-1]} → 0…{len(names) - 1}")
-    train = rows["train"]
-    if "val" in rows:
-        notes.append(
-            "its validation part joins the training rows, the last fifth of which validates"
-        )
-        train = _joined(train, rows["val"])
-    test = rows.get("test")
+    train, validation, test = rows["train"], rows.get("val"), rows.get("test")
     if test is None:
-        kept, aside = set_aside(train.labels, names, len(train) // TEST_SHARE, TEST)
-        train, test = _taken(train, kept), _taken(train, aside)
+        train, test = _divided(train, names, len(train) // TEST_SHARE, TEST)
         notes.append("no test part: a sixth of each label is set aside for it")
-    order = np.concatenate(
-        set_aside(train.labels, names, len(train) - len(train) * 4 // 5, VALIDATION)
-    )
+    if validation is None:
+        count = round(len(train) * share) if share else len(train) - len(train) * 4 // 5
+        train, validation = _divided(train, names, count, VALIDATION)
+        part = f"{share:.4g}" if share else "a fifth"
+        notes.append(f"no validation part: {part} of each label is set aside for it")
+    elif share is not None:
+        raise ValueError("has a validation part, which is kept; leave --validation out")
+    else:
+        for part in ("train", "val"):
+            _check_none_missing(part, rows[part].labels, names)
+        train = _taken(train, shuffled(len(train), VALIDATION))
+        notes.append(f"its validation part of {len(validation):,} rows is kept")
+    train = _joined(train, validation)
+    is_usual = len(validation) == len(train) - len(train) * 4 // 5
     counts = np.bincount(train.labels, minlength=len(names))
     said = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True)]
     shown = ", ".join(said[:12]) + (f", … ({len(names)} labels)" if len(names) > 12 else "")
@@ -130,24 +157,44 @@ def _arranged(title: str, parts: Parts) -> Converted:
     description = (
         f"{title}: {len(train):,} training rows ({shown}), {len(test):,} test rows, {shape}"
     )
-    return Converted(names, _taken(train, order), test, "; ".join([description, *notes]))
+    whole = "; ".join([description, *notes])
+    return Converted(names, train, test, whole, None if is_usual else len(validation))
 
 
-def _size_of(rows: dict[str, Split]) -> list[int]:
+def _divided(rows: Split, names: Sequence[str], count: int, stream: int) -> tuple[Split, Split]:
+    kept, aside = set_aside(rows.labels, names, count, stream)
+    return _taken(rows, kept), _taken(rows, aside)
+
+
+def shuffled(count: int, stream: int) -> np.ndarray:
+    """The numbers below `count` in a random order, a function of both arguments."""
+    # Raw Philox output stays the same between NumPy versions (NEP 19).
+    return np.argsort(np.random.Philox(key=[stream, count]).random_raw(count))
+
+
+def _check_none_missing(part: str, labels: np.ndarray, names: Sequence[str]) -> None:
+    missing = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
+    if len(missing):
+        raise ValueError(f"label {names[missing[0]]!r} has no row in the {part} part")
+
+
+def _shape_of(rows: dict[str, Split]) -> list[int]:
     shapes = {split.images.shape[1:] for split in rows.values()}
     if len(shapes) > 1:
         raise ValueError(
             f"its parts have pictures of {len(shapes)} sizes; --image-size N makes them equal"
         )
     (shape,) = shapes
-    if shape[0] != shape[1]:
-        raise ValueError(
-            f"its pictures are {shape[0]} × {shape[1]}; --image-size N makes them square"
-        )
     return [int(number) for number in shape]
 
 
 def _classes(parts: Parts) -> list[int] | list[str]:
+    """The labels in their order, which is that of their names where the files have one."""
+    (given, *others) = {found.names for found in parts.values()}
+    if others:
+        raise ValueError("names its labels otherwise in each part")
+    if given:
+        return list(given)
     values = [found.labels for found in parts.values()]
     are_names = any(labels.dtype.kind == "U" for labels in values)
     classes = np.unique(np.concatenate([v.astype(str) for v in values] if are_names else values))
@@ -157,6 +204,8 @@ def _classes(parts: Parts) -> list[int] | list[str]:
 
 
 def _codes(rows: Rows, classes: Sequence[int] | Sequence[str]) -> np.ndarray:
+    if rows.names:
+        return rows.labels
     labels = rows.labels.astype(str) if isinstance(classes[0], str) else rows.labels
     return np.searchsorted(np.array(classes), labels)
 
@@ -202,8 +251,7 @@ def set_aside(
         movable = shares < rows - 1 if is_short else shares > 1
         best = np.where(movable, behind if is_short else -behind, -np.inf).argmax()
         shares[best] += 1 if is_short else -1
-    # Raw Philox output stays the same between NumPy versions (NEP 19).
-    order = np.argsort(np.random.Philox(key=[stream, len(labels)]).random_raw(len(labels)))
+    order = shuffled(len(labels), stream)
     places = np.zeros(len(labels), np.int64)
     for label in range(len(names)):
         mine = labels[order] == label

@@ -9,13 +9,13 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from job.data.catalogue import CATALOGUE, Dataset
-from job.data.convert import convert, recognise
+from job.data.convert import AS_IT_IS, Conversion, convert, recognise
 from job.data.files import Contents, OwnData, Split
 from job.data.foreign.arrays import ARRAYS
 from job.data.foreign.idx_files import IDX
 from job.data.readers import idx
 from job.data.readers.dataset_json import DOCUMENT
-from job.data.readers.parquet import read_dataset, write_dataset
+from job.data.readers.parquet import let_go, read_dataset, write_dataset
 from job.data.sources import obtain
 from job.data.splits import check_classes, test_split, training_splits
 from job.errors import InputError
@@ -51,8 +51,8 @@ class Examples(NamedTuple):
 def open_examples(
     name: str,
     data: str | None = None,
+    asked: Conversion = AS_IT_IS,
     *,
-    image_size: int | None = None,
     patience: float = QUICK_SECONDS,
 ) -> Examples:
     """Gets a data set.
@@ -60,7 +60,7 @@ def open_examples(
     Args:
         name: A key of the catalogue, or `own`.
         data: An explicit place, as `--data` names it; `own` needs one.
-        image_size: Height and width to bring each picture to, of a set that is converted.
+        asked: What is to be done with a set that is converted; nothing else can be asked.
         patience: Seconds for which an object store may fail to answer.
 
     Raises:
@@ -68,7 +68,7 @@ def open_examples(
         JobError: No source has it.
     """
     if name in CATALOGUE:
-        _check_unsized(image_size)
+        _check_nothing_asked(asked)
         try:
             return Examples(CATALOGUE[name], obtain(name, data, patience=patience))
         except InputError as error:
@@ -83,19 +83,22 @@ def open_examples(
             raise InputError(
                 "--data", data, f"holds no {DOCUMENT}; docs/data.md says how to make one"
             )
-        _check_unsized(image_size)
-        return _as_published(found)
-    made = convert(data, image_size)
+        _check_nothing_asked(asked)
+        examples = _as_published(found)
+        del found
+        let_go()
+        return examples
+    made = convert(data, asked)
     name = PurePosixPath(data.rstrip("/")).stem or OWN
-    own = OwnData(name, made.labels, made.train, made.test)
+    own = OwnData(name, made.labels, made.train, made.test, made.validation_rows)
     return _as_published(own)._replace(description=made.description)
 
 
-def _check_unsized(image_size: int | None) -> None:
-    if image_size is not None:
-        raise InputError(
-            "--image-size", image_size, "is for pictures that are converted; leave it out"
-        )
+def _check_nothing_asked(asked: Conversion) -> None:
+    size = asked.size and "{}x{}".format(*asked.size)
+    for option, value in {"--image-size": size, "--validation": asked.validation}.items():
+        if value is not None:
+            raise InputError(option, value, "is for pictures that are converted; leave it out")
 
 
 def dataset_at(place: str) -> str | None:
@@ -120,7 +123,13 @@ def _as_published(own: OwnData) -> Examples:
     """A user's own set as if published as IDX: all further checks and splits are those of MNIST."""
     rows = {"train": len(own.train), "test": len(own.test)}
     files = idx.files_of(*4 * [""], **rows, image_shape=own.image_shape)
-    dataset = Dataset(name=own.name, files=files, labels=own.labels, is_digits=False)
+    dataset = Dataset(
+        name=own.name,
+        files=files,
+        labels=own.labels,
+        is_digits=False,
+        validation_rows=own.validation_rows,
+    )
     contents = dataset.encode(own.train, own.test)
     files = tuple(f._replace(sha256=hashlib.sha256(contents[f.name]).hexdigest()) for f in files)
     return Examples(dataclasses.replace(dataset, files=files), contents)
@@ -164,14 +173,16 @@ def stage(
         yield dataset.name, root.at(dataset.name).uri
 
 
-def stage_own(destination: str, place: str, name: str, size: int | None = None) -> tuple[str, str]:
+def stage_own(
+    destination: str, place: str, name: str, asked: Conversion = AS_IT_IS
+) -> tuple[str, str]:
     """Makes a data set of what people have, as Parquet below its name.
 
     Args:
         destination: A folder, or `s3://BUCKET/PREFIX`.
         place: As `convert` has it.
         name: What to call it.
-        size: Height and width to bring each picture to.
+        asked: What is to be done with it.
 
     Returns:
         What was found and done, and where the data set is now.
@@ -180,8 +191,9 @@ def stage_own(destination: str, place: str, name: str, size: int | None = None) 
         InputError: Something is unusable, or the destination can't be written; nothing was.
     """
     root = _writable(destination)
-    made = convert(place, size)
-    write_dataset(root.at(name), name, made.labels, made.train, made.test)
+    made = convert(place, asked)
+    parts = made.train, made.test, made.validation_rows
+    write_dataset(root.at(name), name, made.labels, *parts)
     return made.description, root.at(name).uri
 
 

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-# Height, and width, of images that every model can take and that leave room for many of them.
-SIDES = (20, 128)
+from job.config.fields import SIDES
 
 # Content by file name.
 Contents = dict[str, bytes]
@@ -57,12 +56,16 @@ class Split(NamedTuple):
 
 
 class OwnData(NamedTuple):
-    """A user's own data set as it was read, whatever it was kept as."""
+    """A user's own data set as it was read, whatever it was kept as.
+
+    The last `validation_rows` of `train` validate, or its last fifth.
+    """
 
     name: str
     labels: tuple[str, ...]
     train: Split
     test: Split
+    validation_rows: int | None = None
 
     @property
     def image_shape(self) -> ImageShape:
@@ -112,14 +115,22 @@ def check_image_shape(shape: Any) -> ImageShape:
         not isinstance(shape, Sequence)
         or len(shape) != 3
         or not all(type(number) is int for number in shape)
-        or not least <= shape[0] == shape[1] <= most
+        or not all(least <= side <= most for side in shape[:2])
         or shape[2] not in (1, 3)
     ):
         raise ValueError(
-            f"shape is {shape!r:.60}; give [side, side, channels] with {least} to {most} pixels a "
-            "side, and 1 channel or 3"
+            f"shape is {shape!r:.60}; give [height, width, channels] with {least} to {most} pixels "
+            "a side, and 1 channel or 3"
         )
     return tuple(shape)
+
+
+def check_validation_rows(count: Any, train_rows: int) -> None:
+    """Raises ValueError for what does not leave rows to train and to validate; None is usual."""
+    if count is not None and (type(count) is not int or not 0 < count < train_rows):
+        raise ValueError(
+            f"validation is {count!r:.60}; give how many of {train_rows:,} training rows validate"
+        )
 
 
 def check_file(file: DataFile, content: bytes) -> None:

@@ -30,6 +30,7 @@ from job.data.readers import cifar
 from job.data.readers.idx import gunzip
 from job.data.readers.parquet import read_dataset
 from job.errors import InputError, JobError
+from job.reasons import text_of
 from job.storage.base import QUICK_SECONDS
 from job.waiting import QUIET_SECONDS, waiting
 
@@ -95,7 +96,7 @@ def obtain(name: str, data: str | None = None, *, patience: float = QUICK_SECOND
             try:
                 store(contents, cache)
             except OSError as error:
-                log.warning("%s is used, but can't be kept in %s: %s", name, cache, error.strerror)
+                log.warning("%s is used, but can't be kept in %s: %s", name, cache, text_of(error))
         return contents
     raise JobError(
         f"could not get {name}; tried in turn:\n" + "\n".join(reasons) + "\n"

@@ -14,8 +14,8 @@ def training_splits(
 ) -> tuple[Split, Split]:
     """Training and validation examples.
 
-    Validation is the last fifth of the training rows, which is what Keras' `validation_split=0.2`
-    takes: 12,000 of 60,000.
+    Validation is the end of the training rows, from `Dataset.first_validation_row` on: 12,000 of
+    MNIST's 60,000.
 
     Args:
         contents: Content by file name.
@@ -26,7 +26,7 @@ def training_splits(
         InputError: `limit_train` is more than there is.
     """
     rows = dataset.decode(contents, dataset.train_files)
-    count = len(rows) * 4 // 5
+    count = dataset.first_validation_row
     if limit_train is not None and limit_train > count:
         raise InputError("--limit-train", limit_train, f"there are {count:,} training rows")
     kept = limit_train or count
@@ -39,7 +39,7 @@ def training_splits(
 def check_classes(contents: Contents, dataset: Dataset, place: str | None) -> None:
     """Raises InputError for a label that training or validation would never see.
 
-    So it is where the rows are sorted by label: the last fifth is one class.
+    So it is where the rows are sorted by label: those that validate are of one class.
 
     Args:
         contents: Content by file name.
@@ -47,16 +47,15 @@ def check_classes(contents: Contents, dataset: Dataset, place: str | None) -> No
         place: Where they are from, for the message.
     """
     parts = training_splits(contents, dataset)
-    for what, split in zip(("first four fifths", "last fifth"), parts, strict=True):
+    for aim, split in zip(("training", "validation"), parts, strict=True):
         counts = np.bincount(split.labels, minlength=len(dataset.labels))
         missing = [name for name, count in zip(dataset.labels, counts, strict=True) if not count]
         if missing:
-            aim = "training" if split is parts[0] else "validation"
             raise InputError(
                 "--data",
                 place,
-                f"label {missing[0]!r} has no row in the {what} of the training rows, which is for "
-                f"{aim}; write the rows in a random order",
+                f"label {missing[0]!r} has no row for {aim}; validation takes {dataset.validated}: "
+                "write the rows in a random order",
             )
 
 

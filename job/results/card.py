@@ -93,6 +93,7 @@ def model_card(
                 result=result,
                 interval=interval,
                 dataset=examples.dataset,
+                validated=examples.dataset.validated,
                 counts={"training": len(train), "validation": len(validation), "test": count},
                 input_shape=input_shape,
                 files=files,

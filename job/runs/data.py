@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from job.data.catalogue import CATALOGUE, Dataset
+from job.data.convert import Conversion
 from job.data.examples import Examples, check_same, open_examples
 from job.errors import JobError
 from job.runs.run import DATA_FILE, Run
@@ -25,9 +26,8 @@ def examples_of(run: Run, data: str | None = None, *, patience: float = QUICK_SE
             started with, which only a user's own set can bring about.
     """
     place = data or run.config.data
-    examples = open_examples(
-        run.config.dataset, place, image_size=run.config.image_size, patience=patience
-    )
+    asked = Conversion.of(run.config)
+    examples = open_examples(run.config.dataset, place, asked, patience=patience)
     if run.config.dataset in CATALOGUE or run.folder.is_new or DATA_FILE not in run.storage.list():
         return examples
     check_same(examples.dataset, dataset_of(run), place, f"run {run.name!r}")

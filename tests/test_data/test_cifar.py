@@ -31,7 +31,7 @@ from job.data.splits import test_split, training_splits
 from job.engine.scoring import predict
 from job.errors import InputError, JobError
 from job.results.evaluate import model_with
-from job.results.predict import read_examples
+from job.results.predict import Form, read_examples
 from job.runs.data import dataset_of
 from job.runs.run import open_run, prepare_run
 from job.storage.disk import LocalStorage
@@ -305,7 +305,7 @@ def test_a_run_on_colours_from_training_to_prediction(model, parameters, publish
         tmp_path / "twice.png"
     )
     paths = [str(tmp_path / name) for name in ("same.png", "twice.png")]
-    same, twice = read_examples(paths, (32, 32, 3), is_digit=False)
+    same, twice = read_examples(paths, Form((32, 32, 3), is_digit=False)).images
     assert np.array_equal(same, test.images[0])
     assert np.abs(twice.astype(int) - test.images[0]).mean() < 20
 

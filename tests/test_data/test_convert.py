@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from job.data.convert import convert, set_aside
+from job.data.convert import Conversion, convert, set_aside
 from job.data.examples import dataset_at, open_examples, stage_own
 from job.data.files import Split, idx_header
 from job.errors import InputError
@@ -226,13 +227,112 @@ def test_colours_and_sizes(tmp_path):
             image = Image.fromarray(chance.integers(0, 255, shape, dtype=np.uint8))
             image.save(tmp_path / "pets" / label / f"{index}.jpg")
     Image.new("RGBA", (50, 50), (0, 0, 0, 0)).save(tmp_path / "pets/cat/ghost.png")
-    made = convert(str(tmp_path / "pets"), 32)
+    made = convert(str(tmp_path / "pets"), Conversion((32, 32)))
     assert made.labels == ("cat", "dog")
     assert made.train.images.shape == (21, 32, 32, 3)
     assert made.test.images.shape == (4, 32, 32, 3)
     assert "a sixth of each label is set aside" in made.description
     both = np.concatenate([made.train.images, made.test.images])
     assert sum((image == 255).all() for image in both) == 1
+
+
+def test_pictures_that_are_no_squares_are_trained_on(few, tmp_path, lenet):
+    """From folders and, where the size is said, from CSV; the answer is the same for both."""
+    low = tuple(Split(split.images[:, 4:24], split.labels) for split in few)
+    as_folders(low, tmp_path / "low")
+    words = ("train", "--epochs", 1, "--batch-size", 50, "--augment-shift", 1)
+    done = lenet(*words, "--data", "low", "--name", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "20 × 28 × 1" in done.stderr
+    picture = next((tmp_path / "low/test/digit 4").iterdir())
+    asked = lenet("predict", "r", picture, "--json", cwd=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    (tmp_path / "csv").mkdir()
+    table = np.concatenate([low[0].labels[:, None], low[0].images.reshape(-1, 560)], axis=1)
+    header = ",".join(["label", *(f"pixel{i}" for i in range(560))])
+    np.savetxt(tmp_path / "csv/train.csv", table, "%d", ",", header=header, comments="")
+    square = lenet("data", "stage", "o", "--data", "csv", "--name", "d", cwd=tmp_path)
+    assert "560 columns of pixels, which is no square; give --image-size HxW" in square.stderr
+    made = convert(str(tmp_path / "csv"), Conversion((20, 28)))
+    assert in_order(Split(*map(np.concatenate, zip(made.train, made.test, strict=True)))) == (
+        in_order(low[0])
+    )
+
+
+def test_a_validation_part_is_kept(few, tmp_path):
+    """To the picture, whatever its share; another rule is refused."""
+    train, held = (Split(*(array[part] for array in few[0])) for part in np.s_[:240, 240:])
+    place = as_folders((train, held), tmp_path / "digits")
+    (place / "test").rename(place / "val")
+    examples = open_examples("own", str(place))
+    trained, validation = examples.training()
+    assert in_order(validation) == in_order(held)
+    rest = in_order(Split(*map(np.concatenate, zip(trained, examples.test(), strict=True))))
+    assert rest == in_order(train)
+    assert len(set(trained.labels[:80])) == 10, "in no order that a class could be told by"
+    assert "its validation part of 60 rows is kept" in examples.description
+    assert examples.dataset.validated == "the last 60 rows of the training files"
+    with pytest.raises(InputError, match="which is kept; leave --validation out"):
+        convert(str(place), Conversion(validation=0.1))
+
+
+def test_a_share_of_each_label_validates(few, tmp_path, lenet):
+    as_folders(few, tmp_path / "digits")
+    words = ("--data", "digits", "--validation", 0.1)
+    done = lenet("data", "stage", "ours", *words, "--name", "d", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no validation part: 0.1 of each label is set aside for it" in done.stdout
+    staged = open_examples("own", str(tmp_path / "ours/d"))
+    _, validation = staged.training()
+    assert len(validation) == 30
+    assert np.bincount(validation.labels).min() >= 1
+    few_steps = ("--model", "ffnn", "--epochs", 1, "--name", "r")
+    done = lenet("train", *words, *few_steps, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((tmp_path / "runs/r/data.json").read_text())
+    assert kept["validation_rows"] == 30
+    card = " ".join((tmp_path / "runs/r/README.md").read_text().split())
+    assert "30 for validation (the last 30 rows of the training files)" in card
+    assert "--validation 0.1" in card
+    assert lenet("evaluate", "r", cwd=tmp_path).returncode == 0
+    published = lenet("train", "--validation", 0.1, "--epochs", 1, cwd=tmp_path)
+    assert published.returncode == 2
+    assert "--validation '0.1': is for pictures that are converted" in published.stderr
+
+
+def test_names_of_labels_in_parquet_of_hugging_face(few, tmp_path):
+    """They are in the metadata, in an order of their own."""
+    names = [f"digit {letter}" for letter in "zyxwvutsrq"]
+    as_hugging_face(few, tmp_path)
+    kept = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    for path in tmp_path.glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(kept)}), path)
+    made = convert(str(tmp_path))
+    assert made.labels == tuple(names)
+    assert in_order(made.train) == in_order(few[0])
+    kept["info"]["features"]["label"]["names"] = names[:9]
+    table = table.replace_schema_metadata({"huggingface": json.dumps(kept)})
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match="beyond the 9 that its metadata name"):
+        convert(str(tmp_path))
+
+
+def test_sixteen_bits_become_eight(few, tmp_path):
+    """The upper ones, of all pictures alike: a dark one stays dark."""
+    for label in ("dark", "light"):
+        (tmp_path / "deep" / label).mkdir(parents=True)
+        for index, image in enumerate(few[0].images[:9, ..., 0]):
+            values = image.astype(np.uint16) * (257 if label == "light" else 30)
+            Image.fromarray(values).save(tmp_path / "deep" / label / f"{index}.png")
+    made = convert(str(tmp_path / "deep"))
+    images = np.concatenate([made.train.images, made.test.images])
+    labels = np.concatenate([made.train.labels, made.test.labels])
+    assert images.shape == (18, 28, 28, 1)
+    assert images[labels == 0].max() == 255 * 30 >> 8
+    assert in_order(Split(images[labels == 1], labels[labels == 1])) == sorted(
+        bytes([1]) + image.tobytes() for image in few[0].images[:9]
+    )
 
 
 def test_rows_are_divided_by_label_to_the_row():
@@ -275,7 +375,11 @@ def many_classes(place: Path) -> None:
 
 def rectangles(place: Path) -> None:
     for path in place.rglob("*.png"):
-        Image.new("L", (30, 28)).save(path)
+        Image.new("L", (30, 19)).save(path)
+
+
+def validated_in_part(place: Path) -> None:
+    shutil.copytree(place / "test", place / "val", ignore=lambda *_: ["digit 9"])
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -288,7 +392,8 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty class folder": (empty_class, "train/digit 77 holds no picture"),
     "a class of one": (lonely_class, "label 'extra' has 1 training row(s); it needs two"),
     "300 classes": (many_classes, "has 310 labels; give 2 to 256"),
-    "no squares": (rectangles, "28 × 30; --image-size N makes them square"),
+    "too low": (rectangles, "give [height, width, channels] with 20 to 128 pixels a side"),
+    "no picture of a label validates": (validated_in_part, "has no row in the val part"),
 }
 
 

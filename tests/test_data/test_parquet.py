@@ -23,7 +23,7 @@ from PIL import Image
 from job.data.catalogue import CATALOGUE, Dataset
 from job.data.examples import Examples, open_examples
 from job.data.files import Split
-from job.data.readers.parquet import _pixels, write_dataset
+from job.data.readers.parquet import pixels_of, write_dataset
 from job.data.sources import obtain
 from job.errors import InputError, JobError
 from job.runs.data import dataset_of, examples_of
@@ -275,8 +275,8 @@ BAD = {
     ),
     "no Parquet": (garbage, "train.parquet is not a whole Parquet file"),
     "another format": (
-        document(lambda d: d.update(format=2)),
-        "dataset.json: format is 2; this version reads 1",
+        document(lambda d: d.update(format=3)),
+        "dataset.json: format is 3; this version reads 1 and 2",
     ),
     "no format": (document(lambda d: d.pop("format")), "dataset.json: format is None"),
     "no name": (document(lambda d: d.update(name="../x")), "dataset.json: name is '../x'"),
@@ -306,9 +306,17 @@ BAD = {
     ),
     "a shape of two": (
         document(lambda d: d.update(shape=[28, 28])),
-        "dataset.json: shape is [28, 28]; give [side, side, channels] with 20 to 128 pixels a side",
+        "dataset.json: shape is [28, 28]; give [height, width, channels] with 20 to 128",
     ),
-    "no squares": (document(lambda d: d.update(shape=[28, 32, 1])), "shape is [28, 32, 1]"),
+    "a low image": (document(lambda d: d.update(shape=[19, 32, 1])), "shape is [19, 32, 1]"),
+    "all rows validate": (
+        document(lambda d: d.update(format=2, validation=d["files"]["train.parquet"]["rows"])),
+        "dataset.json: validation is 50; give how many of 50 training rows validate",
+    ),
+    "a rule of the first format": (
+        document(lambda d: d.update(validation=3)),
+        "dataset.json: format is 1, validation is 3",
+    ),
     "four channels": (document(lambda d: d.update(shape=[28, 28, 4])), "shape is [28, 28, 4]"),
     "large images": (document(lambda d: d.update(shape=[129, 129, 3])), "shape is [129, 129, 3]"),
     "a shape in words": (document(lambda d: d.update(shape="28 x 28")), "shape is '28 x 28'"),
@@ -387,7 +395,7 @@ UNUSABLE = {
     ),
     "small images": (
         {"train": Split(TRAIN.images[:, :14, :14], TRAIN.labels)},
-        "shape is (14, 14, 1); give [side, side, channels]",
+        "shape is (14, 14, 1); give [height, width, channels]",
     ),
     "no images": ({"train": Split(TRAIN.labels, TRAIN.labels)}, "shape is (1,)"),
     "fewer images than labels": (
@@ -412,7 +420,7 @@ def test_an_unusable_set_is_not_written(case, tmp_path):
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("shape", [(32, 32, 3), (24, 24, 1), (20, 20, 3)])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (24, 24, 1), (20, 40, 3)])
 def test_images_of_other_shapes_come_back_as_they_were(shape, tmp_path):
     random = np.random.default_rng(1)
     train, test = (
@@ -433,13 +441,28 @@ def test_images_of_other_shapes_come_back_as_they_were(shape, tmp_path):
     assert Dataset.from_dict(kept) == examples.dataset
 
 
+def test_as_many_rows_validate_as_were_written_so(tmp_path):
+    write_dataset(LocalStorage(tmp_path / "own"), "strokes", NAMES, TRAIN, TEST, validation_rows=3)
+    document = json.loads((tmp_path / "own" / "dataset.json").read_text())
+    assert (document["format"], document["validation"]) == (2, 3)
+    dataset, *_ = examples = open_examples("own", str(tmp_path / "own"))
+    train, validation = examples.training()
+    assert np.array_equal(validation.images, TRAIN.images[-3:])
+    assert np.array_equal(train.labels, TRAIN.labels[:-3])
+    kept = json.loads(json.dumps(dataset.to_dict()))
+    assert Dataset.from_dict(kept) == dataset
+    for spoilt in (0, len(TRAIN), "3", True):
+        with pytest.raises(ValueError, match="validation is"):
+            Dataset.from_dict({**kept, "validation_rows": spoilt})
+
+
 def test_a_gray_set_of_28_pixels_is_written_as_before(own):
     assert "shape" not in json.loads((own / "dataset.json").read_text())
 
 
 def test_pixels_of_parts_of_buffers():
     rows = pa.array([bytes([n]) * 784 for n in range(6)], pa.binary(784))
-    pixels = _pixels(pa.chunked_array([rows[4:6], rows[:0], rows[1:3]]), 784)
+    pixels = pixels_of(pa.chunked_array([rows[4:6], rows[:0], rows[1:3]]), 784)
     assert pixels[::784].tolist() == [4, 5, 1, 2]
     assert len(pixels) == 4 * 784
 
@@ -451,7 +474,7 @@ def test_a_set_whose_rows_are_sorted_by_label_is_refused(tmp_path, lenet):
     write_dataset(LocalStorage(tmp_path / "own"), "counts", NAMES, rows, TEST)
     for command in ("train", "sweep"):
         line = refused(lenet, tmp_path, command, "--dataset", "own", "--data", tmp_path / "own")
-        assert f"label '{NAMES[0]}' has no row in the last fifth" in line
+        assert f"label '{NAMES[0]}' has no row for validation" in line
         assert "write the rows in a random order" in line
 
 

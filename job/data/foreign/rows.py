@@ -22,10 +22,12 @@ class Rows(NamedTuple):
     Attributes:
         images: uint8 (n, height, width, channels).
         labels: Of each, a name or a whole number, (n,).
+        names: Of the labels, which are numbers from 0 then; none where the files have none.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    names: tuple[str, ...] = ()
 
 
 # By part: `train`, `val` or `test`.
@@ -56,17 +58,28 @@ def part_of(path: str) -> str:
     return "train"
 
 
-def decoded(content: bytes, size: tuple[int, int] | None) -> np.ndarray:
+def decoded(
+    content: bytes, size: tuple[int, int] | None, channels: int | None = None
+) -> np.ndarray:
     """A picture, uint8 (height, width, 1 or 3); what is transparent becomes white.
 
-    Raises ValueError where it is none.
+    Args:
+        content: PNG or JPEG. Of 16 bits a pixel the upper 8 are taken.
+        size: Height and width to bring it to.
+        channels: How many it is to have; by default one if it is grey.
+
+    Raises:
+        ValueError: It is no such picture.
     """
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"has more than {MOST_PIXELS:,} pixels")
             upright = ImageOps.exif_transpose(image)
-            is_grey = upright.mode in ("1", "L", "LA")
+            if upright.mode.startswith("I"):
+                # Pillow would clip them to 8 bits.
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            is_grey = channels == 1 or (channels is None and upright.mode in ("1", "L", "LA"))
             if upright.has_transparency_data:
                 rgba = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from job.data.foreign.rows import (
     stacked,
 )
 from job.storage.base import Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def _csv_takes(paths: Iterable[str]) -> list[str]:
@@ -37,6 +41,22 @@ def _csv_read(storage: Storage, paths: Sequence[str], size: tuple[int, int] | No
 
 def _of_csv(path: str, content: bytes, size: tuple[int, int] | None) -> Rows | None:
     """The rows of a file; None where it has no labels, as the test part of a competition."""
+    images, labels = pictures_of_csv(path, content, size)
+    if labels is None:
+        return None
+    if size is not None:
+        images = np.stack([resized(image, size) for image in images])
+    return Rows(images, labels)
+
+
+def pictures_of_csv(
+    path: str, content: bytes, size: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pictures of a file, uint8 (n, height, width, 1), and their labels, if it has any.
+
+    They are squares, or have the size (height, width) if that many pixels are there. Raises
+    ValueError for anything else.
+    """
     import pyarrow as pa
     import pyarrow.csv
 
@@ -48,21 +68,23 @@ def _of_csv(path: str, content: bytes, size: tuple[int, int] | None) -> Rows | N
         raise ValueError(f"{path} is no table ({error})") from None
     names = table.column_names
     label = next((name for name in names if name.lower() in ("label", "class")), None)
-    if label is None:
-        if has_names:
-            return None
+    if label is None and not has_names:
         label = names[0]
-    pixels = table.drop_columns([label])
+    pixels = table if label is None else table.drop_columns([label])
     side = math.isqrt(pixels.num_columns)
-    if side**2 != pixels.num_columns:
-        raise ValueError(f"{path} has {pixels.num_columns} columns of pixels, which is no square")
+    shape = (side, side)
+    if size is not None and math.prod(size) == pixels.num_columns:
+        shape = size
+    elif side**2 != pixels.num_columns:
+        raise ValueError(
+            f"{path} has {pixels.num_columns} columns of pixels, which is no square; give "
+            "--image-size HxW"
+        )
     values = np.empty((len(table), pixels.num_columns), np.uint8)
     for index, name in enumerate(pixels.column_names):
         values[:, index] = _pixels(f"{path}:", name, pixels.column(name).to_numpy())
-    images = values.reshape(-1, side, side, 1)
-    if size is not None:
-        images = np.stack([resized(image, size) for image in images])
-    return Rows(images, _labels(path, table.column(label)))
+    labels = None if label is None else _labels(path, table.column(label))
+    return values.reshape(-1, *shape, 1), labels
 
 
 def _pixels(where: str, name: str, column: np.ndarray) -> np.ndarray:
@@ -70,7 +92,7 @@ def _pixels(where: str, name: str, column: np.ndarray) -> np.ndarray:
     if column.dtype.kind in "uif":
         is_pixel = (column >= 0) & (column <= 255) & (column == np.floor(column))
     else:
-        is_pixel = np.array([str(value).isdigit() for value in column])
+        is_pixel = np.array([str(value).isdigit() for value in column], bool)
     bad = np.flatnonzero(~is_pixel)
     if len(bad):
         row = int(bad[0])
@@ -93,17 +115,28 @@ def _parquet_read(storage: Storage, paths: Sequence[str], size: tuple[int, int] 
     return _joined(parts)
 
 
-def _of_parquet(path: str, content: bytes, size: tuple[int, int] | None) -> Rows:
+def table_of_parquet(path: str, content: bytes) -> pa.Table:
+    """All of a Parquet file. Raises ValueError for anything else."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # As in job/data/readers/parquet.py.
-        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a whole Parquet file ({error})") from None
+
+
+def image_column(table: pa.Table) -> str | None:
+    """The column with the pictures."""
     names = {name.lower(): name for name in table.column_names}
-    image = next((names[name] for name in ("image", "img") if name in names), None)
+    return next((names[name] for name in ("image", "img") if name in names), None)
+
+
+def _of_parquet(path: str, content: bytes, size: tuple[int, int] | None) -> Rows:
+    table = table_of_parquet(path, content)
+    names = {name.lower(): name for name in table.column_names}
+    image = image_column(table)
     label = next((names[name] for name in ("label", "fine_label", "labels") if name in names), None)
     if image is None or label is None:
         raise ValueError(
@@ -114,14 +147,30 @@ def _of_parquet(path: str, content: bytes, size: tuple[int, int] | None) -> Rows
         for row, value in enumerate(table.column(image).to_pylist()):
             name = f"{path}: row {row + 1:,}"
             try:
-                yield name, decoded(_bytes_of(value), size)
+                yield name, decoded(bytes_of(value), size)
             except ValueError as error:
                 raise ValueError(f"{name} {error}") from None
 
-    return Rows(stacked(pictures()), _labels(path, table.column(label)))
+    labels, given = _labels(path, table.column(label)), _names_of(table, label)
+    if given and not (labels.dtype.kind in "ui" and 0 <= labels.min() <= labels.max() < len(given)):
+        raise ValueError(f"{path} has labels beyond the {len(given)} that its metadata name")
+    return Rows(stacked(pictures()), labels, given)
 
 
-def _bytes_of(value: Any) -> bytes:
+def _names_of(table: pa.Table, label: str) -> tuple[str, ...]:
+    """The names that Hugging Face's `ClassLabel` keeps in the metadata, if they are there.
+
+    https://huggingface.co/docs/datasets/package_reference/main_classes#datasets.ClassLabel
+    """
+    try:
+        kept = json.loads((table.schema.metadata or {})[b"huggingface"])
+        names = kept["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def bytes_of(value: Any) -> bytes:
     """The file in a cell: bytes, or a struct of bytes and path."""
     found = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(found, bytes):
@@ -137,10 +186,14 @@ def _labels(path: str, column: Any) -> np.ndarray:
 
 
 def _joined(parts: dict[str, list[Rows]]) -> Parts:
-    return {
-        part: Rows(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
-        for part, found in parts.items()
-    }
+    return {part: _of_all(found) for part, found in parts.items()}
+
+
+def _of_all(found: Sequence[Rows]) -> Rows:
+    images, labels, names = zip(*found, strict=True)
+    if len(set(names)) > 1:
+        raise ValueError("names its labels otherwise in each file")
+    return Rows(np.concatenate(images), np.concatenate(labels), names[0])
 
 
 CSV = Format("CSV of pixels", _csv_takes, _csv_read)

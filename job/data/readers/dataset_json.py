@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from job.data.files import ImageShape, check_image_shape
+from job.data.files import ImageShape, check_image_shape, check_validation_rows
 
-FORMAT = 1
+# 1, and 2 where rows are divided in another way than by the last fifth: earlier versions, which
+# would not do that, refuse it.
+FORMATS = (1, 2)
 DOCUMENT = "dataset.json"
 PARTS = ("train.parquet", "test.parquet")
 MAX_LABELS = 256
@@ -38,14 +40,16 @@ class Document(NamedTuple):
     labels: tuple[str, ...]
     files: dict[str, FileEntry]
     image_shape: ImageShape = GRAY
+    validation_rows: int | None = None
 
     def to_json(self) -> bytes:
         """The file's bytes; `shape` is left out for gray images of 28×28."""
         document = {
-            "format": FORMAT,
+            "format": FORMATS[self.validation_rows is not None],
             "name": self.name,
             "labels": self.labels,
             **({} if self.image_shape == GRAY else {"shape": self.image_shape}),
+            **({} if self.validation_rows is None else {"validation": self.validation_rows}),
             "files": {part: entry._asdict() for part, entry in self.files.items()},
         }
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
@@ -60,8 +64,9 @@ def parse(content: bytes) -> Document:
     if not isinstance(document, dict):
         raise ValueError(f"{DOCUMENT} is not a JSON object")
     number, name, labels = (document.get(k) for k in ("format", "name", "labels"))
-    if type(number) is not int or number != FORMAT:
-        raise ValueError(f"{DOCUMENT}: format is {shown(number)}; this version reads {FORMAT}")
+    if type(number) is not int or number not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise ValueError(f"{DOCUMENT}: format is {shown(number)}; this version reads {known}")
     files = document.get("files")
     if not isinstance(files, dict):
         raise ValueError(f"{DOCUMENT}: files is {shown(files)}, not an object")
@@ -72,9 +77,13 @@ def parse(content: bytes) -> Document:
         for part, entry in entries.items():
             if entry.rows * prod(image_shape) > MAX_PIXELS:
                 raise ValueError(f"{part} has {entry.rows:,} rows of {prod(image_shape):,} values")
+        validation_rows = document.get("validation")
+        check_validation_rows(validation_rows, entries[PARTS[0]].rows)
+        if (number == 1) != (validation_rows is None):
+            raise ValueError(f"format is {number}, validation is {shown(validation_rows)}")
     except ValueError as error:
         raise ValueError(f"{DOCUMENT}: {error}") from None
-    return Document(name, labels, entries, image_shape)
+    return Document(name, labels, entries, image_shape, validation_rows)
 
 
 def _entry(part: str, value: Any) -> FileEntry:

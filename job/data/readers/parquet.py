@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from job.data.cache import fetch_once
-from job.data.files import ImageShape, OwnData, Split, check_image_shape
+from job.data.files import (
+    ImageShape,
+    OwnData,
+    Split,
+    check_image_shape,
+    check_validation_rows,
+)
 from job.data.readers.dataset_json import (
     DOCUMENT,
     MAX_DOCUMENT_BYTES,
@@ -43,7 +49,12 @@ MIN_ROWS = {"train.parquet": 2, "test.parquet": 1}
 
 
 def write_dataset(
-    destination: Storage, name: str, labels: Sequence[str], train: Split, test: Split
+    destination: Storage,
+    name: str,
+    labels: Sequence[str],
+    train: Split,
+    test: Split,
+    validation_rows: int | None = None,
 ) -> None:
     """Writes a data set. Equal examples become equal files.
 
@@ -52,9 +63,10 @@ def write_dataset(
             replaced.
         name: 1 to 100 letters, digits, `.`, `_` or `-`.
         labels: 2 to 256 label names; label 0 is the first.
-        train: Images uint8 (n, side, side) or (n, side, side, channels), of 20 to 128 pixels a side
-            and 1 channel or 3, and whole-numbered labels (n,). The last fifth of them validates.
+        train: Images uint8 (n, height, width) or (n, height, width, channels), of 20 to 128 pixels
+            a side and 1 channel or 3, and whole-numbered labels (n,).
         test: The same, with images of the same shape.
+        validation_rows: So many of `train`, the last, validate; the last fifth by default.
 
     Raises:
         InputError: Something is unusable; the message names the file and the column. Nothing was
@@ -64,6 +76,7 @@ def write_dataset(
         check_names(name, labels)
         shape = tuple(int(n) for n in (*np.shape(train.images)[1:], 1)[:3])
         image_shape = check_image_shape(shape)
+        check_validation_rows(validation_rows, len(train))
         encoded = {
             part: _encoded(part, split, name, labels, image_shape)
             for part, split in zip(PARTS, (train, test), strict=True)
@@ -74,7 +87,8 @@ def write_dataset(
         part: FileEntry(len(content), hashlib.sha256(content).hexdigest(), len(split))
         for (part, content), split in zip(encoded.items(), (train, test), strict=True)
     }
-    document = Document(name, tuple(labels), entries, image_shape).to_json()
+    names = tuple(labels)
+    document = Document(name, names, entries, image_shape, validation_rows).to_json()
     if not _holds(destination, document):
         # Beside another set's document, the new files would look damaged.
         destination.delete(DOCUMENT)
@@ -114,7 +128,14 @@ def read_dataset(data: str, *, patience: float = QUICK_SECONDS) -> OwnData | Non
         )
     except (OSError, ValueError, StoreError) as error:
         raise InputError("--data", source.uri, " ".join(str(error).split())) from error
-    return OwnData(document.name, document.labels, train, test)
+    return OwnData(document.name, document.labels, train, test, document.validation_rows)
+
+
+def let_go() -> None:
+    """Gives back the memory of data sets that were read and are gone, which Arrow would keep."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def _holds(destination: Storage, document: bytes) -> bool:
@@ -246,7 +267,7 @@ def _decoded(part: str, content: bytes, document: Document) -> Split:
             raise ValueError(f"{part}: column {column} has rows without a value")
     values = np.ascontiguousarray(table.column("label").to_numpy())
     _check_labels(part, values, len(document.labels))
-    flat = _pixels(table.column("image"), pixels)
+    flat = pixels_of(table.column("image"), pixels)
     return Split(flat.reshape(-1, *document.image_shape), values)
 
 
@@ -263,11 +284,12 @@ def _check_metadata(part: str, metadata: dict[bytes, bytes], document: Document)
             raise ValueError(f"{DOCUMENT}: {field} is not what {part} says, {shown(kept)}")
 
 
-def _pixels(column: pa.ChunkedArray, size: int) -> np.ndarray:
+def pixels_of(column: pa.ChunkedArray, size: int) -> np.ndarray:
     """The values of a column of images of that size, one after the other."""
     chunks = [
         np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * size :][: len(chunk) * size]
         for chunk in column.chunks
         if len(chunk)
     ]
-    return np.concatenate(chunks)
+    # Of many pictures a copy would take gigabytes.
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
