@@ -12,7 +12,7 @@ from job.config.flags import PLACE, json_option, storage_option, verbose_option
 
 @click.command()
 @click.argument("run")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "--out",
     type=PLACE,
@@ -24,48 +24,43 @@ from job.config.flags import PLACE, json_option, storage_option, verbose_option
 @json_option
 def predict(
     run: str,
-    images: Sequence[str],
+    inputs: Sequence[str],
     out: str | None,
     storage: str,
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Tell what PNG or JPEG pictures show, or all those in a folder, with the best weights of RUN.
+    """Tell what PNG or JPEG pictures show, with the best weights of RUN.
 
-    Pictures may have any size, dark on light or light on dark. Of a digit the largest drawing is
-    judged, without shadows, ruled lines and frames.
+    An INPUT is a picture, a folder of them, CSV of pixels, or Parquet with a column image. Pictures
+    may have any size, dark on light or light on dark. Of a digit the largest drawing is judged,
+    without shadows, ruled lines and frames. For a data set of your own only their size changes.
     """
+    from job.data.catalogue import CATALOGUE
     from job.engine.runtime import start_anywhere
-    from job.results.predict import describe, pictures_of, read_examples
+    from job.results.predict import Form, describe, read_examples
     from job.results.predictions import check_table, write_table
     from job.runs.data import dataset_of
     from job.runs.run import open_run, verified_best
 
     if out is not None:
         check_table(out)
-    pictures = pictures_of(images)
     opened = open_run(run, storage)
     state = verified_best(opened)
     dataset = dataset_of(opened)
-    examples = read_examples(
-        pictures,
-        dataset.image_shape,
-        is_digit=dataset.is_digits,
-        inverts=opened.config.dataset != "own",
-    )
+    form = Form(dataset.image_shape, dataset.is_digits, opened.config.dataset not in CATALOGUE)
+    sources, images = read_examples(inputs, form)
     start_anywhere(verbose=verbose)
     from job.engine.scoring import predict as predict_images
     from job.results.evaluate import model_with
 
     model = model_with(opened, state.best_weights, dataset)
-    probabilities = predict_images(model, examples)
+    probabilities = predict_images(model, images)
     if out is not None:
-        write_table(out, pictures, probabilities, dataset.labels)
-        print(f"{len(pictures):,} predictions are in {out}")
+        write_table(out, sources, probabilities, dataset.labels)
+        print(f"{len(sources):,} predictions are in {out}")
         return
-    results = [
-        describe(*pair, dataset.labels) for pair in zip(pictures, probabilities, strict=True)
-    ]
+    results = [describe(*pair, dataset.labels) for pair in zip(sources, probabilities, strict=True)]
     if as_json:
         print(json.dumps(results))
         return

@@ -66,13 +66,16 @@ def check_table(out: str) -> None:
 
 
 def write_table(
-    out: str, sources: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]
+    out: str,
+    sources: Sequence[tuple[str, int | None]],
+    probabilities: np.ndarray,
+    labels: Sequence[str],
 ) -> None:
     """Writes predictions as a table that is seen whole or not at all.
 
     Args:
         out: A file, as `check_table` takes it.
-        sources: Of each example, the file.
+        sources: Of each example, the file, and of a table the row, from 0.
         probabilities: float32 (n, classes).
         labels: Names of the classes.
     """
@@ -82,8 +85,8 @@ def write_table(
 
     table = pa.table(
         {
-            "source": pa.array(sources, pa.string()),
-            "row": pa.array(np.zeros(len(sources), np.int64)),
+            "source": pa.array([path for path, _ in sources], pa.string()),
+            "row": pa.array([row or 0 for _, row in sources], pa.int64()),
             "prediction": pa.array([labels[i] for i in probabilities.argmax(axis=1)]),
             **{
                 f"p_{label}": pa.array(column)

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from PIL import ExifTags, Image
 
-from job.results.predict import read_image, to_example
+from job.errors import InputError
+from job.results.predict import Form, pixels_in, read_examples, to_example
 from tests.test_results.made_pictures import KINDS, picture, save
 
 
@@ -50,7 +52,9 @@ def drawn(digit: np.ndarray, folder: Path, kind: str) -> Path:
 
 def test_a_picture_in_the_form_of_the_data_set_is_left_alone(digits, tmp_path):
     for kind in ("as it is", "inverted"):
-        example = to_example(read_image(str(drawn(digits[3], tmp_path, kind))), is_digit=True)
+        example = to_example(
+            pixels_in(drawn(digits[3], tmp_path, kind).read_bytes()), is_digit=True
+        )
         assert np.array_equal(example[..., 0], digits[3])
 
 
@@ -61,7 +65,7 @@ def test_a_picture_in_the_form_of_the_data_set_is_left_alone(digits, tmp_path):
 def test_any_picture_comes_close_to_the_original(digits, tmp_path, kind):
     similarities = []
     for digit in digits:
-        example = to_example(read_image(str(drawn(digit, tmp_path, kind))), is_digit=True)
+        example = to_example(pixels_in(drawn(digit, tmp_path, kind).read_bytes()), is_digit=True)
         assert example.shape == (28, 28, 1)
         assert example.dtype == np.uint8
         similarities.append(np.corrcoef(example.ravel(), digit.ravel())[0, 1])
@@ -77,14 +81,14 @@ def test_a_photo_is_turned_upright(digits, tmp_path):
     exif[ExifTags.Base.Orientation] = 6
     path = tmp_path / "photo.jpg"
     upright.rotate(90).save(path, exif=exif, quality=95)
-    turned = read_image(str(path)).astype(float)
+    turned = pixels_in(path.read_bytes()).astype(float)
     assert np.abs(turned - np.asarray(upright)).mean() < 3
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(digits, tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(digits[3].astype(np.uint16) * 257).save(path)
-    assert np.array_equal(read_image(str(path)), digits[3])
+    assert np.array_equal(pixels_in(path.read_bytes()), digits[3])
 
 
 def test_a_very_long_picture_is_scaled_before_it_is_squared():
@@ -141,13 +145,85 @@ def test_pictures_as_people_have_them(finished_run, digits, lenet, tmp_path):
     assert all(count <= 2 for count in wrong.values()), wrong
 
 
-def test_pictures_for_a_set_of_ones_own_are_never_inverted():
+def test_pictures_for_a_set_of_ones_own_are_what_they_are(tmp_path):
+    """As when the set was made: never inverted, and brought to its size without an edge."""
     dark_on_light = np.full((28, 28), 240, np.uint8)
     dark_on_light[5:20, 5:20] = 30
-    assert np.array_equal(
-        to_example(dark_on_light, is_digit=False, inverts=False)[..., 0], dark_on_light
+    path = tmp_path / "a.png"
+    Image.fromarray(dark_on_light).save(path)
+    own, other = (
+        read_examples([str(path)], Form((28, 28, 1), is_digit=False, is_own=is_own)).images[0]
+        for is_own in (True, False)
     )
-    assert to_example(dark_on_light, is_digit=False)[0, 0] == 15
+    assert np.array_equal(own[..., 0], dark_on_light)
+    assert other[0, 0] == 15
+    wide = Form((24, 48, 3), is_digit=False, is_own=True)
+    ((colour,),) = [read_examples([str(path)], wide).images]
+    assert colour.shape == wide.image_shape
+    assert colour[0, 0].tolist() == [240, 240, 240]
+
+
+def tables_of(images: np.ndarray, folder: Path) -> list[Path]:
+    """Pictures uint8 (n, 28, 28) in each kind of table."""
+    flat = images.reshape(len(images), -1)
+    names = [f"pixel{i}" for i in range(flat.shape[1])]
+    files = []
+    for index, image in enumerate(images):
+        path = folder / f"{index}.png"
+        Image.fromarray(image).save(path)
+        files.append(path.read_bytes())
+    cells = [{"bytes": content, "path": None} for content in files]
+    pixels = pa.array([row.tobytes() for row in flat], pa.binary(flat.shape[1]))
+    pyarrow.csv.write_csv(pa.table(dict(zip(names, flat.T, strict=True))), folder / "a.csv")
+    pyarrow.parquet.write_table(pa.table({"image": pixels}), folder / "ours.parquet")
+    pyarrow.parquet.write_table(pa.table({"image": cells}), folder / "theirs.parquet")
+    return [folder / name for name in ("a.csv", "ours.parquet", "theirs.parquet")]
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_rows_of_tables_are_left_alone(is_own, digits, tmp_path):
+    tables = tables_of(np.stack(digits), tmp_path)
+    form = Form((28, 28, 1), is_digit=not is_own, is_own=is_own)
+    sources, images = read_examples(list(map(str, tables)), form)
+    assert np.array_equal(images[..., 0], np.concatenate([digits] * 3))
+    assert sources == [(str(table), row) for table in tables for row in range(10)]
+
+
+def test_rows_of_another_size_are_brought_to_it(digits, tmp_path):
+    large = np.stack([np.array(Image.fromarray(digit).resize((56, 56))) for digit in digits])
+    *_, theirs = tables = tables_of(large, tmp_path)
+    form = Form((28, 28, 1), is_digit=False, is_own=True)
+    for table in (tables[0], theirs):
+        images = read_examples([str(table)], form).images
+        assert images.shape == (10, 28, 28, 1)
+        assert abs(images[..., 0].astype(int) - np.stack(digits)).mean() < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.csv", b"pixel0,pixel1\n1,2\n", "2 columns of pixels, which is no square"),
+        ("a.csv", b"a,b,c,d\n1,2,3,400\n", "row 1 has 400 for d"),
+        ("a.csv", b"a,b,c,d\n", "holds no rows"),
+        ("a.parquet", b"PAR1", "is not a whole Parquet file"),
+        ("nothing.csv", None, "no such file"),
+    ],
+)
+def test_tables_that_cannot_be_read(name, content, why, tmp_path):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="INPUT") as refused:
+        read_examples([str(path)], Form((28, 28, 1), is_digit=False))
+    assert why in str(refused.value)
+
+
+def test_cells_that_cannot_be_read(tmp_path):
+    for column, why in (({"text": ["a"]}, "image is needed"), ({"image": [b"x"]}, "row 0 is not")):
+        path = tmp_path / "a.parquet"
+        pyarrow.parquet.write_table(pa.table(column), path)
+        with pytest.raises(InputError, match=why):
+            read_examples([str(path)], Form((28, 28, 1), is_digit=False))
 
 
 def test_other_pictures_keep_their_proportions():
@@ -205,6 +281,15 @@ def test_all_pictures_of_a_folder_become_a_table(name, finished_run, digits, len
     assert {row["row"] for row in rows} == {0}
     right = sum(str(row["prediction"]) == Path(row["source"]).stem for row in rows)
     assert right >= 8
+
+
+def test_rows_of_a_table_become_rows_of_one(finished_run, digits, lenet, tmp_path):
+    csv = tables_of(np.stack(digits), tmp_path)[0]
+    done = lenet("predict", finished_run, csv, "--out", "out.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = pyarrow.csv.read_csv(tmp_path / "out.csv").to_pylist()
+    assert [(row["source"], row["row"]) for row in rows] == [(str(csv), row) for row in range(10)]
+    assert sum(row["prediction"] == digit for digit, row in enumerate(rows)) >= 8
 
 
 @pytest.mark.parametrize(
