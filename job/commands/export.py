@@ -40,7 +40,8 @@ def export(
 ) -> None:
     """Write the model of RUN, which has finished, for other programs.
 
-    The folder holds a SavedModel for TensorFlow, ONNX for everything else, and the model card.
+    The folder holds a SavedModel for TensorFlow, LiteRT for phones, ONNX for everything else, and
+    the model card.
     Each file is read back and must predict what the Keras model does for every picture of the test
     set; the labels of the test set are not looked at. What differs is not kept.
     """

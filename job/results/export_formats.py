@@ -73,6 +73,11 @@ def write_onnx(model: keras.Model, path: Path, texts: Mapping[str, str]) -> None
     onnx.save(converted, path)
 
 
+def write_litert(model: keras.Model, path: Path, texts: Mapping[str, str]) -> None:
+    """Keras has TensorFlow convert it (https://ai.google.dev/edge/litert/models/convert)."""
+    model.export(path, format="litert", verbose=False)
+
+
 def name_ends(graph: onnx.GraphProto) -> None:
     """Names input, output and the axis of examples: users and tf2onnx call them otherwise."""
     (image,), (output,) = graph.input, graph.output
@@ -102,6 +107,30 @@ def predict_onnx(path: Path, images: np.ndarray) -> np.ndarray:
     return in_batches(lambda batch: session.run(["probabilities"], {"image": batch})[0], images)
 
 
+def predict_litert(path: Path, images: np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes), by TensorFlow's interpreter of such files."""
+    import tensorflow as tf
+
+    from job.engine.runtime import stderr_held_back
+
+    with warnings.catch_warnings():
+        # It has moved to a package of its own, for whoever has no TensorFlow.
+        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
+        interpreter = tf.lite.Interpreter(str(path))
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        interpreter.resize_tensor_input(image["index"], batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(image["index"], batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(output["index"])
+
+    # It says which of its own libraries it uses.
+    with stderr_held_back():
+        return in_batches(predict, images)
+
+
 def in_batches(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
     """Predictions for all images, `BATCH` at a time."""
     import numpy as np
@@ -113,4 +142,5 @@ def in_batches(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) 
 FORMATS = {
     "savedmodel": Format("saved_model", (), write_savedmodel, predict_savedmodel),
     "onnx": Format("model.onnx", ("tf2onnx", "onnx", "onnxruntime"), write_onnx, predict_onnx),
+    "litert": Format("model.tflite", (), write_litert, predict_litert),
 }
