@@ -31,10 +31,23 @@ class DeviceSplit(NamedTuple):
         if more := -flat.shape[1] % PIXELS_IN_INT64:
             flat = np.pad(flat, [(0, 0), (0, more)])
         pixels = np.ascontiguousarray(flat).view(np.int64)
-        return cls(tf.constant(pixels), tf.constant(split.labels.astype(np.int64)))
+        return cls(_on_device(pixels), tf.constant(split.labels.astype(np.int64)))
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
+
+
+def _on_device(array: np.ndarray) -> tf.Tensor:
+    """An array as a tensor, which on processors may share its memory: nobody may write to it.
+
+    `tf.constant` would copy it twice, gigabytes perhaps.
+    """
+
+    @tf.function
+    def taken() -> tf.Tensor:
+        return tf.numpy_function(lambda: array, [], array.dtype)
+
+    return tf.identity(taken())
 
 
 def row_length(image_shape: tuple[int, int, int]) -> int:
