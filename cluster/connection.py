@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from cluster import ray_private
 from job.engine.runtime import stderr_held_back
@@ -42,6 +42,10 @@ WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 # went on, against 35 s).
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 
+# Of a folder, in bytes: Ray makes sockets 67 to 69 bytes further down, whose names may have 107.
+LONGEST_FOLDER = 107 - 69
+RAY_FOLDER = "RAY_TMPDIR"
+
 CONNECT_SECONDS = 5.0
 # After a signal, for what still waits within a library.
 GRACE_SECONDS = 3.0
@@ -57,6 +61,7 @@ def connected(
     *,
     elastic: bool = False,
     verbose: bool = False,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Iterator[bool]:
     """Connects to a Ray cluster, or starts one in this machine for the time of the block.
 
@@ -68,6 +73,7 @@ def connected(
             there is one and else a new one.
         elastic: The number of workers may change during the run.
         verbose: Let Ray and the workers write to the terminal.
+        meanwhile: Called in a thread of its own while Ray connects, which mostly waits.
 
     Raises:
         InputError: There is no cluster at the address, or it is of another version.
@@ -78,7 +84,7 @@ def connected(
         if ray is not None and ray.is_initialized():
             yield False
         else:
-            with _joined(address, verbose=verbose) as is_own:
+            with _joined(address, verbose=verbose, meanwhile=meanwhile) as is_own:
                 yield is_own
 
 
@@ -102,9 +108,11 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
 
 
 @contextlib.contextmanager
-def _joined(address: str | None, *, verbose: bool) -> Iterator[bool]:
+def _joined(
+    address: str | None, *, verbose: bool, meanwhile: Callable[[], object]
+) -> Iterator[bool]:
     """As `connected`, for a process that is not."""
-    for name, value in {**FAULT_DETECTION, UV: "0"}.items():
+    for name, value in {**FAULT_DETECTION, UV: "0", **_folder()}.items():
         os.environ.setdefault(name, value)
     field = "--address"
     if address in (None, "auto") and (given := os.environ.get("RAY_ADDRESS")):
@@ -126,6 +134,7 @@ def _joined(address: str | None, *, verbose: bool) -> Iterator[bool]:
     # Inherited by a cluster that is started now.
     os.environ[WATCH_PREEMPTION] = str(int(not is_own))
     on_termination = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=meanwhile, name="meanwhile", daemon=True).start()
     try:
         # Ray's workers look for modules in the folder that this is called from, before all others:
         # a `job.py` of the user's there is none of our business.
@@ -155,6 +164,25 @@ def _joined(address: str | None, *, verbose: bool) -> Iterator[bool]:
         sink = sys.stderr if verbose else after.enter_context(open(os.devnull, "w"))
         after.enter_context(contextlib.redirect_stdout(sink))
         yield is_own
+
+
+def _folder() -> dict[str, str]:
+    """Where Ray keeps its sockets and logs, if not where it would by itself.
+
+    Batch systems have long names for temporary folders.
+
+    Raises:
+        InputError: The folder that was chosen for Ray has too long a name.
+    """
+    chosen, usual = os.environ.get(RAY_FOLDER, ""), os.environ.get("TMPDIR", "")
+    if len(os.fsencode(chosen)) > LONGEST_FOLDER:
+        raise InputError(
+            RAY_FOLDER,
+            chosen,
+            f"is too long for Ray's sockets; name a folder of at most {LONGEST_FOLDER} bytes, or "
+            "leave it out",
+        )
+    return {RAY_FOLDER: "/tmp"} if len(os.fsencode(usual)) > LONGEST_FOLDER else {}
 
 
 @contextlib.contextmanager

@@ -23,19 +23,24 @@ with open("said", "w") as stream:
 FEW = {"model": "ffnn", "limit_train": 600, "epochs": 2, "batch_size": 50, "name": "r"}
 
 
+DEAD = "http://127.0.0.1:9"
 HERE = {"PYTHONPATH": str(Path(cluster.__file__).parents[1])}
 
 
 @pytest.mark.parametrize(("workers", "device"), [(1, "cpu"), (1, "gpu"), (2, "cpu")])
 def test_it_returns_what_the_run_left_and_prints_nothing(workers, device, request, tmp_path, mnist):
     gpu = request.getfixturevalue("stand_in_gpu").env() if device == "gpu" else {}
+    # As batch systems name it: too long for Ray's sockets.
+    scratch = tmp_path / ("scratch-of-a-job-" * 5)
+    scratch.mkdir()
+    world = {"TMPDIR": str(scratch), "http_proxy": DEAD, "https_proxy": DEAD}
     for name in ("job", "cluster", "tuning"):
         # What the user calls so is none of our business, on Ray's workers either.
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('somebody imported me')")
     done = subprocess.run(
         [sys.executable, "-P", "-c", CALL, json.dumps({**FEW, "workers": workers})],
         cwd=tmp_path,
-        env=environment(**HERE, **gpu),
+        env=environment(**HERE, **gpu, **world),
         capture_output=True,
         text=True,
     )

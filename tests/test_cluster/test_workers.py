@@ -279,6 +279,14 @@ def test_an_address_in_the_environment_is_not_waited_for_either(lenet, tmp_path,
     assert "RAY_ADDRESS '127.0.0.1:1': no Ray cluster answers there" in line
 
 
+def test_a_folder_too_long_for_rays_sockets_is_named(lenet, tmp_path, mnist):
+    long = str(tmp_path / ("x" * 90))
+    done = lenet("train", "--workers", "2", cwd=tmp_path, RAY_TMPDIR=long)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"RAY_TMPDIR '{long}': is too long for Ray's sockets; name a folder of at most" in line
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_what_the_cluster_can_not_do_is_said_in_one_line(case, lenet, tmp_path, mnist):
     arguments, why = BAD[case]
