@@ -20,6 +20,11 @@ class Share(NamedTuple):
     cpus: float
     gpus: float
 
+    @property
+    def threads(self) -> int:
+        """Threads that compute there."""
+        return max(1, int(self.cpus))
+
 
 def shares(config: TrainConfig, *, is_own: bool = False) -> Share:
     """Divides the connected cluster among the workers.

@@ -100,6 +100,7 @@ def _train_here(
     run: Run, progress: Progress, stop_requested: Callable[[], int], verbose: bool
 ) -> dict[str, Any] | None:
     from job.engine.accelerator import greatest_capability, is_expected
+    from job.engine.runtime import processors
     from job.train import train_and_evaluate, training_session
     from job.training.attempt import TrainingProcess, Worker
     from job.training.supervisor import Unsupervised
@@ -110,6 +111,8 @@ def _train_here(
     expects_gpu = is_expected(run.config.device, worker.gpus)
     capability = greatest_capability() if expects_gpu else None
     run = run.launched("gpu" if expects_gpu else "cpu", capability)
+    if not expects_gpu:
+        run = run.with_lanes(processors())
 
     def check() -> None:
         if expects_gpu:

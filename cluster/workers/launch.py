@@ -82,12 +82,19 @@ def launch(
         # Asked again, with certainty, in `training_session`; this spares a start of Ray in vain.
         run.folder.check_free()
     with (
-        connected(run.config.address, elastic=least < most, verbose=verbose) as is_own,
+        connected(
+            run.config.address,
+            elastic=least < most,
+            verbose=verbose,
+            meanwhile=_import_ray_train,
+        ) as is_own,
         # The machines of a sweep are the sweep's business.
         contextlib.nullcontext() if is_trial else autoscaled(run.config, progress, stop_requested),
     ):
         share = shares(run.config, is_own=is_own)
         run = run.launched("gpu" if share.gpus else "cpu")
+        if not share.gpus:
+            run = run.with_lanes(share.threads)
         with (
             training_session(run, progress, lock=not is_trial) as (run, examples),
             # Ray Train keeps a little book of its own; nothing is ever restored from it.
@@ -98,6 +105,11 @@ def launch(
             progress.note(f"workers log to {_logs()} on their nodes")
             trainer = functools.partial(_trainer, run, share, book, not is_trial, is_own, verbose)
             return _supervise(run, trainer, progress, stop_requested)
+
+
+def _import_ray_train() -> None:
+    """Imports what the driver needs of Ray Train, which takes more than a second."""
+    from ray.train.v2.api import data_parallel_trainer  # noqa: F401
 
 
 def _supervise(
@@ -242,7 +254,7 @@ def _trainer(
     order = WorkOrder(
         config=dataclasses.replace(run.config, storage=absolute(run.config.storage)),
         created=run.created,
-        cpus=share.cpus,
+        threads=share.threads,
         gpus=share.gpus,
         evaluate=evaluate,
         may_leave=not is_own,

@@ -29,7 +29,8 @@ class WorkOrder:
     Attributes:
         config: The run's settings, with a storage that is called so from anywhere.
         created: When the run was first started.
-        cpus, gpus: The worker's share.
+        threads: Threads for computing.
+        gpus: The share of a GPU.
         evaluate: As for `train_and_evaluate`.
         may_leave: As for `RaySupervisor`.
         verbose: Let the frameworks log.
@@ -38,7 +39,7 @@ class WorkOrder:
 
     config: TrainConfig
     created: float
-    cpus: float
+    threads: int
     gpus: float
     evaluate: bool
     may_leave: bool
@@ -60,7 +61,7 @@ def work(told: dict[str, WorkOrder]) -> None:
     worker = Worker(
         rank=context.get_world_rank(),
         world=context.get_world_size(),
-        threads=max(1, int(order.cpus)),
+        threads=order.threads,
         gpus=order.gpus,
     )
     run, is_chief = begun_run(order.config, order.created), worker.rank == 0

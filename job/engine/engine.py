@@ -73,7 +73,7 @@ class Engine:
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
-        parts: Lanes of this worker; `lanes()` by default.
+        parts: Lanes of this worker; by default as noted in its settings, else `lanes()`.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Engine:
             self.optimizer.build(self.model.trainable_variables)
             self._twin = training_twin(self.model, self._noise, form_of(config), self._batch)
         is_whole = bool(whole_batch_layers(self.model))
-        self._lanes = parts or (1 if is_whole else lanes())
+        self._lanes = parts or (1 if is_whole else config.lanes or lanes())
         self._regularised = [
             variable
             for variable in self.model.trainable_variables
@@ -170,7 +170,8 @@ class Engine:
         """Whether `restart` can make this the engine of another run."""
         mine, other = self._config, config
         same_data = (self._classes, self._image_shape) == (classes, image_shape)
-        return same_data and all(getattr(mine, name) == getattr(other, name) for name in COMPILED)
+        alike = same_data and mine.lanes == other.lanes
+        return alike and all(getattr(mine, name) == getattr(other, name) for name in COMPILED)
 
     def restart(self, config: TrainConfig, total_steps: int) -> None:
         """Begins another run on the functions that are compiled already; equal to a new engine.

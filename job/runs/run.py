@@ -137,6 +137,16 @@ class Run:
         """The run as decided at its start on a `gpu`, of a capability if known, or a `cpu`."""
         return dataclasses.replace(self, config=launched(self.config, kind, capability))
 
+    def with_lanes(self, threads: int) -> Run:
+        """A new run with a note of the threads that compute it, so that sums are taken alike.
+
+        Wherever it goes on, with more of them or fewer, its bits stay. One that began without the
+        note has a lane for each thread that it finds.
+        """
+        if not self.folder.is_new:
+            return self
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, lanes=threads))
+
     @contextlib.contextmanager
     def claimed(self, *, lock: bool = True) -> Iterator[None]:
         """Holds the run for this process, the only one that may write to it, for the block's time.

@@ -87,13 +87,17 @@ class TrainingProcess:
         from job.engine import runtime
 
         threads, gpus = self.worker.threads, self.worker.gpus
+        in_one = architecture is not None and sees_whole_batch(architecture)
+        if in_one:
+            # They share the work of each operation, which is cut by their number.
+            threads = config.lanes or threads
         self.device = runtime.start_tensorflow(
             verbose=self._verbose,
             threads=threads,
             gpus=gpus,
             device=config.device,
             deterministic=config.deterministic,
-            in_one=architecture is not None and sees_whole_batch(architecture),
+            in_one=in_one,
         )
         # Before any other operation.
         self._strategy = runtime.distribution(self.worker.world, gpus)

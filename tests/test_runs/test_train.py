@@ -105,6 +105,27 @@ def test_interrupted_anywhere_a_run_ends_with_the_same_bits(model, whole, tmp_pa
         assert losses[0] == losses[1], "the history must not depend on interruptions"
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one processor")
+def test_with_fewer_processors_it_goes_on_to_the_same_bits(tmp_path, lenet, mnist):
+    few = ("--limit-train", 500, "--epochs", 1, "--batch-size", 50, "--name", "whole")
+    done = lenet("train", *few, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # As if it had been interrupted before its first checkpoint.
+    runs = tmp_path / "runs"
+    (runs / "begun").mkdir()
+    shutil.copy(runs / "whole" / "config.json", runs / "begun")
+    all_of_them = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(all_of_them)})
+    try:
+        done = lenet("train", "--name", "begun", cwd=tmp_path)
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+    assert done.returncode == 0, done.stderr
+    there, here = (result_of(runs / name) for name in ("whole", "begun"))
+    assert "1 thread" in here["device"]
+    assert here["weights_sha256"] == there["weights_sha256"]
+
+
 def test_ctrl_c_and_kill_from_outside(finished_run, tmp_path, lenet):
     """The command as a user runs it: Ctrl-C is graceful, SIGKILL loses at most an interval."""
     settings = [*SMOKE, "--checkpoint-every", "20", "--name", "r"]
