@@ -31,6 +31,8 @@ from cluster.connection import connected
 from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
 from job.config.fields import check_unchanged, flag
 from job.config.xla import launched
+from job.data.catalogue import Dataset
+from job.data.convert import Conversion
 from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
 from job.models.source import Source, is_own, short_name
@@ -42,8 +44,10 @@ from job.runs.run import (
     sha256_of_bytes,
     with_source,
 )
+from job.runs.start import START_FILE, to_bytes
 from job.storage.base import Storage
 from job.text import counted
+from job.training.beginning import start_of
 from job.training.building import architecture_of
 from job.versions import versions
 from tuning.conductor import Conductor
@@ -96,6 +100,7 @@ class OpenSweep:
         folder: Where it is kept.
         sweep: What it has done so far; for a new one nothing, and its hardware is not known yet.
         architecture: Of the user's own model, as JSON; None for a built-in one.
+        start: The weights that all trials begin with, if they are not fresh, as they are kept.
         address: The Ray cluster, as `--address` names it.
         max_failures: How often the processes of one trial may be lost.
     """
@@ -106,6 +111,7 @@ class OpenSweep:
     folder: Folder
     sweep: Sweep
     architecture: str | None
+    start: bytes | None
     address: str | None
     max_failures: int
 
@@ -132,10 +138,6 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     """
     source, given = with_source(with_data(given))
     config, common, base = split(given)
-    if common.start_from is not None:
-        raise InputError(
-            flag("start_from"), common.start_from, "a sweep's trials begin with fresh weights"
-        )
     if config.tracker and importlib.util.find_spec(config.tracker) is None:
         raise InputError(
             "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"
@@ -146,7 +148,12 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     )
 
     def opened(
-        config: SweepConfig, space: Space, trials: int, sweep: Sweep, architecture: str | None
+        config: SweepConfig,
+        space: Space,
+        trials: int,
+        sweep: Sweep,
+        architecture: str | None,
+        start: bytes | None = None,
     ) -> OpenSweep:
         return OpenSweep(
             config=config,
@@ -155,6 +162,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
             folder=folder,
             sweep=sweep,
             architecture=architecture,
+            start=start,
             address=common.address,
             max_failures=common.max_failures,
         )
@@ -171,12 +179,15 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     check_share(config)
     space = _space(config, base)
     trials = _trials(config, space, base)
-    examples = open_examples(common.dataset, common.data, image_size=common.image_size)
+    examples = open_examples(common.dataset, common.data, Conversion.of(common))
     examples.check_classes(common.data)
     architecture = None
     if source:
         architecture = architecture_of(source, over_recipe(base), examples.dataset)
         base["architecture_sha256"] = sha256_of_bytes(architecture.encode())
+    start = _start(common, space, base, architecture, examples.dataset)
+    if start is not None:
+        base["start_sha256"] = sha256_of_bytes(start)
     sweep = Sweep(
         name=name,
         created=time.time(),
@@ -187,7 +198,25 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
         hardware="",
         versions=versions(),
     )
-    return opened(config, space, trials, sweep, architecture)
+    return opened(config, space, trials, sweep, architecture, start)
+
+
+def _start(
+    common: TrainConfig,
+    space: Space,
+    base: Mapping[str, Any],
+    architecture: str | None,
+    dataset: Dataset,
+) -> bytes | None:
+    """What all trials begin with, as it is kept with the sweep; None for fresh weights."""
+    config = dataclasses.replace(over_recipe(base), storage=common.storage)
+    searched = {parameter.field for parameter in space.parameters}
+    if config.start_from and (bad := sorted(searched & {"model", "precision", "start_from"})):
+        raise InputError(
+            flag("start_from"), config.start_from, f"goes with one {bad[0]}; do not search it"
+        )
+    given = start_of(config, architecture, dataset)
+    return None if given is None else to_bytes(given)
 
 
 def _continued(
@@ -298,7 +327,10 @@ def run_sweep(
             base=base,
             hardware=opened.sweep.hardware or str(room()),
         )
-        with opened.folder.claimed(document_of(sweep), architecture_file(opened.architecture)):
+        files = architecture_file(opened.architecture)
+        if opened.start is not None:
+            files[START_FILE] = opened.start
+        with opened.folder.claimed(document_of(sweep), files):
             conductor = _search(opened, sweep, config, slots, display, stop_requested, verbose)
             if stop_requested():
                 raise StopRequestedError(
@@ -381,7 +413,7 @@ def _search(
         open_search(config, opened.space, sweep.base, seed),
         architecture=opened.architecture,
         trials=opened.trials,
-        threads=max(1, int(config.share.cpus)),
+        threads=config.share.threads,
         # Workers of a trial are processes of their own, and have their own shares.
         gpus=config.share.gpus if config.workers_per_trial == 1 else 0.0,
         is_over=is_over,

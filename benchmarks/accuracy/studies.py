@@ -33,6 +33,10 @@ FASHION = ["--dataset", "fashion-mnist"]
 MOVED = ["--augment-shift", "2", "--augment-flip", "horizontal"]
 # Enough to tell a good rate from a bad one.
 SHORT = [*FASHION, "--model", "alexnet", "--limit-train", "12000", "--epochs", "5"]
+# At the quick recipe's rate fresh weights do not always learn in so few steps.
+FEW = ["--limit-train", "1000", "--epochs", "20", "--batch-size", "32", "--learning-rate", "0.02"]
+# The run of the same seed.
+FROM_DIGITS = ["--start-from", "fine-tuning-digits-seed{seed}"]
 STUDIES: dict[str, tuple[int, list[Setting]]] = {
     # name: (seeds, [(title, flags)])
     "notebook": (
@@ -74,6 +78,21 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
             for rate in rates
         ],
     ),
+    # What a run on digits is worth to one on clothes: with few rows, and with all of them at first.
+    "fine-tuning": (
+        5,
+        [
+            ("digits", ["--epochs", "3"]),
+            *(
+                (title + more, [*FASHION, *flags, *(FROM_DIGITS if more else [])])
+                for title, flags in (
+                    ("clothes, 1000 rows", FEW),
+                    ("clothes, 48000 rows", ["--epochs", "1", "--learning-rate", "0.02"]),
+                )
+                for more in ("", ", from digits")
+            ),
+        ],
+    ),
     "fashion": (
         3,
         [
@@ -94,7 +113,8 @@ def run(study: str, storage: str) -> None:
             name = f"{study}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
             result = Path(storage) / name / "result.json"
             if not result.exists():
-                command = [sys.executable, "-m", "tuning.cli", "train", *flags]
+                given = [flag.format(seed=seed) for flag in flags]
+                command = [sys.executable, "-m", "tuning.cli", "train", *given]
                 where = ["--seed", str(seed), "--storage", storage, "--name", name]
                 subprocess.run([*command, *where], check=True)
             times.append(result.stat().st_mtime)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import safetensors.numpy
 
+from job.config.config import TrainConfig
 from job.data.catalogue import Dataset
 from job.errors import InputError
 from job.runs.run import Run, open_run, verified_best
 from job.runs.start import FLAG, check_fits
+from job.runs.state import Arrays
 from job.training.apart import Answer, EndedError, apart
 
 KERAS_FILE = ".keras"
@@ -23,18 +25,34 @@ def with_start(run: Run, dataset: Dataset) -> Run:
         InputError: They can't be read, the model has no place for any of them, or `--freeze` names
             no array of it.
     """
-    config = run.config
-    if config.start_from is None and config.freeze is None:
+    if run.begun_with is not None:
         return run
+    given = start_of(run.config, run.architecture, dataset)
+    return run if given is None else run.with_start(given)
+
+
+def start_of(config: TrainConfig, architecture: str | None, dataset: Dataset) -> Arrays | None:
+    """The weights that `--start-from` names, None without it; looks at `--freeze` as well.
+
+    Args:
+        config: The settings of a run, or those that a sweep's runs share.
+        architecture: Of the user's own model, as JSON; None for a built-in one.
+        dataset: What it is trained on.
+
+    Raises:
+        InputError: As `with_start`.
+    """
+    if config.start_from is None and config.freeze is None:
+        return None
     place = config.start_from or ""
-    given = {}
+    given: Arrays = {}
     if place and not place.endswith(KERAS_FILE):
         given = dict(verified_best(open_run(place, config.storage)).best_weights)
     with tempfile.TemporaryDirectory(prefix="lenet-start-") as folder:
         kept = Path(folder) / "weights.safetensors"
         asked = {
             "config": {"model": config.model, "precision": config.precision},
-            "architecture": run.architecture,
+            "architecture": architecture,
             "classes": len(dataset.labels),
             "image_shape": dataset.image_shape,
             "file": place if place.endswith(KERAS_FILE) else None,
@@ -50,9 +68,9 @@ def with_start(run: Run, dataset: Dataset) -> Run:
         if kept.exists():
             given = safetensors.numpy.load_file(kept)
     if not place:
-        return run
+        return None
     check_fits(given, {path: tuple(shape) for path, shape in said["shapes"].items()}, place)
-    return run.with_start(given)
+    return given
 
 
 def looked_at_apart(asked: Answer) -> Answer:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -402,6 +403,32 @@ def test_a_model_of_ones_own_is_swept_without_its_source(lenet, tmp_path):
     report = lenet("report", "s", cwd=tmp_path)
     assert report.returncode == 0, report.stderr
     assert "net.py:net" in winner.command
+
+
+def test_trials_begin_where_a_run_ended(finished_run, lenet, tmp_path, mnist):
+    """At rates of nearly nothing they stay there; the run may be gone by then."""
+    shutil.copytree(finished_run, tmp_path / "runs" / "first")
+    (tmp_path / "space.toml").write_text("[learning_rate]\nvalues = [1e-9, 1e-8]\n")
+    few = ("--limit-train", 500, "--batch-size", 50, "--weight-decay", 0, "--max-epochs", 1)
+    search = ("--search", "grid", "--space", "space.toml", "--finalists", 1, "--repeats", 0)
+    words = ("--model", result_of(finished_run)["model"], "--start-from", "first")
+    done = lenet(
+        *("sweep", *words, *few, *search, "--name", "s", "--address", "local"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    sweep = swept(tmp_path / "runs")
+    for trial in sweep.trials:
+        (row,) = trial.outcome.history
+        assert row.val_accuracy == pytest.approx(result_of(finished_run)["val_accuracy"], abs=1e-3)
+    folder = tmp_path / "runs" / "s"
+    given = (folder / "start.safetensors").read_bytes()
+    assert (folder / "trials" / "0001" / "start.safetensors").read_bytes() == given
+    assert "--start-from first" in sweep.winner.command
+    bad = ("--space", "models.toml")
+    (tmp_path / "models.toml").write_text('[model]\nvalues = ["lenet5", "ffnn"]\n')
+    refused = lenet("sweep", "--start-from", "first", *bad, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--start-from 'first': goes with one model; do not search it" in refused.stderr
 
 
 @pytest.mark.long

@@ -38,7 +38,10 @@ SECOND: dict[str, Any] = {
     "freeze": "*/bias",
 }
 # What says which model of the user's own it is: the last test. No sweep begins with weights.
-OWN = {"output", "model_sha256", "architecture_sha256", "start_from", "start_sha256", "image_size"}
+OWN = {
+    *("output", "model_sha256", "architecture_sha256", "start_from", "start_sha256"),
+    *("image_size", "validation"),
+}
 # Those say something else of the same training: processors are deterministic, and two epochs are
 # too few to lose patience.
 SAME = ("deterministic", "patience")

@@ -14,7 +14,9 @@ from job.data.catalogue import Dataset
 from job.errors import JobError, NoGpuError
 from job.reasons import reason_of
 from job.runs.run import open_run, prepare_run
+from job.runs.start import kept_start
 from job.runs.state import EpochRow, best_row, rows_of
+from job.storage.open import open_storage
 from job.text import one_line
 from tuning.conductor import EVALUATE, RECALL, TRAIN, Task
 from tuning.records import FAILED, FINISHED, UNFINISHED, Outcome
@@ -119,6 +121,10 @@ class TrialProcess(tune.Trainable):
         run = prepare_run(task.run)
         if task.architecture and run.folder.is_new:
             run = run.with_architecture(task.architecture)
+        if run.config.start_sha256 and run.folder.is_new:
+            # The sweep keeps it, above its trials.
+            above = open_storage(task.run["storage"].rpartition("/")[0])
+            run = run.with_start(kept_start(above, run.config.start_sha256))
         if run.config.worker_limits == (1, 1):
             return self._warm_for(task).train(run)
         from tuning.trials.nested import train_nested

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from job.config.config import TrainConfig
 from job.data.catalogue import Dataset
+from job.data.convert import Conversion
 from job.data.examples import Examples, check_same, open_examples
 from job.runs.data import keep_dataset
 from job.runs.run import Run
@@ -42,9 +43,10 @@ class WarmProcess:
     """
 
     def __init__(self, threads: int, gpus: float, dataset: Dataset) -> None:
+        self._threads = threads
         self._process = TrainingProcess(Worker(threads=threads, gpus=gpus))
         self._dataset = dataset
-        self._loaded: tuple[tuple[str, str | None, int | None], Examples] | None = None
+        self._loaded: tuple[tuple[str, str | None, Conversion], Examples] | None = None
 
     @property
     def hardware(self) -> str:
@@ -64,6 +66,8 @@ class WarmProcess:
         examples, process = self._examples(run.config), self._process
         process.start(run.config, run.architecture)
         run = dataclasses.replace(run, config=process.launched(run.config))
+        if process.device == "cpu":
+            run = run.with_lanes(self._threads)
         with run.claimed(lock=False):
             keep_dataset(run.storage, examples.dataset)
             attempt = Attempt(run, examples, process, Unsupervised(), Silent())
@@ -108,11 +112,9 @@ class WarmProcess:
         self._process.forget()
 
     def _examples(self, config: TrainConfig) -> Examples:
-        source = (config.dataset, config.data, config.image_size)
+        source = (config.dataset, config.data, Conversion.of(config))
         if self._loaded is None or self._loaded[0] != source:
-            examples = open_examples(
-                *source[:2], image_size=config.image_size, patience=config.storage_timeout
-            )
+            examples = open_examples(*source, patience=config.storage_timeout)
             check_same(examples.dataset, self._dataset, config.data, "the sweep")
             self._loaded = source, examples
         return self._loaded[1]
