@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,10 +165,30 @@ def test_the_quick_ones_run(tmp_path, monkeypatch, mnist, capfd):
     assert "photo.jpg: " in capfd.readouterr().out
 
 
-def test_a_model_of_ones_own_is_trained_as_the_page_says(tmp_path, lenet):
+def files_of_howto(folder: Path) -> str:
+    """The page, once the files that it shows are in a folder."""
     page = (ROOT / "docs" / "howto.md").read_text()
     for name, code in re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.DOTALL):
-        (tmp_path / name).write_text(code)
+        (folder / name).write_text(code)
+    return page
+
+
+def test_whoever_comes_from_keras_has_the_same_model(tmp_path, lenet):
+    page = files_of_howto(tmp_path)
+    few = "(np.zeros((64, 28, 28), 'u1'), np.arange(64) % 10)"
+    code = (tmp_path / "before.py").read_text()
+    code = code.replace("keras.datasets.mnist.load_data()", f"{few}, {few}")
+    code = f"import numpy as np\n{code}\nprint('parameters', model.count_params())"
+    before = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert before.returncode == 0, before.stderr
+    (command,) = re.findall(r"^\$ lenet (train --model after.py:net .*)", page, re.MULTILINE)
+    done = lenet(*command.split(), *FEW, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert before.stdout.endswith(f"parameters {json.loads(done.stdout)['parameters']}\n")
+
+
+def test_a_model_of_ones_own_is_trained_as_the_page_says(tmp_path, lenet):
+    page = files_of_howto(tmp_path)
     (command,) = re.findall(r"^\$ lenet (train --model nets.py:small .*)", page, re.MULTILINE)
     done = lenet(*command.split(), *FEW, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
