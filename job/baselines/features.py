@@ -68,7 +68,7 @@ def slant(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     variance = mean(rows * rows) - row * row
     covariance = mean(rows * columns) - row * column
     shear = np.divide(covariance, variance, out=np.zeros_like(variance), where=variance > 1e-3)
-    return shear, np.stack([row, column], axis=1) - (down[0], across[0])
+    return shear, np.stack([row - float(down[0]), column - float(across[0])], axis=1)
 
 
 def gradients(images: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ class Engine:
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
-        parts: Lanes of this worker; by default as noted in its settings, else `lanes()`.
+        parts: Lanes of this worker; by default as `lanes` has it.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Engine:
             self.optimizer.build(self.model.trainable_variables)
             self._twin = training_twin(self.model, self._noise, form_of(config), self._batch)
         is_whole = bool(whole_batch_layers(self.model))
-        self._lanes = parts or (1 if is_whole else config.lanes or lanes())
+        self._lanes = parts or (1 if is_whole else lanes(config.lanes))
         self._regularised = [
             variable
             for variable in self.model.trainable_variables

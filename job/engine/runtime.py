@@ -264,11 +264,16 @@ def _shown_on_death(held: int) -> Iterator[None]:
         watching.communicate(b"alive")
 
 
-def lanes() -> int:
-    """Parts of a batch to compute at once: `start_tensorflow`'s threads on a CPU, 1 on a GPU."""
+def lanes(noted: int | None = None) -> int:
+    """Parts of a batch to compute at once: 1 on a GPU.
+
+    On a CPU those that a run has noted, or `start_tensorflow`'s threads.
+    """
     import tensorflow as tf
 
-    return 1 if has_gpu() else max(1, tf.config.threading.get_inter_op_parallelism_threads())
+    if has_gpu():
+        return 1
+    return noted or max(1, tf.config.threading.get_inter_op_parallelism_threads())
 
 
 def has_gpu() -> bool:
