@@ -247,7 +247,7 @@ def _picture(content: bytes, form: Form, name: str) -> np.ndarray:
 
 
 def _rows_of_csv(path: str, content: bytes, form: Form) -> Iterable[np.ndarray]:
-    return pictures_of_csv(path, content, form.image_shape[:2])[0]
+    return pictures_of_csv(path, content, form.image_shape[:2])
 
 
 def _rows_of_parquet(path: str, content: bytes, form: Form) -> Iterable[Any]:

@@ -207,6 +207,13 @@ def test_a_picture_beside_tables_does_not_make_them_pictures(few, tmp_path):
     assert convert(str(tmp_path)).description.startswith("Parquet of pictures")
 
 
+def test_a_table_without_labels_is_left_out(few, tmp_path):
+    """The test part of a competition, or notes about the pictures."""
+    as_csv(few, tmp_path)
+    (tmp_path / "notes.csv").write_text("writer,city\nAnna,Rome\n")
+    assert in_order(convert(str(tmp_path)).train) == in_order(few[0])
+
+
 def test_what_was_made_is_trained(few, tmp_path, lenet):
     as_npz(few, tmp_path)
     done = lenet("data", "stage", ".", "--data", "mine.npz", "--name", "d", cwd=tmp_path)

@@ -41,22 +41,26 @@ def _csv_read(storage: Storage, paths: Sequence[str], size: tuple[int, int] | No
 
 def _of_csv(path: str, content: bytes, size: tuple[int, int] | None) -> Rows | None:
     """The rows of a file; None where it has no labels, as the test part of a competition."""
-    images, labels = pictures_of_csv(path, content, size)
-    if labels is None:
+    table, label = _table_of_csv(path, content)
+    if label is None:
         return None
+    images = _images(path, table, label, size, "; give --image-size HxW")
     if size is not None:
         images = np.stack([resized(image, size) for image in images])
-    return Rows(images, labels)
+    return Rows(images, _labels(path, table.column(label)))
 
 
-def pictures_of_csv(
-    path: str, content: bytes, size: tuple[int, int] | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pictures of a file, uint8 (n, height, width, 1), and their labels, if it has any.
+def pictures_of_csv(path: str, content: bytes, size: tuple[int, int]) -> np.ndarray:
+    """Pictures of a file, uint8 (n, height, width, 1), whether or not it has labels.
 
     They are squares, or have the size (height, width) if that many pixels are there. Raises
     ValueError for anything else.
     """
+    return _images(path, *_table_of_csv(path, content), size)
+
+
+def _table_of_csv(path: str, content: bytes) -> tuple[pa.Table, str | None]:
+    """A file, and its column of labels, if it has one."""
     import pyarrow as pa
     import pyarrow.csv
 
@@ -68,8 +72,12 @@ def pictures_of_csv(
         raise ValueError(f"{path} is no table ({error})") from None
     names = table.column_names
     label = next((name for name in names if name.lower() in ("label", "class")), None)
-    if label is None and not has_names:
-        label = names[0]
+    return table, label if has_names else names[0]
+
+
+def _images(
+    path: str, table: pa.Table, label: str | None, size: tuple[int, int] | None, hint: str = ""
+) -> np.ndarray:
     pixels = table if label is None else table.drop_columns([label])
     side = math.isqrt(pixels.num_columns)
     shape = (side, side)
@@ -77,14 +85,12 @@ def pictures_of_csv(
         shape = size
     elif side**2 != pixels.num_columns:
         raise ValueError(
-            f"{path} has {pixels.num_columns} columns of pixels, which is no square; give "
-            "--image-size HxW"
+            f"{path} has {pixels.num_columns} columns of pixels, which is no square{hint}"
         )
     values = np.empty((len(table), pixels.num_columns), np.uint8)
     for index, name in enumerate(pixels.column_names):
         values[:, index] = _pixels(f"{path}:", name, pixels.column(name).to_numpy())
-    labels = None if label is None else _labels(path, table.column(label))
-    return values.reshape(-1, *shape, 1), labels
+    return values.reshape(-1, *shape, 1)
 
 
 def _pixels(where: str, name: str, column: np.ndarray) -> np.ndarray:
