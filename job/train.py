@@ -62,7 +62,7 @@ def training_session(
     examples.training(run.config.limit_train)
     if run.folder.is_new:
         examples.check_classes(run.config.data)
-    if run.source:
+    if run.source and run.folder.is_new and run.built is None:
         run = run.with_architecture(architecture_of(run.source, run.config, examples.dataset))
     if run.folder.is_new:
         run = with_start(run, examples.dataset)

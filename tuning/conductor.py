@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from job.config.config import TrainConfig, command_of, over_recipe
+from job.models.architecture import Architecture
 from job.runs.folder import absolute
 from job.stats import mean_sd
 from job.storage.base import Storage
@@ -48,7 +49,7 @@ class Task:
         run: Settings of its run.
         outcome: What is known of it.
         dataset: What it is trained on, as `Dataset.to_dict` gives it.
-        architecture: Of the user's own model, as JSON; None for a built-in one.
+        architecture: Of the user's own model; None for a built-in one.
         threads: Threads for computing.
         gpus: The share of a GPU that the process has.
     """
@@ -59,7 +60,7 @@ class Task:
     run: dict[str, Any]
     outcome: dict[str, Any]
     dataset: dict[str, Any]
-    architecture: str | None = None
+    architecture: Architecture | None = None
     threads: int
     gpus: float
 
@@ -72,7 +73,7 @@ class Conductor:
         sweep: What was done before.
         config: The sweep's settings.
         search: Picks what to try.
-        architecture: Of the user's own model, as JSON; None for a built-in one.
+        architecture: Of the user's own model; None for a built-in one.
         trials: How many settings to try.
         threads: Threads of each trial.
         gpus: The share of a GPU of each trial's process.
@@ -86,7 +87,7 @@ class Conductor:
         config: SweepConfig,
         search: Search,
         *,
-        architecture: str | None = None,
+        architecture: Architecture | None = None,
         trials: int,
         threads: int,
         gpus: float,

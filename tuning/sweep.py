@@ -35,6 +35,7 @@ from job.data.catalogue import Dataset
 from job.data.convert import Conversion
 from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
+from job.models.architecture import Architecture
 from job.models.source import Source, is_own, short_name
 from job.runs.folder import Folder, Kind, find_folder, with_data
 from job.runs.run import (
@@ -99,7 +100,7 @@ class OpenSweep:
         trials: How many settings it tries.
         folder: Where it is kept.
         sweep: What it has done so far; for a new one nothing, and its hardware is not known yet.
-        architecture: Of the user's own model, as JSON; None for a built-in one.
+        architecture: Of the user's own model; None for a built-in one.
         start: The weights that all trials begin with, if they are not fresh, as they are kept.
         address: The Ray cluster, as `--address` names it.
         max_failures: How often the processes of one trial may be lost.
@@ -110,7 +111,7 @@ class OpenSweep:
     trials: int
     folder: Folder
     sweep: Sweep
-    architecture: str | None
+    architecture: Architecture | None
     start: bytes | None
     address: str | None
     max_failures: int
@@ -152,7 +153,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
         space: Space,
         trials: int,
         sweep: Sweep,
-        architecture: str | None,
+        architecture: Architecture | None,
         start: bytes | None = None,
     ) -> OpenSweep:
         return OpenSweep(
@@ -174,7 +175,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
         if "space" in given and read_space(given["space"]).without(base) != space:
             raise InputError("--space", config.space, f"is not the space of sweep {name!r}")
         trials = _trials(config, space, sweep.base)
-        architecture = kept_architecture(folder.storage, sweep.base.get("architecture_sha256"))
+        architecture = kept_architecture(folder.storage, f"sweep {name!r}", sweep.base, source)
         return opened(config, space, trials, sweep, architecture)
     check_share(config)
     space = _space(config, base)
@@ -184,7 +185,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     architecture = None
     if source:
         architecture = architecture_of(source, over_recipe(base), examples.dataset)
-        base["architecture_sha256"] = sha256_of_bytes(architecture.encode())
+        base["architecture_sha256"] = sha256_of_bytes(architecture.document.encode())
     start = _start(common, space, base, architecture, examples.dataset)
     if start is not None:
         base["start_sha256"] = sha256_of_bytes(start)
@@ -205,7 +206,7 @@ def _start(
     common: TrainConfig,
     space: Space,
     base: Mapping[str, Any],
-    architecture: str | None,
+    architecture: Architecture | None,
     dataset: Dataset,
 ) -> bytes | None:
     """What all trials begin with, as it is kept with the sweep; None for fresh weights."""
@@ -234,7 +235,8 @@ def _continued(
         **{**sweep.config, **{k: v for k, v in given.items() if k in sweep.config}}
     )
     what = f"sweep {sweep.name!r}"
-    check_source(what, source, {"model": None, **sweep.base})
+    if source and source.name == sweep.base.get("model"):
+        check_source(what, source, sweep.base.get("model_sha256"))
     check_unchanged(what, stored.fixed_dict(), config.fixed_dict(), given)
     common = {k: v for k, v in base.items() if is_fixed(k)}
     check_unchanged(what, sweep.base, common, base)

@@ -254,6 +254,7 @@ def _trainer(
     order = WorkOrder(
         config=dataclasses.replace(run.config, storage=absolute(run.config.storage)),
         created=run.created,
+        source=run.architecture.source if run.architecture else None,
         threads=share.threads,
         gpus=share.gpus,
         evaluate=evaluate,

@@ -15,6 +15,7 @@ from job.errors import (
     StopRequestedError,
     TrainingDivergedError,
 )
+from job.models.source import Source
 from job.runs.run import begun_run
 
 # Training leaves a machine so long before it is taken away: enough for a span of steps and a
@@ -29,6 +30,7 @@ class WorkOrder:
     Attributes:
         config: The run's settings, with a storage that is called so from anywhere.
         created: When the run was first started.
+        source: The file of the user's own model, if parts of that come from it.
         threads: Threads for computing.
         gpus: The share of a GPU.
         evaluate: As for `train_and_evaluate`.
@@ -39,6 +41,7 @@ class WorkOrder:
 
     config: TrainConfig
     created: float
+    source: Source | None
     threads: int
     gpus: float
     evaluate: bool
@@ -64,7 +67,8 @@ def work(told: dict[str, WorkOrder]) -> None:
         threads=order.threads,
         gpus=order.gpus,
     )
-    run, is_chief = begun_run(order.config, order.created), worker.rank == 0
+    run = begun_run(order.config, order.created, source=order.source)
+    is_chief = worker.rank == 0
     mail = WorkerEnd(order.mailbox)
     progress = mail if is_chief else Silent()
     try:

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from job.config.flags import PLACE, json_option, storage_option, verbose_option
+from job.config.flags import PLACE, json_option, model_option, storage_option, verbose_option
 
 
 @click.command()
@@ -20,16 +20,23 @@ from job.config.flags import PLACE, json_option, storage_option, verbose_option
     help="Which examples.",
 )
 @click.option("--data", type=PLACE, metavar="PLACE", help="Where the data set is, as for training.")
+@model_option
 @verbose_option
 @json_option
 def evaluate(
-    run: str, storage: str, split: str, data: str | None, verbose: bool, as_json: bool
+    run: str,
+    storage: str,
+    split: str,
+    data: str | None,
+    model: str | None,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Evaluate the best weights of RUN (a name, or the path of a run folder)."""
     from job.engine.runtime import start_anywhere
     from job.runs.run import open_run, verified_best
 
-    opened = open_run(run, storage)
+    opened = open_run(run, storage).with_source(model)
     state = verified_best(opened)
     start_anywhere(verbose=verbose)
     from job.results.evaluate import evaluate as evaluate_run

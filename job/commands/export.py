@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from job.config.flags import PLACE, json_option, storage_option, verbose_option
+from job.config.flags import PLACE, json_option, model_option, storage_option, verbose_option
 from job.errors import InputError
 from job.results.export_formats import FORMATS
 
@@ -26,6 +26,7 @@ from job.results.export_formats import FORMATS
 @click.option("--out", type=PLACE, metavar="FOLDER", help="The folder to make.  [export-RUN]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export there.")
 @click.option("--data", type=PLACE, metavar="PLACE", help="Where the data set is, as for training.")
+@model_option
 @verbose_option
 @json_option
 def export(
@@ -35,6 +36,7 @@ def export(
     out: str | None,
     overwrite: bool,
     data: str | None,
+    model: str | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -48,7 +50,7 @@ def export(
     from job.results.export import Comparison, export_run
     from job.runs.run import open_run
 
-    opened = open_run(run, storage)
+    opened = open_run(run, storage).with_source(model)
     place = f"export-{opened.name}" if out is None else out
     if "://" in place:
         raise InputError("--out", place, "an export is written to disk; name a folder")

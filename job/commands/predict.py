@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from job.config.flags import PLACE, json_option, storage_option, verbose_option
+from job.config.flags import PLACE, json_option, model_option, storage_option, verbose_option
 
 
 @click.command()
@@ -20,6 +20,7 @@ from job.config.flags import PLACE, json_option, storage_option, verbose_option
     help="Write a table, FILE.parquet, FILE.csv or FILE.json: source, row, prediction, p_LABEL.",
 )
 @storage_option
+@model_option
 @verbose_option
 @json_option
 def predict(
@@ -27,6 +28,7 @@ def predict(
     inputs: Sequence[str],
     out: str | None,
     storage: str,
+    model: str | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -45,7 +47,7 @@ def predict(
 
     if out is not None:
         check_table(out)
-    opened = open_run(run, storage)
+    opened = open_run(run, storage).with_source(model)
     state = verified_best(opened)
     dataset = dataset_of(opened)
     form = Form(dataset.image_shape, dataset.is_digits, opened.config.dataset not in CATALOGUE)
@@ -54,8 +56,8 @@ def predict(
     from job.engine.scoring import predict as predict_images
     from job.results.evaluate import model_with
 
-    model = model_with(opened, state.best_weights, dataset)
-    probabilities = predict_images(model, images)
+    net = model_with(opened, state.best_weights, dataset)
+    probabilities = predict_images(net, images)
     if out is not None:
         write_table(out, sources, probabilities, dataset.labels)
         print(f"{len(sources):,} predictions are in {out}")

@@ -60,6 +60,15 @@ def json_option(command: Callable) -> Callable:
     )
 
 
+def model_option(command: Callable) -> Callable:
+    """Adds `--model`: the user's file again, for a run whose model has parts that it defines."""
+    return click.option(
+        "--model",
+        metavar="FILE.py:FUNCTION",
+        help="The file that RUN was trained with, if its model has layers that the file defines.",
+    )(command)
+
+
 class Place(click.ParamType):
     """The name of a folder or a file, or a URI, as `place` reads it."""
 

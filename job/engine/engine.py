@@ -36,10 +36,10 @@ from job.engine.randomness import (
 )
 from job.engine.runtime import lanes
 from job.engine.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
-from job.engine.twin import GlobalBatch, check_layers, training_twin, whole_batch_layers
+from job.engine.twin import GlobalBatch, check_layers, training_twin
 from job.errors import InputError
 from job.models import IMAGE_SHAPE, build_model
-from job.models.architecture import model_of
+from job.models.architecture import Architecture, model_of, sees_whole_batch
 
 # Settings that decide the result and can change from run to run on the same compiled functions:
 # they are given with each call, or the loop around the engine has them: test_warm.py.
@@ -69,7 +69,7 @@ class Engine:
         total_steps: Steps of the whole run, for the learning-rate schedule.
         classes: Number of labels.
         image_shape: Height, width and channels of the images.
-        architecture: Of a model that is none of the built-in ones, as JSON.
+        architecture: Of a model that is none of the built-in ones.
         strategy: `tf.distribute` strategy with one replica per worker; none for a single worker.
         rank: This worker's number.
         world: Number of workers.
@@ -83,7 +83,7 @@ class Engine:
         total_steps: int,
         classes: int = 10,
         image_shape: tuple[int, int, int] = IMAGE_SHAPE,
-        architecture: str | None = None,
+        architecture: Architecture | None = None,
         strategy: tf.distribute.Strategy | None = None,
         rank: int = 0,
         world: int = 1,
@@ -109,7 +109,7 @@ class Engine:
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
             self._twin = training_twin(self.model, self._noise, form_of(config), self._batch)
-        is_whole = bool(whole_batch_layers(self.model))
+        is_whole = architecture is not None and sees_whole_batch(architecture)
         self._lanes = parts or (1 if is_whole else lanes(config.lanes))
         self._regularised = [
             variable

@@ -135,7 +135,7 @@ def training_twin(
             return ExampleDropout(
                 layer.rate, noise, next(dropouts), name=layer.name, dtype=layer.dtype_policy
             )
-        if isinstance(layer, keras.layers.BatchNormalization):
+        if is_batch_normalization(layer):
             return GlobalBatchNormalization(layer, batch)
         if seed_names(layer):
             return reseeded(layer, noise, next(others))
@@ -147,6 +147,11 @@ def training_twin(
 def is_plain_dropout(layer: Any) -> bool:
     """Whether each unit of an example is dropped alone."""
     return type(layer) is keras.layers.Dropout and layer.noise_shape is None
+
+
+def is_batch_normalization(layer: Any) -> bool:
+    """Whether it is Keras' own; what a class derived from that does is not known."""
+    return type(layer) is keras.layers.BatchNormalization
 
 
 def seed_names(layer: Any) -> list[str]:
@@ -173,8 +178,7 @@ def whole_batch_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [
         layer
         for layer in leaves(model)
-        if isinstance(layer, keras.layers.BatchNormalization)
-        or (seed_names(layer) and not is_plain_dropout(layer))
+        if is_batch_normalization(layer) or (seed_names(layer) and not is_plain_dropout(layer))
     ]
 
 
@@ -186,9 +190,9 @@ def noise_by_worker(model: keras.Model) -> list[str]:
 
 
 def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model, and of models within it."""
+    """The layers of a model, and of models within it; a user's own class is one layer."""
     for layer in model.layers:
-        if isinstance(layer, keras.Model):
+        if isinstance(layer, keras.Model) and type(layer).__module__.startswith("keras."):
             yield from leaves(layer)
         else:
             yield layer
@@ -216,7 +220,7 @@ def _problem(layer: keras.layers.Layer) -> str:
         return "keeps a state from batch to batch (stateful=True), which is no part of a checkpoint"
     if getattr(layer, "renorm", False):
         return "renormalises (renorm=True), which is not built here; leave that out"
-    if isinstance(layer, keras.layers.BatchNormalization):
+    if is_batch_normalization(layer):
         return ""
     weights = {id(variable) for variable in layer.weights}
     draws = any(id(variable) not in weights for variable in layer.non_trainable_variables)

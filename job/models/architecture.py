@@ -1,14 +1,18 @@
-"""A model's architecture as JSON: what a run keeps of a user's model, read without its source.
+"""A model's architecture as JSON: what a run keeps of a user's model.
 
 Nothing that is read can run code or open a file: only what Keras itself defines is built, and of
-that no layer that holds code or names a file.
+that no layer that holds code or names a file. What is not Keras' own comes from a file that the
+user has given in the same command.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+from job.models.source import Source
 
 if TYPE_CHECKING:
     import keras
@@ -36,32 +40,67 @@ class ArchitectureError(ValueError):
     """An architecture that is not built, and why."""
 
 
-def check(architecture: str) -> None:
-    """Raises ArchitectureError for what is not Keras' own, or holds code or the name of a file."""
-    try:
-        classes = list(_classes(json.loads(architecture)))
-    except (ValueError, RecursionError) as error:
-        raise ArchitectureError(f"is no JSON of Keras ({error})") from error
-    for module, name in classes:
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What a model of the user's own is built from.
+
+    Attributes:
+        document: JSON, as `keras.Model.to_json` gives it.
+        source: The file that defines those parts of it that are not Keras' own, if it has any.
+    """
+
+    document: str
+    source: Source | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
+        """What `dataclasses.asdict` made a dict of."""
+        source = values["source"]
+        return cls(values["document"], Source(**source) if source else None)
+
+    @property
+    def own_parts(self) -> list[str]:
+        """The names of its parts that are not Keras' own.
+
+        Raises:
+            ArchitectureError: It is no architecture.
+        """
+        found = _classes(self.document)
+        return sorted({name for module, name, _ in found if not _is_kerass(module)})
+
+    def needing(self, source: Source | None) -> Architecture:
+        """The same with a file, if it has parts that need one."""
+        return dataclasses.replace(self, source=source if self.own_parts else None)
+
+
+def check(architecture: Architecture) -> None:
+    """Raises ArchitectureError for what neither Keras nor its source defines, or names a file."""
+    for module, name, registered in _classes(architecture.document):
         if name == "__lambda__" or name in REFUSED:
             shown = "Python lambda" if name == "__lambda__" else f"{name} layer"
             raise ArchitectureError(
                 f"has a {shown}, which holds code or names a file; say it with other layers of "
                 "keras.layers, or with keras.ops between them"
             )
-        is_kerass = module in KERAS or str(module).startswith(OPERATIONS)
-        if not is_kerass or not name.isidentifier():
+        if _is_kerass(module) and name.isidentifier():
+            continue
+        if architecture.source is None:
             raise ArchitectureError(
-                f"has a {name} of {module or 'its own'}, which is not Keras' own, and a run goes "
-                "on without your source; build it of keras.layers, with keras.ops between them"
+                f"has a {name} of {module or 'its own'}, which is not Keras' own, and the file "
+                "that defines it is not given"
+            )
+        if not name.isidentifier() or registered not in _own(architecture.source):
+            raise ArchitectureError(
+                f"has a {name} of {module or 'its own'}, which is neither Keras' own nor defined "
+                f"at the top of {architecture.source.file}; define it there"
             )
 
 
-def model_of(architecture: str, seed: int) -> keras.Model:
+def model_of(architecture: Architecture, seed: int) -> keras.Model:
     """Builds a model whose weights are a function of architecture and seed.
 
     Args:
-        architecture: JSON, as `keras.Model.to_json` gives it.
+        architecture: What is built; runs its source, if it has one.
         seed: Sets Keras' global seed, as `keras.utils.set_random_seed` does.
 
     Returns:
@@ -73,20 +112,22 @@ def model_of(architecture: str, seed: int) -> keras.Model:
     import keras
 
     check(architecture)
+    parts = _own(architecture.source) if architecture.source else {}
     keras.utils.set_random_seed(seed)
     try:
-        return keras.models.model_from_json(architecture)
+        return keras.models.model_from_json(architecture.document, custom_objects=parts)
     except (ValueError, TypeError, KeyError) as error:
         why = " ".join(str(error).split())[:MOST_WORDS]
         raise ArchitectureError(f"can't be built by Keras {keras.__version__}: {why}") from error
 
 
-def sees_whole_batch(architecture: str) -> bool:
-    """Whether it has layers that see more than one example, as `whole_batch_layers` finds them.
+def sees_whole_batch(architecture: Architecture) -> bool:
+    """Whether it has layers that see more than one example, or may, as parts of the user's own.
 
     Told without Keras, whose threads are set before a model is built.
     """
-    return any(map(_sees_more, _parts(json.loads(architecture))))
+    document = json.loads(architecture.document)
+    return bool(architecture.own_parts) or any(map(_sees_more, _parts(document)))
 
 
 def _sees_more(part: dict[str, Any]) -> bool:
@@ -98,7 +139,7 @@ def _sees_more(part: dict[str, Any]) -> bool:
     return name == "BatchNormalization" or "seed" in config
 
 
-def in_float32(architecture: str) -> str:
+def in_float32(architecture: Architecture) -> Architecture:
     """The same architecture, of layers that all compute in float32."""
 
     def plain(part: Any) -> Any:
@@ -110,15 +151,41 @@ def in_float32(architecture: str) -> str:
             return {**part, "config": {**part["config"], "name": "float32"}}
         return {key: plain(value) for key, value in part.items()}
 
-    return json.dumps(plain(json.loads(architecture)))
+    document = json.dumps(plain(json.loads(architecture.document)))
+    return dataclasses.replace(architecture, document=document)
 
 
-def _classes(document: Any) -> Iterator[tuple[str | None, str]]:
-    """Module and name of every class in a document of Keras' format."""
-    for part in _parts(document):
-        name = part.get("class_name")
+def _own(source: Source) -> dict[str, Any]:
+    from job.models.code import parts_of
+
+    try:
+        return parts_of(source)
+    except Exception as error:
+        why = " ".join(str(error).split())[:MOST_WORDS]
+        raise ArchitectureError(
+            f"has parts of {source.file}, which can't be loaded here: {type(error).__name__}: "
+            f"{why}; the file must need no others of yours"
+        ) from error
+
+
+def _is_kerass(module: str | None) -> bool:
+    return module in KERAS or str(module).startswith(OPERATIONS)
+
+
+def _classes(document: str) -> list[tuple[str | None, str, str | None]]:
+    """Of every class and function in a document of Keras' format module, name, registered name."""
+    try:
+        parts = list(_parts(json.loads(document)))
+    except (ValueError, RecursionError) as error:
+        raise ArchitectureError(f"is no JSON of Keras ({error})") from error
+    found = []
+    for part in parts:
+        name, registered = part.get("class_name"), part.get("registered_name")
+        if name == "function" and isinstance(part.get("config"), str):
+            name = registered = part["config"]
         if isinstance(name, str) and name not in MARKS:
-            yield part.get("module"), name
+            found.append((part.get("module"), name, registered))
+    return found
 
 
 def _parts(part: Any) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import os
 import re
 import sys
@@ -33,6 +34,7 @@ class Source:
         function: Called with `image_shape` (height, width, channels) and `classes`; returns a Keras
             model.
         sha256: Of the file, as hexadecimal digits.
+        text: The file's content.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Source:
     module: str
     function: str
     sha256: str
+    text: str
 
 
 def is_own(model: str) -> bool:
@@ -66,7 +69,7 @@ def find_source(model: str) -> Source:
     """Finds the file of a model.
 
     Raises:
-        InputError: There is no such file.
+        InputError: There is no such file, or it is no text.
     """
     form = FORM.fullmatch(model)
     if not form:
@@ -80,12 +83,17 @@ def find_source(model: str) -> Source:
         raise InputError("--model", model, f"there is no {where}{_from_here(is_file)}") from None
     except OSError as error:
         raise InputError("--model", model, f"{file} can't be read: {error.strerror}") from None
+    try:
+        text = importlib.util.decode_source(content)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise InputError("--model", model, f"{file} is no Python: {error}") from None
     return Source(
         name=f"{Path(file).name if is_file else where}:{function}",
         file=os.path.abspath(file),
         module="" if is_file else where,
         function=function,
         sha256=hashlib.sha256(content).hexdigest(),
+        text=text,
     )
 
 

@@ -12,7 +12,7 @@ import functools
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ def model_card(
                 counts={"training": len(train), "validation": len(validation), "test": count},
                 input_shape=input_shape,
                 files=files,
+                custom_objects=_custom_objects(result.get("own_parts", [])),
             )
         )
     except (KeyError, TypeError, AttributeError, OverflowError, jinja2.UndefinedError) as error:
@@ -114,6 +115,12 @@ def _about(config: TrainConfig) -> str:
             f"{config.architecture_sha256}."
         )
     return "\n\n".join((inspect.getdoc(MODELS[config.model]) or "").split("\n\n")[:2])
+
+
+def _custom_objects(names: Sequence[str]) -> Markup:
+    """What `load_model` is given beside the file, for a model with parts of the user's own."""
+    given = ", ".join(f'"{name}": {name}' for name in names if name.isidentifier())
+    return Markup(f", custom_objects={{{given}}}" if given else "")
 
 
 def metadata(config: TrainConfig, result: Mapping[str, Any], dataset: Dataset) -> Markup:

@@ -88,6 +88,7 @@ def finish(
         "augment_flip": config.augment_flip,
         "precision": config.precision,
         "noise_by_worker": noise_by_worker(model),
+        "own_parts": run.architecture.own_parts if run.architecture else [],
         "weights_sha256": sha256_of(state.weights.values()),
         "best_weights_sha256": sha256_of(state.best_weights.values()),
         "versions": versions(),

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
+from job.models.architecture import Architecture
 from job.models.source import Source, find_source, is_own, short_name
 from job.reasons import reason_of
 from job.runs.folder import Folder, Kind, find_folder, usable, with_data
@@ -73,8 +74,8 @@ class Run:
         config: Its settings, with the name filled in.
         folder: Where it is kept.
         created: When it was first started, seconds since the epoch.
-        source: Where a new run's model comes from, if it is the user's own.
-        built: Its architecture, once that is built.
+        source: The file of the user's own model, where it was given.
+        built: A new run's architecture, once that is built.
         begun_with: The weights that a new run begins with, if they are not fresh, as they are kept.
     """
 
@@ -82,7 +83,7 @@ class Run:
     folder: Folder
     created: float
     source: Source | None = None
-    built: str | None = None
+    built: Architecture | None = None
     begun_with: bytes | None = None
 
     @property
@@ -106,22 +107,41 @@ class Run:
         return CheckpointStore(self.storage.at(CHECKPOINTS), self.config.digest)
 
     @functools.cached_property
-    def architecture(self) -> str | None:
-        """A user's own model as JSON, None where the model is a built-in one.
+    def architecture(self) -> Architecture | None:
+        """The user's own model, None where the model is a built-in one.
 
         Raises:
+            InputError: It has parts that the user's file defines, and that is not given.
             JobError: It is not the one that the run was started with.
         """
         if self.built is not None:
             return self.built
-        return kept_architecture(self.storage, self.config.architecture_sha256)
+        settings = self.config.to_dict()
+        return kept_architecture(self.storage, f"run {self.name!r}", settings, self.source)
 
-    def with_architecture(self, architecture: str) -> Run:
+    def with_architecture(self, architecture: Architecture) -> Run:
         """The new run of a model that is built now."""
         known = dataclasses.replace(
-            self.config, architecture_sha256=sha256_of_bytes(architecture.encode())
+            self.config, architecture_sha256=sha256_of_bytes(architecture.document.encode())
         )
-        return dataclasses.replace(self, config=known, built=architecture)
+        return dataclasses.replace(
+            self, config=known, built=architecture, source=architecture.source
+        )
+
+    def with_source(self, model: str | None) -> Run:
+        """The run with the file of its model, given again as FILE.py:FUNCTION, if it needs one.
+
+        Raises:
+            InputError: It needs the file, or another one is given.
+            JobError: As `architecture`.
+        """
+        run = self
+        if model is not None:
+            source = find_source(model)
+            check_source(f"run {self.name!r}", source, self.config.model_sha256)
+            run = dataclasses.replace(self, source=source)
+        _ = run.architecture
+        return run
 
     def with_start(self, arrays: Arrays) -> Run:
         """The new run that begins with these weights."""
@@ -233,17 +253,21 @@ class Run:
             raise JobError(f"run {self.name!r}: {error}") from error
 
 
-def prepare_run(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
+def prepare_run(
+    given: Mapping[str, Any], *, overwrite: bool = False, source: Source | None = None
+) -> Run:
     """Finds out which run `lenet train` is to start or continue. Writes nothing.
 
     Args:
         given: The settings that the user gave, by field name.
         overwrite: Start anew where a run of that name exists.
+        source: The file of the user's own model, where it has been found before.
 
     Raises:
         InputError: A setting is unusable, or the name is taken.
     """
-    source, given = with_source(with_data(given))
+    found_now, given = with_source(with_data(given))
+    source = source or found_now
     config = resolve(given)
     now = time.time()
     name = config.name or _new_name(config, now)
@@ -254,10 +278,16 @@ def prepare_run(given: Mapping[str, Any], *, overwrite: bool = False) -> Run:
         config = dataclasses.replace(config, name=name)
         return Run(config=config, folder=folder, created=now, source=source)
     stored, created = _read_config(folder.storage)
-    check_source(f"run {name!r}", source, stored)
+    # Another model is refused as another setting is.
+    if source and source.name == stored["model"]:
+        check_source(f"run {name!r}", source, stored.get("model_sha256"))
     # Where the run was found is where it goes on, whatever it was called from when it began.
     found = {"name": name, "storage": config.storage}
-    return Run(config=resume(stored, {**given, **found}), folder=folder, created=created)
+    config = resume(stored, {**given, **found})
+    run = Run(config=config, folder=folder, created=created, source=source)
+    # Before anything begins, that it can be built.
+    _ = run.architecture
+    return run
 
 
 def with_source(given: Mapping[str, Any]) -> tuple[Source | None, Mapping[str, Any]]:
@@ -273,30 +303,41 @@ def with_source(given: Mapping[str, Any]) -> tuple[Source | None, Mapping[str, A
     return source, {**given, "model": source.name, "model_sha256": source.sha256}
 
 
-def check_source(what: str, source: Source | None, stored: Mapping[str, Any]) -> None:
-    """Raises InputError where a model's file was edited since a run or sweep was started."""
-    begun = stored.get("model_sha256")
-    if source and source.name == stored["model"] and source.sha256 != begun:
+def check_source(what: str, source: Source, begun: str | None) -> None:
+    """Raises InputError for another file than that, by its SHA-256, which a run began with."""
+    if begun is None:
+        raise InputError("--model", source.file, f"{what} is of a built-in model; leave it out")
+    if source.sha256 != begun:
         raise InputError(
             "--model",
             source.file,
-            f"was edited since {what} was started with it (SHA-256 {str(begun)[:12]}…, now "
-            f"{source.sha256[:12]}…); leave the flag out to go on with the model as it was, or "
-            "take another --name",
+            f"is not as it was when {what} was started (SHA-256 {begun[:12]}…, now "
+            f"{source.sha256[:12]}…); leave it out to go on with the model as it was, or take "
+            "another --name",
         )
 
 
-def architecture_file(architecture: str | None) -> dict[str, bytes]:
+def architecture_file(architecture: Architecture | None) -> dict[str, bytes]:
     """The file, by name, in which an architecture is kept; none for a built-in model."""
-    return {} if architecture is None else {ARCHITECTURE_FILE: architecture.encode()}
+    return {} if architecture is None else {ARCHITECTURE_FILE: architecture.document.encode()}
 
 
-def kept_architecture(folder: Storage, sha256: str | None) -> str | None:
+def kept_architecture(
+    folder: Storage, what: str, settings: Mapping[str, Any], source: Source | None
+) -> Architecture | None:
     """What a run or sweep was started with, None where its model is a built-in one.
 
+    Args:
+        folder: Its folder.
+        what: Run or sweep, and its name.
+        settings: Its settings.
+        source: The file of its model, if that was given.
+
     Raises:
+        InputError: It has parts that the user's file defines, and that is not given.
         JobError: It is missing, or another one.
     """
+    sha256 = settings.get("architecture_sha256")
     if sha256 is None:
         return None
     where = f"{folder.uri}/{ARCHITECTURE_FILE}"
@@ -306,7 +347,16 @@ def kept_architecture(folder: Storage, sha256: str | None) -> str | None:
         raise JobError(f"{where} is missing") from None
     if sha256_of_bytes(content) != sha256:
         raise JobError(f"{where} is not what this was started with (SHA-256 differs)")
-    return content.decode()
+    architecture = Architecture(content.decode())
+    if architecture.own_parts and source is None:
+        raise InputError(
+            "--model",
+            settings["model"],
+            f"{what} has parts that your file defines ({', '.join(architecture.own_parts)}), and "
+            f"code is not kept with it; give --model FILE.py:FUNCTION again, the file of SHA-256 "
+            f"{str(settings['model_sha256'])[:12]}…",
+        )
+    return architecture.needing(source)
 
 
 def checked_name(name: str) -> str:
@@ -329,14 +379,19 @@ def open_run(name: str, storage: str = "runs") -> Run:
     return begun_run(TrainConfig.kept(stored), created, place)
 
 
-def begun_run(config: TrainConfig, created: float, storage: Storage | None = None) -> Run:
+def begun_run(
+    config: TrainConfig,
+    created: float,
+    storage: Storage | None = None,
+    source: Source | None = None,
+) -> Run:
     """A run that has begun, whose settings are known; by default in the place that they name."""
     # Whoever began it has filled the name in.
     name = cast("str", config.name)
     if storage is None:
         storage = open_storage(config.storage, patience=config.storage_timeout).at(name)
     folder = Folder(kind=KIND, name=name, place=config.storage, storage=storage)
-    return Run(config=config, folder=folder, created=created)
+    return Run(config=config, folder=folder, created=created, source=source)
 
 
 def verified_best(run: Run) -> RunState:

@@ -13,7 +13,7 @@ from job.config.config import TrainConfig
 from job.config.xla import decided, launched
 from job.data.examples import Examples
 from job.engine.accelerator import has_device
-from job.models.architecture import sees_whole_batch
+from job.models.architecture import Architecture, sees_whole_batch
 from job.runs.run import Reached, Run
 from job.runs.start import begun_with
 from job.runs.state import RunState, sha256_of
@@ -72,7 +72,7 @@ class TrainingProcess:
         self._engines: list[Engine] = []
         self._splits: tuple[Examples, int | None, DeviceSplit, DeviceSplit] | None = None
 
-    def start(self, config: TrainConfig, architecture: str | None = None) -> None:
+    def start(self, config: TrainConfig, architecture: Architecture | None = None) -> None:
         """Starts TensorFlow for a run, once.
 
         Args:
@@ -123,7 +123,7 @@ class TrainingProcess:
         return kept[2:]
 
     def engine(
-        self, config: TrainConfig, examples: Examples, architecture: str | None = None
+        self, config: TrainConfig, examples: Examples, architecture: Architecture | None = None
     ) -> Engine:
         """An engine for a new run; one that was compiled for a like run before, if there is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import safetensors.numpy
 from job.config.config import TrainConfig
 from job.data.catalogue import Dataset
 from job.errors import InputError
+from job.models.architecture import Architecture, model_of
 from job.runs.run import Run, open_run, verified_best
 from job.runs.start import FLAG, check_fits
 from job.runs.state import Arrays
@@ -31,12 +33,14 @@ def with_start(run: Run, dataset: Dataset) -> Run:
     return run if given is None else run.with_start(given)
 
 
-def start_of(config: TrainConfig, architecture: str | None, dataset: Dataset) -> Arrays | None:
+def start_of(
+    config: TrainConfig, architecture: Architecture | None, dataset: Dataset
+) -> Arrays | None:
     """The weights that `--start-from` names, None without it; looks at `--freeze` as well.
 
     Args:
         config: The settings of a run, or those that a sweep's runs share.
-        architecture: Of the user's own model, as JSON; None for a built-in one.
+        architecture: Of the user's own model; None for a built-in one.
         dataset: What it is trained on.
 
     Raises:
@@ -52,7 +56,7 @@ def start_of(config: TrainConfig, architecture: str | None, dataset: Dataset) ->
         kept = Path(folder) / "weights.safetensors"
         asked = {
             "config": {"model": config.model, "precision": config.precision},
-            "architecture": architecture,
+            "architecture": dataclasses.asdict(architecture) if architecture else None,
             "classes": len(dataset.labels),
             "image_shape": dataset.image_shape,
             "file": place if place.endswith(KERAS_FILE) else None,
@@ -83,11 +87,10 @@ def looked_at_apart(asked: Answer) -> Answer:
     from job.engine.arrays import to_arrays
     from job.engine.engine import freeze
     from job.models import build_model
-    from job.models.architecture import model_of
 
     classes, shape = asked["classes"], tuple(asked["image_shape"])
     if asked["architecture"]:
-        model = model_of(asked["architecture"], seed=1)
+        model = model_of(Architecture.from_dict(asked["architecture"]), seed=1)
     else:
         name, precision = asked["config"]["model"], asked["config"]["precision"]
         model = build_model(name, classes=classes, image_shape=shape, precision=precision)

@@ -3,16 +3,13 @@
 The user's function runs once, in a process of its own, on the processor: whatever it prints, sets
 or breaks stays there. All that comes back is the architecture, as JSON. From then on a run, its
 workers and whoever evaluates it build the model from that, so that a run that goes on, without the
-source, is the same run.
+source, is the same run. Only a model with parts that the user's file defines needs that again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
-import importlib.util
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,12 +17,20 @@ from typing import TYPE_CHECKING, Any
 from job.config.config import TrainConfig
 from job.data.catalogue import Dataset
 from job.errors import InputError, nearest
-from job.models.architecture import MOST_PARAMETERS, ArchitectureError, check, model_of
-from job.models.source import Source, search_path
+from job.models.architecture import (
+    MOST_PARAMETERS,
+    Architecture,
+    ArchitectureError,
+    check,
+    model_of,
+)
+from job.models.code import module_of
+from job.models.source import Source
 from job.training.apart import Answer, EndedError, apart
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 SOFTMAX = "probabilities"
 
@@ -49,8 +54,8 @@ class Order:
     output: str = "auto"
 
 
-def architecture_of(source: Source, config: TrainConfig, dataset: Dataset) -> str:
-    """The architecture of a user's model for a data set, as JSON.
+def architecture_of(source: Source, config: TrainConfig, dataset: Dataset) -> Architecture:
+    """The architecture of a user's model for a data set.
 
     Raises:
         InputError: The function can't be called, or its model can't be trained here.
@@ -66,7 +71,7 @@ def architecture_of(source: Source, config: TrainConfig, dataset: Dataset) -> st
     )
 
 
-def build(order: Order) -> str:
+def build(order: Order) -> Architecture:
     """Runs a user's function in a process of its own; as `architecture_of`."""
     where = f"{order.source.file}:{order.source.function}"
     try:
@@ -75,7 +80,7 @@ def build(order: Order) -> str:
         raise InputError("--model", where, f"ended the process that built it ({how})") from None
     if "problem" in said:
         raise InputError("--model", where, said["problem"])
-    return said["architecture"]
+    return Architecture(said["document"]).needing(order.source)
 
 
 class UnfitError(Exception):
@@ -92,14 +97,14 @@ def built_apart(asked: Answer) -> Answer:
         }
     )
     try:
-        return {"architecture": built_here(order)}
+        return {"document": built_here(order).document}
     except (UnfitError, ArchitectureError) as problem:
         return {"problem": str(problem)}
     except InputError as problem:
         return {"problem": problem.problem}
 
 
-def built_here(order: Order) -> str:
+def built_here(order: Order) -> Architecture:
     """Runs a user's function in this process, and checks its model.
 
     Raises:
@@ -121,30 +126,21 @@ def built_here(order: Order) -> str:
         model = _with_probabilities(models[0], order.output)
     finally:
         keras.config.set_dtype_policy("float32")
-    architecture = model.to_json()
+    architecture = _described(model, order.source)
     rebuilt = model_of(architecture, seed=1)
     _check_weights(models, rebuilt)
-    from job.engine.randomness import ExampleNoise
-    from job.engine.twin import check_layers, training_twin
+    _check_the_same(model, rebuilt, order)
+    from job.engine.twin import check_layers
 
     check_layers(rebuilt)
     with _explaining(order.source, "it can't be made ready for training: "):
-        training_twin(rebuilt, ExampleNoise())
+        _check_training(rebuilt, order)
     return architecture
 
 
 def _function(source: Source) -> Callable[..., Any]:
     with _explaining(source, "can't be loaded: "):
-        if source.module:
-            sys.path[:] = search_path()
-            module = importlib.import_module(source.module)
-        else:
-            spec = importlib.util.spec_from_file_location("model_of_the_user", source.file)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
+        module = module_of(source)
     found = getattr(module, source.function, None)
     if not callable(found):
         names = [name for name, value in vars(module).items() if callable(value)]
@@ -195,7 +191,7 @@ def _check(model: keras.Model, order: Order) -> None:
         raise UnfitError(
             f"its model has {model.count_params():,} parameters; at most {MOST_PARAMETERS:,}"
         )
-    check(model.to_json())
+    check(_described(model, order.source))
     with _explaining(order.source, "given two pictures its model raised "):
         model(np.zeros((2, *order.image_shape), np.float32), training=False)
 
@@ -255,11 +251,75 @@ def _check_weights(models: list[keras.Model], rebuilt: keras.Model) -> None:
         )
 
 
+def _described(model: keras.Model, source: Source) -> Architecture:
+    with _explaining(source, "its model can't be described, so that it is built again: "):
+        return Architecture(model.to_json()).needing(source)
+
+
+def _check_the_same(model: keras.Model, rebuilt: keras.Model, order: Order) -> None:
+    """Refuses layers whose `get_config` leaves something out."""
+    import numpy as np
+
+    rebuilt.set_weights(model.get_weights())
+    pictures = _pictures(order, seed=1)
+    one, other = (np.asarray(each(pictures, training=False)) for each in (model, rebuilt))
+    if not np.allclose(one, other, rtol=1e-3, atol=1e-3):
+        raise UnfitError(
+            "its model computes something else when it is built again from what its layers say of "
+            "themselves; let get_config give all that their __init__ takes"
+        )
+
+
+def _check_training(model: keras.Model, order: Order) -> None:
+    """Refuses a model of which more than examples, seed and step decide what it gives in training.
+
+    What it gives for some pictures is looked at twice, with other pictures beside them.
+    """
+    import keras
+    import numpy as np
+
+    from job.engine.randomness import ExampleNoise
+    from job.engine.twin import is_batch_normalization, leaves, training_twin
+
+    for layer in leaves(model):
+        if is_batch_normalization(layer):
+            # It sees all pictures on purpose; not with the moments that it has kept.
+            layer.trainable = False
+    noise = ExampleNoise()
+    twin = training_twin(model, noise)
+    first, beside, others = (_pictures(order, seed) for seed in (1, 2, 3))
+
+    def given(*pictures: np.ndarray) -> np.ndarray:
+        with noise.at(*map(keras.ops.convert_to_tensor, (1, 1, 0))):
+            return np.asarray(twin(np.concatenate(pictures), training=True))[: len(first)]
+
+    once = given(first, beside)
+    if not np.allclose(once, given(first, beside), rtol=1e-3, atol=1e-4):
+        raise UnfitError(
+            "its model gives other values each time that it is called in training; let layers draw "
+            "from a keras.random.SeedGenerator, an attribute of theirs, and keep nothing between "
+            "calls"
+        )
+    if not np.allclose(once, given(first, others), rtol=1e-3, atol=1e-4):
+        raise UnfitError(
+            "what its model gives for a picture depends on the others of a batch, which is divided "
+            "among threads and workers; of such layers only BatchNormalization can be trained"
+        )
+
+
+def _pictures(order: Order, seed: int) -> np.ndarray:
+    import numpy as np
+
+    return np.random.default_rng(seed).random((2, *order.image_shape), np.float32)
+
+
 @contextlib.contextmanager
 def _explaining(source: Source, what: str) -> Iterator[None]:
     """Turns what the user's code raises into a problem that names the line."""
     try:
         yield
+    except (UnfitError, ArchitectureError):
+        raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == source.file]

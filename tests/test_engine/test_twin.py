@@ -26,7 +26,7 @@ from job.engine.randomness import batches  # noqa: E402
 from job.engine.twin import check_layers, noise_by_worker, whole_batch_layers  # noqa: E402
 from job.errors import InputError  # noqa: E402
 from job.models import MODELS, build_model  # noqa: E402
-from job.models.architecture import sees_whole_batch  # noqa: E402
+from job.models.architecture import Architecture, sees_whole_batch  # noqa: E402
 from tests.test_cluster.test_collectives import free_address  # noqa: E402
 
 SHAPE = (12, 12, 1)
@@ -56,7 +56,13 @@ def examples(count: int = 200) -> Split:
 def engine(model: keras.Model, **more) -> Engine:
     settings = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 0.05}
     config = resolve({**settings, "batch_size": BATCH, "weight_decay": 0, "label_smoothing": 0})
-    made = Engine(config, total_steps=100, image_shape=SHAPE, architecture=model.to_json(), **more)
+    made = Engine(
+        config,
+        total_steps=100,
+        image_shape=SHAPE,
+        architecture=Architecture(model.to_json()),
+        **more,
+    )
     made.restore(
         dict(zip(made.weights(), model.get_weights(), strict=True)), made.optimizer_arrays()
     )
@@ -201,14 +207,15 @@ def test_noise_is_a_function_of_where_training_stands(kind):
 )
 def test_what_sees_more_than_an_example_is_known_without_keras(more, is_whole, noisy):
     model = residual(*more)
-    assert sees_whole_batch(model.to_json()) == bool(whole_batch_layers(model)) == is_whole
+    assert sees_whole_batch(Architecture(model.to_json())) == is_whole
+    assert bool(whole_batch_layers(model)) == is_whole
     assert noise_by_worker(model) == noisy
 
 
 def test_built_in_models_see_each_example_alone():
     for name in MODELS:
         model = build_model(name)
-        assert not sees_whole_batch(model.to_json())
+        assert not sees_whole_batch(Architecture(model.to_json()))
         assert not whole_batch_layers(model)
 
 

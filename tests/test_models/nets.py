@@ -22,9 +22,10 @@ def residual(image_shape, classes):
 
 
 def quiet(image_shape, classes):
-    """Nothing in it is random."""
+    """Nothing in it is random; it has parts of this file."""
     images = keras.Input(image_shape)
-    x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(8, 3, padding="same")(images))
+    x = Scale(0.5)(layers.Conv2D(4, 1, activation=squared)(images))
+    x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(8, 3, padding="same")(x))
     x = x + layers.Conv2D(8, 3, padding="same", kernel_regularizer="l2")(layers.ReLU()(x))
     return keras.Model(images, layers.Dense(classes)(layers.Flatten()(layers.ReLU()(x))))
 
@@ -100,12 +101,116 @@ def with_lambda(image_shape, classes):
     )
 
 
-class Mine(layers.Dense):
+class Scale(layers.Layer):
+    """A factor for each channel that begins as it is told."""
+
+    def __init__(self, first=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.first = first
+
+    def build(self, shape):
+        first = keras.initializers.Constant(self.first)
+        self.factor = self.add_weight(shape=(shape[-1],), initializer=first, name="factor")
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+    def get_config(self):
+        return {**super().get_config(), "first": self.first}
+
+
+@keras.saving.register_keras_serializable("nets")
+class Shaken(layers.Layer):
+    """Noise of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, inputs, training=False):
+        if not training:
+            return inputs
+        return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs), seed=self.seeds)
+
+
+def squared(x):
+    return x * x
+
+
+def own_parts(image_shape, classes):
+    """A layer with weights, one that draws, and an activation, all of this file."""
+    images = keras.Input(image_shape)
+    x = Scale(0.5)(layers.Conv2D(8, 3, padding="same", activation=squared)(images))
+    x = layers.Flatten()(layers.MaxPooling2D(4)(Shaken()(x)))
+    return keras.Model(images, layers.Dense(classes)(x), name="own_parts")
+
+
+class Forgetful(layers.Layer):
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+    def get_config(self):
+        return super().get_config()
+
+
+class Moody(layers.Layer):
+    def call(self, inputs, training=False):
+        return inputs + keras.random.normal((1,)) if training else inputs
+
+
+class Block(keras.Model):
+    """A model as a layer, with what must not be trained within."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = layers.BatchNormalization()
+
+    def call(self, inputs, training=False):
+        return self.norm(inputs, training=training)
+
+
+class Renamed(layers.BatchNormalization):
     pass
 
 
-def own_layer(image_shape, classes):
-    return keras.Sequential([keras.Input(image_shape), layers.Flatten(), Mine(classes)])
+def _with(layer, image_shape, classes):
+    return keras.Sequential(
+        [keras.Input(image_shape), layers.Flatten(), layer, layers.Dense(classes)]
+    )
+
+
+def forgetful(image_shape, classes):
+    return _with(Forgetful(3.0), image_shape, classes)
+
+
+def moody(image_shape, classes):
+    return _with(Moody(), image_shape, classes)
+
+
+def local_class(image_shape, classes):
+    class Local(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    return _with(Local(), image_shape, classes)
+
+
+def block(image_shape, classes):
+    return _with(Block(), image_shape, classes)
+
+
+def renamed(image_shape, classes):
+    return _with(Renamed(), image_shape, classes)
+
+
+def mixing(image_shape, classes):
+    images = keras.Input(image_shape)
+    x = layers.Flatten()(images)
+    return keras.Model(images, layers.Dense(classes)(x - keras.ops.mean(x, axis=0, keepdims=True)))
 
 
 def own_activation(image_shape, classes):
@@ -120,14 +225,14 @@ def own_activation(image_shape, classes):
 
 
 def own_function(image_shape, classes):
-    def squared(x):
-        return x * x
+    def cubed(x):
+        return x * x * x
 
     return keras.Sequential(
         [
             keras.Input(image_shape),
             layers.Flatten(),
-            layers.Dense(8, activation=squared),
+            layers.Dense(8, activation=cubed),
             layers.Dense(classes),
         ]
     )

@@ -17,7 +17,13 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 from job.errors import InputError  # noqa: E402
-from job.models.architecture import ArchitectureError, check, in_float32, model_of  # noqa: E402
+from job.models.architecture import (  # noqa: E402
+    Architecture,
+    ArchitectureError,
+    check,
+    in_float32,
+    model_of,
+)
 from job.models.source import find_source, model_name  # noqa: E402
 from job.training.building import Order, UnfitError, build, built_here  # noqa: E402
 
@@ -43,9 +49,14 @@ UNFIT = {
     "two_inputs": "has 2 inputs and 1 outputs",
     "sigmoid": "its last layer is dense.*, a Dense with sigmoid: .* give --output",
     "with_lambda": "has a Lambda layer, which holds code",
-    "own_layer": "has a Mine of .*, which is not Keras' own",
+    "local_class": "has a Local of .*, which is neither Keras' own nor defined at the top of",
+    "forgetful": "computes something else when it is built again .* let get_config give all",
+    "moody": r"gives other values each time .* draw from a keras\.random\.SeedGenerator",
+    "block": r"its layer block.* \(Block\) changes weights that are not trained",
+    "renamed": r"its layer renamed.* \(Renamed\) changes weights that are not trained",
+    "mixing": "gives for a picture depends on the others of a batch",
     "own_activation": "can't be built by Keras .*",
-    "own_function": "has a function of builtins, which is not Keras' own",
+    "own_function": "has a cubed of builtins, which is neither Keras' own nor defined",
     "subclassed": "has 0 inputs and 0 outputs; make a Sequential or Functional",
     "trained_before": "comes with weights of its own .* which would not be kept",
     "same_names": r"two of its arrays are called dense/\w+; give layers names of their own",
@@ -55,7 +66,7 @@ UNFIT = {
 
 @pytest.mark.parametrize("function", UNFIT)
 def test_what_cannot_be_trained_is_named(function):
-    with pytest.raises((UnfitError, ArchitectureError)) as refused:
+    with pytest.raises((UnfitError, ArchitectureError, InputError)) as refused:
         built_here(order(function))
     assert re.search(UNFIT[function], str(refused.value))
     assert "\n" not in str(refused.value)
@@ -71,6 +82,32 @@ def test_what_cannot_be_trained_is_named(function):
 def test_an_end_that_does_not_go_with_the_settings(output, function, why):
     with pytest.raises(UnfitError, match=why):
         built_here(order(function, output=output, precision="mixed_bfloat16"))
+
+
+def test_parts_of_the_users_own_need_the_file_again():
+    asked = order("own_parts")
+    architecture = built_here(asked)
+    assert architecture.own_parts == ["Scale", "Shaken", "squared"]
+    assert architecture.source == asked.source
+    one, again = (model_of(architecture, 1).get_weights() for _ in range(2))
+    assert all(map(np.array_equal, one, again))
+    with pytest.raises(ArchitectureError, match="the file that defines it is not given"):
+        model_of(dataclasses.replace(architecture, source=None), 1)
+    other = dataclasses.replace(asked.source, text="def own_parts(): ...")
+    with pytest.raises(ArchitectureError, match=r"nor defined at the top of .*nets\.py"):
+        model_of(dataclasses.replace(architecture, source=other), 1)
+    missing = dataclasses.replace(asked.source, text="import a_file_beside_it")
+    with pytest.raises(ArchitectureError, match="the file must need no others of yours"):
+        model_of(dataclasses.replace(architecture, source=missing), 1)
+
+
+def test_the_file_is_the_text_that_was_read_once(tmp_path):
+    copy = tmp_path / "nets.py"
+    copy.write_text(NETS.read_text())
+    read = find_source(f"{copy}:own_parts")
+    copy.unlink()
+    asked = Order(source=read, image_shape=SHAPE, classes=10)
+    assert build(asked) == dataclasses.replace(built_here(order("own_parts")), source=read)
 
 
 def test_a_table_of_a_model_shows_all_its_layers(lenet, tmp_path):
@@ -158,14 +195,14 @@ def lambda_layer() -> dict:
 def test_nothing_that_runs_code_or_opens_a_file_is_built(document):
     whole = {"module": "keras", "class_name": "Sequential", "config": {"layers": [document]}}
     with pytest.raises(ArchitectureError):
-        check(json.dumps(whole))
+        check(Architecture(json.dumps(whole)))
     with pytest.raises(ArchitectureError):
-        model_of(json.dumps(whole), 1)
+        model_of(Architecture(json.dumps(whole)), 1)
 
 
 def test_the_same_in_float32():
     mixed = built_here(order("residual", precision="mixed_bfloat16"))
-    assert "mixed_bfloat16" in mixed
+    assert "mixed_bfloat16" in mixed.document
     model = model_of(in_float32(mixed), 1)
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     same = model_of(built_here(order("residual")), 1)
@@ -175,7 +212,7 @@ def test_the_same_in_float32():
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\x00", '{"class_name": "Nothing"}'])
 def test_what_is_no_architecture(text):
     with pytest.raises(ArchitectureError):
-        model_of(text, 1)
+        model_of(Architecture(text), 1)
 
 
 def test_the_precision_is_that_of_the_run():

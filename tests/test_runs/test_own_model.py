@@ -98,13 +98,48 @@ def test_killed_and_without_its_source_it_ends_with_the_same_bits(whole, source,
         assert result_of(tmp_path / "runs" / "r")[key] == result_of(whole)[key]
 
 
+def test_parts_of_ones_own_need_the_file_again(source, lenet, tmp_path):
+    """Layers and an activation that the file defines: code is not kept with a run."""
+    model = f"{source}:own_parts"
+    undisturbed = train(tmp_path, "whole", model=model)
+    assert undisturbed["own_parts"] == ["Scale", "Shaken", "squared"]
+    asked = iter((0, signal.SIGINT))
+    with pytest.raises(StopRequestedError):
+        train(tmp_path, "r", lambda: next(asked, signal.SIGINT), model=model)
+    named = {"name": "r", "storage": str(tmp_path)}
+    without = r"run 'r' has parts that your file defines \(Scale, .*give --model FILE\.py:FUNCTION"
+    with pytest.raises(InputError, match=without):
+        prepare_run(named)
+    resumed = train(tmp_path, "r", model=model)
+    for key in ("weights_sha256", "best_weights_sha256", "test_accuracy"):
+        assert resumed[key] == undisturbed[key]
+
+    done = lenet("evaluate", tmp_path / "r", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --model 'nets.py:own_parts': run 'r' has parts that")
+    done = lenet("evaluate", tmp_path / "r", "--model", model, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["accuracy"] == resumed["test_accuracy"]
+    exported = ("export", tmp_path / "r", "--model", model, "--format", "savedmodel")
+    done = lenet(*exported, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        'custom_objects={"Scale": Scale, "Shaken": Shaken, '
+        in (tmp_path / "r" / "README.md").read_text()
+    )
+    source.write_text(source.read_text() + "\n")
+    with pytest.raises(InputError, match="is not as it was when run 'r' was started"):
+        open_run("r", str(tmp_path)).with_source(model)
+
+
 def test_an_edited_source_is_another_model(source, tmp_path):
     asked = iter((0, signal.SIGINT))
     with pytest.raises(StopRequestedError):
         train(tmp_path, "r", lambda: next(asked, signal.SIGINT), model=f"{source}:plain")
     prepare_run({"name": "r", "storage": str(tmp_path), "model": f"{source}:plain"})
     source.write_text(source.read_text() + "\n")
-    with pytest.raises(InputError, match=r"was edited since run 'r' was started with it"):
+    with pytest.raises(InputError, match=r"is not as it was when run 'r' was started"):
         prepare_run({"name": "r", "storage": str(tmp_path), "model": f"{source}:plain"})
     with pytest.raises(InputError, match=r"run 'r' was started with 'nets.py:plain'"):
         prepare_run({"name": "r", "storage": str(tmp_path), "model": f"{source}:residual"})
@@ -165,7 +200,9 @@ def test_the_model_opens_in_plain_keras(whole):
 
 
 def test_two_workers_train_it_as_one_does(lenet, tmp_path):
-    """With SGD: a bias before a normalisation has a gradient of nothing but rounding, of which Adam
+    """Parts of the user's file go to workers with the job.
+
+    With SGD: a bias before a normalisation has a gradient of nothing but rounding, of which Adam
     makes whole steps."""
     for name, where in (
         ("alone", ()),

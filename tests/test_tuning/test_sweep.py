@@ -37,9 +37,13 @@ DIGITS = Path(__file__).parents[1] / "test_runs" / "kept" / "digits"
 NET = """
 from keras import Input, Sequential, layers
 
+class Scaled(layers.Dense):
+    def call(self, inputs):
+        return super().call(inputs / 2)
+
 def net(image_shape, classes):
     return Sequential(
-        [Input(image_shape), layers.Flatten(), layers.Dense(8, "relu"), layers.Dense(classes)]
+        [Input(image_shape), layers.Flatten(), Scaled(8, "relu"), layers.Dense(classes)]
     )
 """
 ALONE = ("--model", "ffnn", "--limit-train", 2000)
