@@ -8,7 +8,7 @@ whose import takes longer than to say what is wrong with a setting.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from job.config.config import TrainConfig, command_of, over_recipe
@@ -63,6 +63,13 @@ class Task:
     architecture: Architecture | None = None
     threads: int
     gpus: float
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        """What `dataclasses.asdict` made a dict of, as Ray Tune passes it on."""
+        model = values["architecture"]
+        architecture = None if model is None else Architecture.from_dict(model)
+        return cls(**{**values, "architecture": architecture})
 
 
 class Conductor:

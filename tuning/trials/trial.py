@@ -64,12 +64,12 @@ class TrialProcess(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begins the process' first task."""
         self._warm: WarmProcess | None = None
-        self._begin(Task(**config["task"]))
+        self._begin(Task.from_dict(config["task"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins another task in the same process; True, since it always can."""
         self._end()
-        self._begin(Task(**new_config["task"]))
+        self._begin(Task.from_dict(new_config["task"]))
         return True
 
     def step(self) -> dict[str, Any]:
