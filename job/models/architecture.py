@@ -112,13 +112,19 @@ def model_of(architecture: Architecture, seed: int) -> keras.Model:
     import keras
 
     check(architecture)
-    parts = _own(architecture.source) if architecture.source else {}
+    parts = own_objects(architecture)
     keras.utils.set_random_seed(seed)
     try:
         return keras.models.model_from_json(architecture.document, custom_objects=parts)
     except (ValueError, TypeError, KeyError) as error:
         why = " ".join(str(error).split())[:MOST_WORDS]
         raise ArchitectureError(f"can't be built by Keras {keras.__version__}: {why}") from error
+
+
+def own_objects(architecture: Architecture | None) -> dict[str, Any]:
+    """What Keras is to find in the user's file, by name; runs that."""
+    source = architecture.source if architecture else None
+    return _own(source) if source else {}
 
 
 def sees_whole_batch(architecture: Architecture) -> bool:

@@ -11,7 +11,7 @@ import safetensors.numpy
 from job.config.config import TrainConfig
 from job.data.catalogue import Dataset
 from job.errors import InputError
-from job.models.architecture import Architecture, model_of
+from job.models.architecture import Architecture, model_of, own_objects
 from job.runs.run import Run, open_run, verified_best
 from job.runs.start import FLAG, check_fits
 from job.runs.state import Arrays
@@ -89,14 +89,21 @@ def looked_at_apart(asked: Answer) -> Answer:
     from job.models import build_model
 
     classes, shape = asked["classes"], tuple(asked["image_shape"])
-    if asked["architecture"]:
-        model = model_of(Architecture.from_dict(asked["architecture"]), seed=1)
+    kept = asked["architecture"]
+    architecture = None if kept is None else Architecture.from_dict(kept)
+    if architecture:
+        model = model_of(architecture, seed=1)
     else:
         name, precision = asked["config"]["model"], asked["config"]["precision"]
         model = build_model(name, classes=classes, image_shape=shape, precision=precision)
     if asked["file"]:
         try:
-            loaded = keras.models.load_model(asked["file"], compile=False, safe_mode=True)
+            loaded = keras.models.load_model(
+                asked["file"],
+                custom_objects=own_objects(architecture),
+                compile=False,
+                safe_mode=True,
+            )
         except (OSError, ValueError, TypeError, KeyError) as error:
             why = " ".join(str(error).split())[:300]
             return {"flag": FLAG, "field": "start_from", "problem": f"can't be read: {why}"}

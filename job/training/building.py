@@ -294,6 +294,12 @@ def _check_training(model: keras.Model, order: Order) -> None:
             return np.asarray(twin(np.concatenate(pictures), training=True))[: len(first)]
 
     once = given(first, beside)
+    regularised = [v for v in twin.trainable_weights if v.regularizer is not None]
+    if len(twin.losses) > len(regularised):
+        raise UnfitError(
+            "a layer of its model calls add_loss, for which the rows that fill up a batch would "
+            "count; regularise weights instead"
+        )
     if not np.allclose(once, given(first, beside), rtol=1e-3, atol=1e-4):
         raise UnfitError(
             "its model gives other values each time that it is called in training; let layers draw "

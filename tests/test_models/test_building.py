@@ -52,6 +52,7 @@ UNFIT = {
     "local_class": "has a Local of .*, which is neither Keras' own nor defined at the top of",
     "forgetful": "computes something else when it is built again .* let get_config give all",
     "moody": r"gives other values each time .* draw from a keras\.random\.SeedGenerator",
+    "sparing": "calls add_loss, for which the rows that fill up a batch would count",
     "block": r"its layer block.* \(Block\) changes weights that are not trained",
     "renamed": r"its layer renamed.* \(Renamed\) changes weights that are not trained",
     "mixing": "gives for a picture depends on the others of a batch",

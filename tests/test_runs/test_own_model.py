@@ -114,6 +114,10 @@ def test_parts_of_ones_own_need_the_file_again(source, lenet, tmp_path):
     for key in ("weights_sha256", "best_weights_sha256", "test_accuracy"):
         assert resumed[key] == undisturbed[key]
 
+    file = str(tmp_path / "whole" / "model.keras")
+    further = train(tmp_path, "further", model=model, start_from=file, learning_rate=1e-9, epochs=1)
+    assert further["val_loss"] == pytest.approx(undisturbed["val_loss"], rel=1e-3)
+
     done = lenet("evaluate", tmp_path / "r", cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -199,6 +203,7 @@ def test_the_model_opens_in_plain_keras(whole):
     assert model.count_params() == result_of(whole)["parameters"]
 
 
+@pytest.mark.ray
 def test_two_workers_train_it_as_one_does(lenet, tmp_path):
     """Parts of the user's file go to workers with the job.
 
