@@ -5,27 +5,28 @@ processes that die, on a server that dies; what was acknowledged has to be there
 
 Every kind of fault of `fault_proxy` is injected, with a seed. Beside them the client dies before or
 after a random request, and the server is killed and started again. After each step a client that
-reaches the server directly looks at what is there. Exit code 1 when a restore returned anything
-else than was saved, or a save that had returned was not there.
+reaches the server directly looks at what is there. Half of the faults are injected into http, half
+into https. Exit code 1 when a restore returned anything else than was saved, or a save that had
+returned was not there.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import os
 import random
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from job.storage.checkpoints import CheckpointStore
 from job.storage.s3 import Connection, S3Storage
-from tests.kit.fault_proxy import Chance, FaultProxy
+from tests.kit.fault_proxy import Chance, FaultProxy, self_signed
 from tests.kit.object_store import ObjectStore
 
 RATE = 0.35
@@ -69,7 +70,7 @@ class Campaign:
     def __init__(self, store: ObjectStore, proxy: FaultProxy, seed: int) -> None:
         self.store, self.proxy = store, proxy
         self.random = random.Random(seed)
-        self.count: collections.Counter[str] = collections.Counter()
+        self.count: Counter[str] = Counter()
         os.environ.update(store.env())
         self.direct = Connection(patience=PATIENCE_SECONDS)
         self.direct.client()
@@ -77,6 +78,22 @@ class Campaign:
         # proxy again.
         os.environ.update(store.env(proxy.endpoint))
         self.faulty = Connection(patience=PATIENCE_SECONDS, read_timeout=READ_SECONDS)
+
+    def go_on(self, faults: int) -> None:
+        """Runs until so many faults were injected."""
+        while sum(self.proxy.injected.values()) < faults:
+            self.count["runs"] += 1
+            runs = self.count["runs"]
+            # Somewhere in every fourth run the server dies too.
+            if runs % 4 == 1:
+                death = threading.Timer(self.random.uniform(0.2, 2.0), self.store.restart)
+                death.start()
+                self.run(f"run{runs}")
+                death.join()
+                self.count["deaths of the server"] += 1
+            else:
+                self.run(f"run{runs}")
+            print(sum(self.proxy.injected.values()), dict(self.count), file=sys.stderr)
 
     def run(self, name: str) -> None:
         """A dozen checkpoints of one run, with deaths and restarts between them."""
@@ -141,39 +158,36 @@ class Writer:
 
 
 def campaign(faults: int, seed: int) -> dict[str, Any]:
-    """Runs the campaign until so many faults were injected.
+    """Runs the campaign until so many faults were injected, half of them over TLS.
 
     Returns:
         `faults` by kind, and `counts` of what was done and what went wrong.
     """
+    plain, tls = (_over(tls, faults // 2, seed + tls) for tls in (False, True))
+    both = {part: dict(Counter(plain[part]) + Counter(tls[part])) for part in plain}
+    wrong = {name: both["counts"].get(name, 0) for name in ("wrong restores", "lost commits")}
+    return {"faults": dict(sorted(both["faults"].items())), "counts": both["counts"] | wrong}
+
+
+def _over(tls: bool, faults: int, seed: int) -> dict[str, Counter[str]]:
     before = dict(os.environ)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ObjectStore(Path(folder) / "s3") as store,
-        FaultProxy(store.endpoint, Chance(seed, RATE)) as proxy,
-    ):
-        proxy.hold = HOLD_SECONDS
-        try:
-            stage = Campaign(store, proxy, seed)
-            runs = 0
-            while sum(proxy.injected.values()) < faults:
-                runs += 1
-                # Somewhere in every fourth run the server dies too.
-                if runs % 4 == 1:
-                    death = threading.Timer(stage.random.uniform(0.2, 2.0), store.restart)
-                    death.start()
-                    stage.run(f"run{runs}")
-                    death.join()
-                    stage.count["deaths of the server"] += 1
-                else:
-                    stage.run(f"run{runs}")
-                print(runs, sum(proxy.injected.values()), dict(stage.count), file=sys.stderr)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        counts = {"runs": runs, "requests": len(proxy.requests), **stage.count}
-        wrong = {name: stage.count[name] for name in ("wrong restores", "lost commits")}
-        return {"faults": dict(sorted(proxy.injected.items())), "counts": counts | wrong}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            certificate = self_signed(Path(folder)) if tls else None
+            if certificate:
+                os.environ["AWS_CA_BUNDLE"] = str(certificate)
+            with (
+                ObjectStore(Path(folder) / "s3") as store,
+                FaultProxy(store.endpoint, Chance(seed, RATE), certificate) as proxy,
+            ):
+                proxy.hold = HOLD_SECONDS
+                stage = Campaign(store, proxy, seed)
+                stage.go_on(faults)
+                requests = Counter(requests=len(proxy.requests))
+                return {"faults": proxy.injected, "counts": stage.count + requests}
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def report(outcome: dict[str, Any]) -> str:
@@ -181,8 +195,9 @@ def report(outcome: dict[str, Any]) -> str:
     faults, counts = outcome["faults"], outcome["counts"]
     kinds = ", ".join(f"{count} × {name}" for name, count in faults.items())
     return (
-        f"{sum(faults.values()):,} faults in {counts['requests']:,} requests of "
-        f"{counts['runs']} runs ({kinds}); the client died {counts['deaths of the client']} times, "
+        f"{sum(faults.values()):,} faults, half of them over TLS, in {counts['requests']:,} "
+        f"requests of {counts['runs']} runs ({kinds}); "
+        f"the client died {counts['deaths of the client']} times, "
         f"the server {counts['deaths of the server']} times. {counts['saves']} acknowledged "
         f"checkpoints, {counts['restores']} restores: **{counts['wrong restores']} wrong restores, "
         f"{counts['lost commits']} lost commits**."
@@ -191,7 +206,7 @@ def report(outcome: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faults", type=int, default=1000)
+    parser.add_argument("--faults", type=int, default=1000, help="half of them over TLS")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="keep the figures in this JSON file")
     arguments = parser.parse_args()
