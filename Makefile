@@ -16,8 +16,9 @@ STAMP := $(VENV)/.installed$(if $(GPU_LOCK),-gpu)
 train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 	$(VENV)/bin/lenet train --recipe quick
 
+# Three processes for two processors: tests often wait.
 test: venv  ## the whole test suite
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses 3 --dist loadgroup
 
 venv: $(STAMP)
 

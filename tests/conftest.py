@@ -40,6 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        # A module's tests stay in one process, where they share fixtures. Those that start Ray are
+        # all in one: who looks for a cluster of this machine would find that of another test.
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
     if not config.getoption("--full"):
         for item in items:
             if item.get_closest_marker("long"):

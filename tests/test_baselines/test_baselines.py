@@ -21,6 +21,8 @@ from job.errors import InputError, JobError, StopRequestedError
 from job.training.progress import NoteTaker, Silent
 from tests.kit.commands import result_of, tree
 
+pytestmark = pytest.mark.ray
+
 TWO = "knn-deskewed,knn-gradients"
 
 

@@ -24,6 +24,8 @@ from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, lines_of, result_of
 from tests.kit.nodes import Nodes, training_workers
 
+pytestmark = pytest.mark.ray
+
 SETTINGS = [
     *("--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"),
     *("--learning-rate", "0.02", "--augment-shift", "2"),

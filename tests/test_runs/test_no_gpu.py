@@ -109,6 +109,7 @@ def promised(tmp_path_factory, mnist) -> Iterator[Nodes]:
         yield nodes
 
 
+@pytest.mark.ray
 def test_workers_that_have_a_gpu_by_ray_alone_are_not_tried_again(promised, lenet, tmp_path):
     where = ("--address", promised.cluster.address, "--workers", 2)
 
@@ -121,6 +122,7 @@ def test_workers_that_have_a_gpu_by_ray_alone_are_not_tried_again(promised, lene
     assert line.endswith(WAY_OUT)
 
 
+@pytest.mark.ray
 def test_a_sweep_ends_at_its_first_trial_which_is_trained_when_it_goes_on(
     promised, lenet, tmp_path
 ):
