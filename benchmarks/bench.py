@@ -27,7 +27,6 @@ PARTS = {
     "train_rate": ["-m", "benchmarks.speed.train_rate"],
     "checkpoint_stall": ["-m", "benchmarks.speed.checkpoint_stall"],
     "workers": ["-m", "benchmarks.speed.workers"],
-    "workers-4": ["-m", "benchmarks.speed.workers", "--workers", "4"],
     "sweep": ["-m", "benchmarks.speed.sweep", "overhead"],
     "to_accuracy": ["-m", "benchmarks.speed.to_accuracy"],
 }

@@ -64,8 +64,6 @@ TABLES = {
     "baselines-tests": baselines.tests_table,
     "checkpoint-stall": checkpoint_stall.table,
     "workers": lambda: workers.table(workers.result_of(2)),
-    "workers-avx2": lambda: workers.table(RESULTS / "workers-avx2.json"),
-    "workers-4": lambda: kept(workers.table, workers.result_of(4)),
     "collectives": collectives.table,
     "gpu": gpu_table.table,
     "scaling-fit": scaling_tables.fit_table,
