@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 Arrays = dict[str, np.ndarray]
+
+
+def handle_of(variable: keras.Variable | tf.Variable) -> tf.Tensor:
+    """A variable's resource on this worker, for operations that change it in place."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def to_arrays(variables: list[keras.Variable]) -> Arrays:

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from job.config.config import TrainConfig
+from job.engine.arrays import handle_of
 
 WARMUP_FRACTION = 0.1
 MOMENTUM = 0.9
@@ -91,12 +92,12 @@ class FusedSGD(keras.optimizers.SGD):
         gradient = tf.cast(gradient, variable.dtype)
         if not self.momentum:
             tf.raw_ops.ResourceApplyGradientDescent(
-                var=_handle(variable), alpha=rate, delta=gradient
+                var=handle_of(variable), alpha=rate, delta=gradient
             )
             return
         tf.raw_ops.ResourceApplyKerasMomentum(
-            var=_handle(variable),
-            accum=_handle(self.momentums[self._get_variable_index(variable)]),
+            var=handle_of(variable),
+            accum=handle_of(self.momentums[self._get_variable_index(variable)]),
             lr=rate,
             grad=gradient,
             momentum=self.momentum,
@@ -125,9 +126,9 @@ class FusedRMSprop(keras.optimizers.RMSprop):
         """Applies a gradient in place, with a momentum of 0."""
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyRMSProp(
-            var=_handle(variable),
-            ms=_handle(self._velocities[index]),
-            mom=_handle(self._scratch[index]),
+            var=handle_of(variable),
+            ms=handle_of(self._velocities[index]),
+            mom=handle_of(self._scratch[index]),
             lr=keras.ops.cast(learning_rate, variable.dtype),
             rho=self.rho,
             momentum=0.0,
@@ -155,9 +156,9 @@ class FusedAdam(keras.optimizers.Adam):
         """Applies a gradient in place, with the powers that `apply` computed."""
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
-            var=_handle(variable),
-            m=_handle(self._momentums[index]),
-            v=_handle(self._velocities[index]),
+            var=handle_of(variable),
+            m=handle_of(self._momentums[index]),
+            v=handle_of(self._velocities[index]),
             beta1_power=self._powers[0],
             beta2_power=self._powers[1],
             lr=keras.ops.cast(learning_rate, variable.dtype),
@@ -166,10 +167,6 @@ class FusedAdam(keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=tf.cast(gradient, variable.dtype),
         )
-
-
-def _handle(variable: keras.Variable | tf.Variable) -> tf.Tensor:
-    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def build_optimizer(config: TrainConfig, rate: float | WarmupCosine) -> keras.optimizers.Optimizer:

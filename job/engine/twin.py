@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from job.engine.arrays import handle_of
 from job.engine.randomness import AUGMENTATION, ExampleDropout, ExampleNoise, StepSeeds
 from job.errors import InputError
 
@@ -100,7 +101,11 @@ class GlobalBatchNormalization(keras.layers.Layer):
             (layer.moving_mean, moving[0], mean),
             (layer.moving_variance, moving[1], variance),
         ):
-            variable.assign(before * layer.momentum + now * (1.0 - layer.momentum))
+            # In place: all workers have the same value, which `assign` would sum over them again.
+            tf.raw_ops.AssignVariableOp(
+                resource=handle_of(variable),
+                value=before * layer.momentum + now * (1.0 - layer.momentum),
+            )
         outputs = keras.ops.batch_normalization(
             inputs,
             mean=mean,

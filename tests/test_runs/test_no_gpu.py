@@ -68,6 +68,7 @@ def test_training_is_refused_in_one_line_and_goes_on_with_processors(broken, tmp
     assert result["accelerator"] is None
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("arguments", [("train", *TINY, "--workers", "1:2"), ("sweep", *TINY[:4])])
 def test_a_cluster_that_is_started_for_it_is_refused_before_anything_is_written(
     broken, tmp_path, arguments
