@@ -19,7 +19,7 @@ from job.baselines.study import Study, prepare_study, run_baselines
 from job.compare.record import Record
 from job.errors import InputError, JobError, StopRequestedError
 from job.training.progress import NoteTaker, Silent
-from tests.kit.commands import result_of, tree
+from tests.kit.commands import lines_of, result_of, tree
 
 pytestmark = pytest.mark.ray
 
@@ -47,7 +47,7 @@ def test_the_command(lenet, finished_run, tmp_path):
     assert rows["lenet5"]["test_seconds"] == [result_of(run)["test_seconds"]]
     assert rows["knn-deskewed"]["test_accuracy"][0] > 0.95
     assert rows["knn-gradients"]["test_accuracy"][0] > 0.97
-    assert sorted(line.split(":")[0] for line in first.stderr.splitlines()) == TWO.split(",")
+    assert sorted(line.split(":")[0] for line in lines_of(first.stderr)) == TWO.split(",")
 
     before = tree(tmp_path / "runs")
     again = lenet(*command, cwd=tmp_path)

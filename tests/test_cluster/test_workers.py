@@ -152,7 +152,7 @@ def test_a_death_at_the_start_a_second_driver_and_ctrl_c_cost_nothing(runs, lene
     wait_for((tmp_path / "runs/r/config.json").exists, driver)
     second = lenet("train", "--workers", 2, *WORKERS, "--name", "r", cwd=tmp_path)
     assert second.returncode == 2
-    (line,) = second.stderr.splitlines()
+    (line,) = lines_of(second.stderr)
     assert f"process {driver.pid} on " in line
     wait_for(lambda: any((tmp_path / "runs/r/checkpoints").glob("step-*")), driver)
     assert not trigger.exists()
@@ -250,7 +250,7 @@ def test_a_cluster_of_another_version_is_refused_in_one_line(lenet, tmp_path, mn
         said.internal_kv_put(value=json.dumps(metadata).encode(), overwrite=True, **place)
         done = lenet("train", "--address", nodes.cluster.address, "--name", "r", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert "2.59.0" in line
     assert not (tmp_path / "runs").exists()
 
@@ -270,14 +270,14 @@ def test_a_cluster_that_was_killed_is_not_waited_for(address, why, lenet, tmp_pa
         Path(short, "ray", "ray_current_cluster").write_text("127.0.0.1:1")
         done = lenet("train", *address, "--workers", "5000", cwd=tmp_path, RAY_TMPDIR=short)
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert why in line
 
 
 def test_an_address_in_the_environment_is_not_waited_for_either(lenet, tmp_path, mnist):
     done = lenet("train", "--workers", "2", cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1")
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert "RAY_ADDRESS '127.0.0.1:1': no Ray cluster answers there" in line
 
 
@@ -285,7 +285,7 @@ def test_a_folder_too_long_for_rays_sockets_is_named(lenet, tmp_path, mnist):
     long = str(tmp_path / ("x" * 90))
     done = lenet("train", "--workers", "2", cwd=tmp_path, RAY_TMPDIR=long)
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert f"RAY_TMPDIR '{long}': is too long for Ray's sockets; name a folder of at most" in line
 
 
@@ -295,7 +295,7 @@ def test_what_the_cluster_can_not_do_is_said_in_one_line(case, lenet, tmp_path, 
     local = [] if "--address" in arguments else ["--address", "local"]
     done = lenet("train", *local, *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert arguments[-2] in line or arguments[0] in line
     assert why in line
     assert not any(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from job.data.catalogue import CATALOGUE
-from tests.kit.commands import tree
+from tests.kit.commands import lines_of, tree
 
 TRAIN = {
     "unknown model": (["--model", "lenet6"], "--model 'lenet6'", "did you mean 'lenet5'"),
@@ -90,7 +90,7 @@ def refused(lenet, folder: Path, *arguments: object) -> str:
     done = lenet(*arguments, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert len(lines_of(done.stderr)) == 1, done.stderr
     assert done.stderr.startswith("error: ")
     assert tree(folder) == before, "something was left behind"
     return done.stderr

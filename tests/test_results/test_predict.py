@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 
 from job.errors import InputError
 from job.results.predict import Form, pixels_in, read_examples, to_example
+from tests.kit.commands import lines_of
 from tests.test_results.made_pictures import KINDS, picture, save
 
 
@@ -307,5 +308,5 @@ def test_tables_that_are_not_written(words, why, finished_run, digits, lenet, tm
     Image.fromarray(digits[0]).save(tmp_path / "one.png")
     done = lenet("predict", finished_run, *words, cwd=tmp_path)
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert why in line

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from job.storage.open import open_storage
-from tests.kit.commands import command, environment, result_of, tree
+from tests.kit.commands import command, environment, lines_of, result_of, tree
 from tests.kit.gpu_machine import on_gpu_machine, problem
 from tests.kit.nodes import Nodes
 from tuning.records import FAILED, FINISHED, STOPPED, Sweep, read_sweep
@@ -98,7 +98,7 @@ def test_what_takes_seconds_is_done_on_processors_and_a_line_says_so(broken, fin
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["accuracy"] == result_of(finished_run)["test_accuracy"]
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert line.startswith(REASON)
     assert line.endswith("; processors compute")
 

@@ -26,7 +26,7 @@ from job.runs.run import open_run, prepare_run  # noqa: E402
 from job.train import train_and_evaluate, training_session  # noqa: E402
 from job.training.progress import Silent  # noqa: E402
 from job.training.supervisor import Unsupervised  # noqa: E402
-from tests.kit.commands import command, environment, result_of  # noqa: E402
+from tests.kit.commands import command, environment, lines_of, result_of  # noqa: E402
 
 NETS = Path(__file__).parents[1] / "test_models" / "nets.py"
 DIGITS = Path(__file__).parent / "kept" / "digits"
@@ -120,7 +120,7 @@ def test_parts_of_ones_own_need_the_file_again(source, lenet, tmp_path):
 
     done = lenet("evaluate", tmp_path / "r", cwd=tmp_path)
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert line.startswith("error: --model 'nets.py:own_parts': run 'r' has parts that")
     done = lenet("evaluate", tmp_path / "r", "--model", model, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

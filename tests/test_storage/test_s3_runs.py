@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from job.storage.open import open_storage
-from tests.kit.commands import SMOKE, command, environment, result_of
+from tests.kit.commands import SMOKE, command, environment, lines_of, result_of
 from tests.kit.fault_proxy import FaultProxy
 from tests.kit.object_store import ObjectStore
 
@@ -150,7 +150,7 @@ def test_a_place_that_can_not_be_used_is_refused_before_training(case, lenet, s3
         *("train", *SMOKE, "--storage", place or s3), cwd=tmp_path, **(store.env() | changes)
     )
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert why in line
     assert not any(tmp_path.iterdir())
 
@@ -158,6 +158,6 @@ def test_a_place_that_can_not_be_used_is_refused_before_training(case, lenet, s3
 def test_who_may_only_read_is_refused_before_training(lenet, s3, store, tmp_path):
     done = lenet("train", *SMOKE, "--storage", s3, cwd=tmp_path, **store.env(reader=True))
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert "no permission" in line
     assert open_storage(s3).files() == {}

@@ -503,7 +503,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, lenet, tmp_path, mnist):
     local = [] if "--address" in arguments else ["--address", "local"]
     done = lenet("sweep", *local, *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert line.startswith(f"error: {arguments[-2]}") or why in line
     assert why in line
     assert not any(tmp_path.iterdir())
