@@ -18,7 +18,7 @@ train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 
 # Three processes for two processors: tests often wait.
 test: venv  ## the whole test suite
-	$(VENV)/bin/pytest --numprocesses 3 --dist loadgroup
+	$(VENV)/bin/pytest --numprocesses 3 --dist loadfile
 
 venv: $(STAMP)
 

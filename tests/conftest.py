@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import secrets
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +29,11 @@ from tests.kit.stand_in import stand_in_gpu  # noqa: F401  a fixture
 if has_device():
     os.environ[VISIBLE] = "-1"
 
+# No process of `make test` finds another's Ray cluster. Ray's sockets want short paths.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
+
 # Machines are shared: how long an example takes says nothing about the code.
 hypothesis.settings.register_profile(
     "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -39,14 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--e2e-out", type=Path, help="where their wall times are written as JSON")
 
 
-# Before xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        # A module's tests stay in one process, where they share fixtures. Those that start Ray are
-        # all in one: who looks for a cluster of this machine would find that of another test.
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
     if not config.getoption("--full"):
         for item in items:
             if item.get_closest_marker("long"):

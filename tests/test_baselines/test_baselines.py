@@ -21,8 +21,6 @@ from job.errors import InputError, JobError, StopRequestedError
 from job.training.progress import NoteTaker, Silent
 from tests.kit.commands import lines_of, result_of, tree
 
-pytestmark = pytest.mark.ray
-
 TWO = "knn-deskewed,knn-gradients"
 
 

@@ -35,8 +35,6 @@ from tests.kit.doctor_lines import only
 from tests.kit.nodes import Nodes
 from tuning.cli import run_command
 
-pytestmark = pytest.mark.ray
-
 GB = 1e9
 
 

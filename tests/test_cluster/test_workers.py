@@ -19,12 +19,12 @@ import psutil
 import pytest
 from ray import cloudpickle
 
+from cluster import ray_private
+from cluster.connection import UnreachableError, connected
 from cluster.workers.backend import TensorflowBackend
 from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, lines_of, result_of
 from tests.kit.nodes import Nodes, training_workers
-
-pytestmark = pytest.mark.ray
 
 SETTINGS = [
     *("--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"),
@@ -255,23 +255,30 @@ def test_a_cluster_of_another_version_is_refused_in_one_line(lenet, tmp_path, mn
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("address", "why"),
-    [
-        (["--address", "auto"], "the last cluster of this machine is gone (127.0.0.1:1)"),
-        # It starts one, and finds it too small.
-        ([], "there is room for"),
-    ],
-)
-def test_a_cluster_that_was_killed_is_not_waited_for(address, why, lenet, tmp_path, mnist):
-    """It leaves its address behind, which Ray itself would try for minutes."""
+@pytest.fixture
+def killed(monkeypatch) -> Iterator[None]:
+    """A cluster of this machine that left its address behind, which Ray would try for minutes."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         Path(short, "ray").mkdir()
         Path(short, "ray", "ray_current_cluster").write_text("127.0.0.1:1")
-        done = lenet("train", *address, "--workers", "5000", cwd=tmp_path, RAY_TMPDIR=short)
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        yield
+
+
+def test_a_cluster_that_was_killed_is_not_waited_for(killed, monkeypatch):
+    # What other tests run at the same time is another matter.
+    monkeypatch.setattr(ray_private, "runs_here", lambda: False)
+    gone = r"the last cluster of this machine is gone \(127\.0\.0\.1:1\)"
+    with pytest.raises(UnreachableError, match=gone), connected("auto"):
+        pass
+
+
+def test_nor_where_another_is_started_instead(killed, lenet, tmp_path, mnist):
+    """Which is found to be too small."""
+    done = lenet("train", "--workers", "5000", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     (line,) = lines_of(done.stderr)
-    assert why in line
+    assert "there is room for" in line
 
 
 def test_an_address_in_the_environment_is_not_waited_for_either(lenet, tmp_path, mnist):

@@ -121,7 +121,6 @@ def nodes(stand_in_gpu: StandIn, tmp_path_factory, mnist) -> Iterator[Nodes]:
         yield cluster
 
 
-@pytest.mark.ray
 def test_two_workers_with_half_a_gpu_each_and_one_of_them_killed(whole, nodes):
     undisturbed = nodes.result(nodes.start("two", *SETTINGS, *HALVES), "two")
     assert (undisturbed["device"], undisturbed["workers"]) == (ON_IT, 2)
@@ -135,7 +134,6 @@ def test_two_workers_with_half_a_gpu_each_and_one_of_them_killed(whole, nodes):
     assert {key: killed[key] for key in SAME} == {key: undisturbed[key] for key in SAME}
 
 
-@pytest.mark.ray
 def test_two_trials_with_half_a_gpu_each(lenet, nodes):
     (nodes.folder / "space.toml").write_text("[learning_rate]\nvalues = [0.02, 0.05]\n")
     done = lenet(

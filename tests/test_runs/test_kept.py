@@ -91,7 +91,6 @@ def test_a_finished_run_is_evaluated_and_answers(lenet, folder):
         assert answer["probabilities"] == pytest.approx(probabilities, abs=2e-6)
 
 
-@pytest.mark.ray
 def test_a_half_done_sweep_goes_on_to_its_winner(lenet, folder):
     place = open_storage(str(folder / "runs")).at("sweep")
     states = [trial.outcome.state for trial in read_sweep(place).trials]

@@ -68,7 +68,6 @@ def test_training_is_refused_in_one_line_and_goes_on_with_processors(broken, tmp
     assert result["accelerator"] is None
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("arguments", [("train", *TINY, "--workers", "1:2"), ("sweep", *TINY[:4])])
 def test_a_cluster_that_is_started_for_it_is_refused_before_anything_is_written(
     broken, tmp_path, arguments
@@ -110,7 +109,6 @@ def promised(tmp_path_factory, mnist) -> Iterator[Nodes]:
         yield nodes
 
 
-@pytest.mark.ray
 def test_workers_that_have_a_gpu_by_ray_alone_are_not_tried_again(promised, lenet, tmp_path):
     where = ("--address", promised.cluster.address, "--workers", 2)
 
@@ -123,7 +121,6 @@ def test_workers_that_have_a_gpu_by_ray_alone_are_not_tried_again(promised, lene
     assert line.endswith(WAY_OUT)
 
 
-@pytest.mark.ray
 def test_a_sweep_ends_at_its_first_trial_which_is_trained_when_it_goes_on(
     promised, lenet, tmp_path
 ):

@@ -203,7 +203,6 @@ def test_the_model_opens_in_plain_keras(whole):
     assert model.count_params() == result_of(whole)["parameters"]
 
 
-@pytest.mark.ray
 def test_two_workers_train_it_as_one_does(lenet, tmp_path):
     """Parts of the user's file go to workers with the job.
 

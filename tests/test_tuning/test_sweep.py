@@ -33,8 +33,6 @@ from tuning.records import (
     read_sweep,
 )
 
-pytestmark = pytest.mark.ray
-
 DIGITS = Path(__file__).parents[1] / "test_runs" / "kept" / "digits"
 NET = """
 from keras import Input, Sequential, layers
