@@ -36,7 +36,7 @@ from job.data.convert import Conversion
 from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
 from job.models.architecture import Architecture
-from job.models.source import Source, is_own, short_name
+from job.models.source import Source, flag_of, is_own, short_name
 from job.runs.folder import Folder, Kind, find_folder, with_data
 from job.runs.run import (
     architecture_file,
@@ -332,12 +332,13 @@ def run_sweep(
         files = architecture_file(opened.architecture)
         if opened.start is not None:
             files[START_FILE] = opened.start
+        source = opened.architecture.source if opened.architecture else None
         with opened.folder.claimed(document_of(sweep), files):
             conductor = _search(opened, sweep, config, slots, display, stop_requested, verbose)
             if stop_requested():
                 raise StopRequestedError(
                     f"stopped with {len(conductor.outcomes)} of {opened.trials} trials done; "
-                    f"continue with: {opened.folder.command}",
+                    f"continue with: {opened.folder.command}{flag_of(source)}",
                     stop_requested(),
                 )
             if conductor.winner is None:

@@ -36,10 +36,10 @@ from job.engine.randomness import (
 )
 from job.engine.runtime import lanes
 from job.engine.scoring import EVALUATION_BATCH, count_correct, cross_entropy, scale
-from job.engine.twin import GlobalBatch, check_layers, training_twin
+from job.engine.twin import GlobalBatch, check_layers, training_twin, whole_batch_layers
 from job.errors import InputError
 from job.models import IMAGE_SHAPE, build_model
-from job.models.architecture import Architecture, model_of, sees_whole_batch
+from job.models.architecture import Architecture, model_of
 
 # Settings that decide the result and can change from run to run on the same compiled functions:
 # they are given with each call, or the loop around the engine has them: test_warm.py.
@@ -109,7 +109,9 @@ class Engine:
             self.optimizer = build_optimizer(config, self._rate)
             self.optimizer.build(self.model.trainable_variables)
             self._twin = training_twin(self.model, self._noise, form_of(config), self._batch)
-        is_whole = architecture is not None and sees_whole_batch(architecture)
+        # Not as `sees_whole_batch`, which counts layers that could draw and do not: what began with
+        # lanes for them goes on so.
+        is_whole = bool(whole_batch_layers(self.model) or (architecture and architecture.own_parts))
         self._lanes = parts or (1 if is_whole else lanes(config.lanes))
         self._regularised = [
             variable

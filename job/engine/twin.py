@@ -237,7 +237,8 @@ def _problem(layer: keras.layers.Layer) -> str:
     constant = isinstance(layer, keras.layers.Normalization)
     if layer.trainable and layer.non_trainable_weights and not constant:
         return (
-            "changes weights that are not trained, which would depend on how a batch is divided; "
-            "of such layers only BatchNormalization can be trained"
+            "has weights that are not trained; where a call changes them, they depend on how a "
+            "batch is divided; of such layers only BatchNormalization can be trained, and what "
+            "stays can be a constant"
         )
     return ""

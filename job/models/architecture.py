@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from job.errors import JobError
 from job.models.source import Source
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ KERAS = (
 )
 OPERATIONS = ("keras.src.ops.", "keras.src.models.")
 # Marks of Keras' format that are no classes.
-MARKS = ("__keras_tensor__", "__tuple__", "__numpy__", "__tensor__")
+MARKS = (
+    *("__keras_tensor__", "__tuple__", "__numpy__", "__tensor__"),
+    *("__slice__", "__ellipsis__"),
+)
 # These hold code, run another framework's, or read a file that is named.
 REFUSED = (
     *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
@@ -36,7 +40,7 @@ MOST_WORDS = 300
 MOST_PARAMETERS = 10**9
 
 
-class ArchitectureError(ValueError):
+class ArchitectureError(JobError):
     """An architecture that is not built, and why."""
 
 
@@ -79,20 +83,20 @@ def check(architecture: Architecture) -> None:
         if name == "__lambda__" or name in REFUSED:
             shown = "Python lambda" if name == "__lambda__" else f"{name} layer"
             raise ArchitectureError(
-                f"has a {shown}, which holds code or names a file; say it with other layers of "
-                "keras.layers, or with keras.ops between them"
+                f"its model has a {shown}, which holds code or names a file; say it with other "
+                "layers of keras.layers, or with keras.ops between them"
             )
         if _is_kerass(module) and name.isidentifier():
             continue
         if architecture.source is None:
             raise ArchitectureError(
-                f"has a {name} of {module or 'its own'}, which is not Keras' own, and the file "
-                "that defines it is not given"
+                f"its model has a {name} of {module or 'its own'}, which is not Keras' own, and "
+                "the file that defines it is not given"
             )
-        if not name.isidentifier() or registered not in _own(architecture.source):
+        if registered not in _own(architecture.source):
             raise ArchitectureError(
-                f"has a {name} of {module or 'its own'}, which is neither Keras' own nor defined "
-                f"at the top of {architecture.source.file}; define it there"
+                f"its model has a {name} of {module or 'its own'}, which is neither Keras' own "
+                f"nor defined at the top of {architecture.source.file}; define it there"
             )
 
 
@@ -116,9 +120,12 @@ def model_of(architecture: Architecture, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     try:
         return keras.models.model_from_json(architecture.document, custom_objects=parts)
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:
+        # The user's own layers raise what they like.
         why = " ".join(str(error).split())[:MOST_WORDS]
-        raise ArchitectureError(f"can't be built by Keras {keras.__version__}: {why}") from error
+        raise ArchitectureError(
+            f"its model can't be built by Keras {keras.__version__}: {why}"
+        ) from error
 
 
 def own_objects(architecture: Architecture | None) -> dict[str, Any]:
@@ -169,7 +176,8 @@ def _own(source: Source) -> dict[str, Any]:
     except Exception as error:
         why = " ".join(str(error).split())[:MOST_WORDS]
         raise ArchitectureError(
-            f"has parts of {source.file}, which can't be loaded here: {type(error).__name__}: "
+            f"its model has parts of {source.file}, which can't be loaded here: "
+            f"{type(error).__name__}: "
             f"{why}; the file must need no others of yours"
         ) from error
 
@@ -183,7 +191,7 @@ def _classes(document: str) -> list[tuple[str | None, str, str | None]]:
     try:
         parts = list(_parts(json.loads(document)))
     except (ValueError, RecursionError) as error:
-        raise ArchitectureError(f"is no JSON of Keras ({error})") from error
+        raise ArchitectureError(f"its architecture is no JSON of Keras ({error})") from error
     found = []
     for part in parts:
         name, registered = part.get("class_name"), part.get("registered_name")

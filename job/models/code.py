@@ -14,7 +14,7 @@ import sys
 from types import FunctionType, ModuleType
 from typing import Any
 
-from job.models.source import Source, search_path
+from job.models.source import Source
 
 FILE_MODULE = "model_of_the_user"
 
@@ -27,16 +27,21 @@ def module_name(source: Source) -> str:
 @functools.cache
 def module_of(source: Source) -> ModuleType:
     """Runs a user's file, once in a process; raises what it raises."""
-    if source.module:
-        sys.path[:] = search_path()
     spec = importlib.util.spec_from_loader(module_name(source), _Given(source))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    # What a command answers goes to standard output, and nothing else.
-    with contextlib.redirect_stdout(sys.stderr):
-        spec.loader.exec_module(module)
+    before = sys.path[:]
+    if source.module:
+        # Behind all else, and not for longer: what lies there may be called as a library is.
+        sys.path.append(os.getcwd())
+    try:
+        # What a command answers goes to standard output, and nothing else.
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = before
     return module
 
 

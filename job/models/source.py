@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
@@ -95,6 +96,13 @@ def find_source(model: str) -> Source:
         sha256=hashlib.sha256(content).hexdigest(),
         text=text,
     )
+
+
+def flag_of(source: Source | None) -> str:
+    """What to type behind a command for a model that needs its file again; else nothing."""
+    if source is None:
+        return ""
+    return " --model " + shlex.quote(f"{source.module or source.file}:{source.function}")
 
 
 def search_path() -> list[str]:

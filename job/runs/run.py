@@ -18,7 +18,7 @@ from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
 from job.models.architecture import Architecture
-from job.models.source import Source, find_source, is_own, short_name
+from job.models.source import Source, find_source, flag_of, is_own, short_name
 from job.reasons import reason_of
 from job.runs.folder import Folder, Kind, find_folder, usable, with_data
 from job.runs.start import START_FILE, kept_start, to_bytes
@@ -99,7 +99,8 @@ class Run:
     @property
     def command(self) -> str:
         """What to type to continue this run."""
-        return self.folder.command
+        built = self.architecture if self.source else None
+        return self.folder.command + flag_of(built.source if built else None)
 
     @functools.cached_property
     def checkpoints(self) -> CheckpointStore:
@@ -285,8 +286,9 @@ def prepare_run(
     found = {"name": name, "storage": config.storage}
     config = resume(stored, {**given, **found})
     run = Run(config=config, folder=folder, created=created, source=source)
-    # Before anything begins, that it can be built.
-    _ = run.architecture
+    if RESULT_FILE not in folder.storage.list():
+        # Before anything begins, that it can be built.
+        _ = run.architecture
     return run
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from job.config.config import TrainConfig
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 SOFTMAX = "probabilities"
+FORGETFUL = (
+    "its model computes something else when it is built again from what its layers say of "
+    "themselves; let get_config give all that their __init__ takes"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,6 +125,7 @@ def built_here(order: Order) -> Architecture:
     # Layers without a name are numbered.
     keras.utils.clear_session()
     keras.config.set_dtype_policy(order.precision)
+    before = set(sys.modules)
     try:
         function = _function(order.source)
         models = [_called(function, order, seed) for seed in (1, 2)]
@@ -127,6 +134,8 @@ def built_here(order: Order) -> Architecture:
     finally:
         keras.config.set_dtype_policy("float32")
     architecture = _described(model, order.source)
+    if architecture.source:
+        _check_alone(order.source, set(sys.modules) - before)
     rebuilt = model_of(architecture, seed=1)
     _check_weights(models, rebuilt)
     _check_the_same(model, rebuilt, order)
@@ -169,7 +178,7 @@ def _check(model: keras.Model, order: Order) -> None:
 
     # A model that is a class of the user's has neither.
     ends = len(getattr(model, "inputs", ())), len(getattr(model, "outputs", ()))
-    if ends != (1, 1):
+    if ends != (1, 1) or not type(model).__module__.startswith("keras."):
         raise UnfitError(
             f"its model, {_kind(model)}, has {ends[0]} inputs and {ends[1]} outputs; make a "
             "Sequential or Functional one with one input and one output"
@@ -234,6 +243,9 @@ def _check_weights(models: list[keras.Model], rebuilt: keras.Model) -> None:
     """Refuses weights that would be lost: those that don't come from an initializer."""
     import numpy as np
 
+    shapes = [[tuple(v.shape) for v in each.weights] for each in (models[0], rebuilt)]
+    if shapes[0] != shapes[1]:
+        raise UnfitError(FORGETFUL)
     paths = [variable.path for variable in rebuilt.weights]
     twice = sorted({path for path in paths if paths.count(path) > 1})
     if twice:
@@ -251,6 +263,18 @@ def _check_weights(models: list[keras.Model], rebuilt: keras.Model) -> None:
         )
 
 
+def _check_alone(source: Source, loaded: Iterable[str]) -> None:
+    """Refuses a file with layers that needs another one, which would not go with the run."""
+    places = tuple(os.path.join(place, "") for place in sys.path if place)
+    for name in sorted(loaded):
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and file != source.file and not file.startswith(places):
+            raise UnfitError(
+                f"its layers come with {name}, another file of yours ({file}), which does not go "
+                "with the run; put all of it into one file"
+            )
+
+
 def _described(model: keras.Model, source: Source) -> Architecture:
     with _explaining(source, "its model can't be described, so that it is built again: "):
         return Architecture(model.to_json()).needing(source)
@@ -260,14 +284,18 @@ def _check_the_same(model: keras.Model, rebuilt: keras.Model, order: Order) -> N
     """Refuses layers whose `get_config` leaves something out."""
     import numpy as np
 
-    rebuilt.set_weights(model.get_weights())
+    # Where layers begin with zeros, what stands behind them would not be seen.
+    noise = np.random.default_rng(1)
+    weights = [
+        array + np.abs(noise.normal(0, 0.05, array.shape)).astype(array.dtype)
+        for array in model.get_weights()
+    ]
+    model.set_weights(weights)
+    rebuilt.set_weights(weights)
     pictures = _pictures(order, seed=1)
     one, other = (np.asarray(each(pictures, training=False)) for each in (model, rebuilt))
     if not np.allclose(one, other, rtol=1e-3, atol=1e-3):
-        raise UnfitError(
-            "its model computes something else when it is built again from what its layers say of "
-            "themselves; let get_config give all that their __init__ takes"
-        )
+        raise UnfitError(FORGETFUL)
 
 
 def _check_training(model: keras.Model, order: Order) -> None:
@@ -275,8 +303,8 @@ def _check_training(model: keras.Model, order: Order) -> None:
 
     What it gives for some pictures is looked at twice, with other pictures beside them.
     """
-    import keras
     import numpy as np
+    import tensorflow as tf
 
     from job.engine.randomness import ExampleNoise
     from job.engine.twin import is_batch_normalization, leaves, training_twin
@@ -289,9 +317,13 @@ def _check_training(model: keras.Model, order: Order) -> None:
     twin = training_twin(model, noise)
     first, beside, others = (_pictures(order, seed) for seed in (1, 2, 3))
 
+    @tf.function
+    def traced(pictures: tf.Tensor) -> tf.Tensor:
+        with noise.at(*map(tf.constant, (1, 1, 0))):
+            return twin(pictures, training=True)
+
     def given(*pictures: np.ndarray) -> np.ndarray:
-        with noise.at(*map(keras.ops.convert_to_tensor, (1, 1, 0))):
-            return np.asarray(twin(np.concatenate(pictures), training=True))[: len(first)]
+        return np.asarray(traced(tf.constant(np.concatenate(pictures))))[: len(first)]
 
     once = given(first, beside)
     regularised = [v for v in twin.trainable_weights if v.regularizer is not None]

@@ -244,7 +244,7 @@ def test_normalisation_of_each_example_needs_nothing(kind):
     [
         (layers.Dense(4, activity_regularizer="l2"), "has an activity_regularizer"),
         (layers.ActivityRegularization(0.1), "has an activity_regularizer"),
-        (layers.SpectralNormalization(layers.Dense(4)), "changes weights that are not trained"),
+        (layers.SpectralNormalization(layers.Dense(4)), "has weights that are not trained"),
         (layers.BatchNormalization(renorm=True), "renormalises"),
     ],
 )

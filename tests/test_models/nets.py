@@ -162,6 +162,41 @@ class Moody(layers.Layer):
         return inputs + keras.random.normal((1,)) if training else inputs
 
 
+class Gated(layers.Layer):
+    """Begins as nothing, as a residual branch may."""
+
+    def build(self, shape):
+        self.gate = self.add_weight(shape=(), initializer="zeros", name="gate")
+
+    def call(self, inputs):
+        return inputs + self.gate * keras.ops.mean(inputs, axis=0, keepdims=True)
+
+
+class Biased(layers.Layer):
+    def __init__(self, bias=True, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(8, use_bias=bias)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+    def get_config(self):
+        return super().get_config()
+
+
+class Net(keras.Model):
+    def call(self, inputs, training=False):
+        return super().call(0 * inputs)
+
+
+@keras.saving.register_keras_serializable("nets")
+def cubed(x):
+    return x * x * x
+
+
 class Sparing(layers.Layer):
     def call(self, inputs):
         self.add_loss(keras.ops.mean(inputs))
@@ -195,6 +230,25 @@ def forgetful(image_shape, classes):
 
 def moody(image_shape, classes):
     return _with(Moody(), image_shape, classes)
+
+
+def gated(image_shape, classes):
+    return _with(Gated(), image_shape, classes)
+
+
+def biased(image_shape, classes):
+    return _with(Biased(bias=False), image_shape, classes)
+
+
+def own_class(image_shape, classes):
+    images = keras.Input(image_shape)
+    return Net(images, layers.Dense(classes)(layers.Flatten()(images)))
+
+
+def registered(image_shape, classes):
+    images = keras.Input(image_shape)
+    x = layers.Dense(8, activation=cubed)(images[:, 0, ..., 0])
+    return keras.Model(images, layers.Dense(classes)(x))
 
 
 def sparing(image_shape, classes):

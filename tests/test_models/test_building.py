@@ -52,13 +52,16 @@ UNFIT = {
     "local_class": "has a Local of .*, which is neither Keras' own nor defined at the top of",
     "forgetful": "computes something else when it is built again .* let get_config give all",
     "moody": r"gives other values each time .* draw from a keras\.random\.SeedGenerator",
+    "gated": "gives for a picture depends on the others of a batch",
+    "biased": "computes something else when it is built again .* let get_config give all",
+    "own_class": "its model, a Net, has 1 inputs and 1 outputs; make a Sequential or Functional",
     "sparing": "calls add_loss, for which the rows that fill up a batch would count",
-    "block": r"its layer block.* \(Block\) changes weights that are not trained",
-    "renamed": r"its layer renamed.* \(Renamed\) changes weights that are not trained",
+    "block": r"its layer block.* \(Block\) has weights that are not trained",
+    "renamed": r"its layer renamed.* \(Renamed\) has weights that are not trained",
     "mixing": "gives for a picture depends on the others of a batch",
     "own_activation": "can't be built by Keras .*",
     "own_function": "has a cubed of builtins, which is neither Keras' own nor defined",
-    "subclassed": "has 0 inputs and 0 outputs; make a Sequential or Functional",
+    "subclassed": "a Subclassed, has 0 inputs and 0 outputs; make a Sequential or Functional",
     "trained_before": "comes with weights of its own .* which would not be kept",
     "same_names": r"two of its arrays are called dense/\w+; give layers names of their own",
     "nothing_to_train": "its model has nothing to train",
@@ -100,6 +103,25 @@ def test_parts_of_the_users_own_need_the_file_again():
     missing = dataclasses.replace(asked.source, text="import a_file_beside_it")
     with pytest.raises(ArchitectureError, match="the file must need no others of yours"):
         model_of(dataclasses.replace(architecture, source=missing), 1)
+
+
+def test_a_registered_function_and_a_part_of_a_tensor_are_fine():
+    architecture = built_here(order("registered"))
+    assert architecture.own_parts == ["nets>cubed"]
+    assert model_of(architecture, 1).count_params() == 28 * 8 + 8 + 8 * 10 + 10
+
+
+def test_a_file_with_layers_that_needs_another_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("SIZE = 8")
+    (tmp_path / "net.py").write_text("from beside import SIZE\n" + NETS.read_text())
+    monkeypatch.chdir(tmp_path)
+    for function, is_fit in (("quiet", False), ("plain", True)):
+        asked = Order(source=find_source(f"net:{function}"), image_shape=SHAPE, classes=10)
+        if is_fit:
+            build(asked)
+        else:
+            with pytest.raises(InputError, match=r"come with beside, another file of yours \("):
+                build(asked)
 
 
 def test_the_file_is_the_text_that_was_read_once(tmp_path):
