@@ -53,7 +53,8 @@ def aws(cloud) -> Launched:
         ),
         "cache_stopped_nodes: false": "cache_stopped_nodes: false\n  use_internal_ips: true",
         "ssh_user: ubuntu": f"ssh_user: {USER}",
-        "resources: {CPU: 4, GPU: 1}": "resources: {CPU: 1}",
+        # Ray knows that such a machine has a GPU, where nothing is said of it.
+        "resources: {CPU: 4, GPU: 1}": "resources: {CPU: 1, GPU: 0}",
     }
     cluster = Launched(
         *(cloud.lab, cloud.store, "ray_cluster.yaml", settings),
