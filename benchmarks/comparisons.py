@@ -125,7 +125,7 @@ def comparisons() -> Iterator[Comparison]:
         is_rival=False,
     )
     for quantity, unit, goal in (
-        # Three times with AVX2 only, where the example is slower.
+        # The bound with AVX-512; with AVX2 only it is 3.
         ("images_per_second", "images/s", Goal(least=1.9)),
         ("wall_seconds", "whole command, s", Goal()),
     ):

@@ -35,7 +35,7 @@ from job.data.catalogue import Dataset
 from job.data.convert import Conversion
 from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
-from job.models.architecture import Architecture
+from job.models.architecture import Architecture, source_of
 from job.models.source import Source, flag_of, is_own, short_name
 from job.runs.folder import Folder, Kind, find_folder, with_data
 from job.runs.run import (
@@ -185,7 +185,7 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     architecture = None
     if source:
         architecture = architecture_of(source, over_recipe(base), examples.dataset)
-        base["architecture_sha256"] = sha256_of_bytes(architecture.document.encode())
+        base["architecture_sha256"] = architecture.sha256
     start = _start(common, space, base, architecture, examples.dataset)
     if start is not None:
         base["start_sha256"] = sha256_of_bytes(start)
@@ -332,13 +332,13 @@ def run_sweep(
         files = architecture_file(opened.architecture)
         if opened.start is not None:
             files[START_FILE] = opened.start
-        source = opened.architecture.source if opened.architecture else None
         with opened.folder.claimed(document_of(sweep), files):
             conductor = _search(opened, sweep, config, slots, display, stop_requested, verbose)
             if stop_requested():
+                again = flag_of(source_of(opened.architecture))
                 raise StopRequestedError(
                     f"stopped with {len(conductor.outcomes)} of {opened.trials} trials done; "
-                    f"continue with: {opened.folder.command}{flag_of(source)}",
+                    f"continue with: {opened.folder.command}{again}",
                     stop_requested(),
                 )
             if conductor.winner is None:

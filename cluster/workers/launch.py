@@ -29,6 +29,7 @@ from job.errors import (
     StopRequestedError,
     TrainingDivergedError,
 )
+from job.models.architecture import source_of
 from job.runs.folder import absolute
 from job.runs.run import Run
 from job.text import duration
@@ -254,7 +255,7 @@ def _trainer(
     order = WorkOrder(
         config=dataclasses.replace(run.config, storage=absolute(run.config.storage)),
         created=run.created,
-        source=run.architecture.source if run.architecture else None,
+        source=source_of(run.architecture),
         threads=share.threads,
         gpus=share.gpus,
         evaluate=evaluate,

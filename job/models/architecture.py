@@ -8,6 +8,7 @@ user has given in the same command.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,11 @@ class Architecture:
         """What `dataclasses.asdict` made a dict of."""
         source = values["source"]
         return cls(values["document"], Source(**source) if source else None)
+
+    @property
+    def sha256(self) -> str:
+        """Of the document, as hexadecimal digits."""
+        return hashlib.sha256(self.document.encode()).hexdigest()
 
     @property
     def own_parts(self) -> list[str]:
@@ -128,9 +134,14 @@ def model_of(architecture: Architecture, seed: int) -> keras.Model:
         ) from error
 
 
+def source_of(architecture: Architecture | None) -> Source | None:
+    """The file that is needed to build a model again; none for one that is all Keras' own."""
+    return architecture.source if architecture else None
+
+
 def own_objects(architecture: Architecture | None) -> dict[str, Any]:
     """What Keras is to find in the user's file, by name; runs that."""
-    source = architecture.source if architecture else None
+    source = source_of(architecture)
     return _own(source) if source else {}
 
 

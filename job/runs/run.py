@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
-from job.models.architecture import Architecture
+from job.models.architecture import Architecture, source_of
 from job.models.source import Source, find_source, flag_of, is_own, short_name
 from job.reasons import reason_of
 from job.runs.folder import Folder, Kind, find_folder, usable, with_data
@@ -100,7 +100,7 @@ class Run:
     def command(self) -> str:
         """What to type to continue this run."""
         built = self.architecture if self.source else None
-        return self.folder.command + flag_of(built.source if built else None)
+        return self.folder.command + flag_of(source_of(built))
 
     @functools.cached_property
     def checkpoints(self) -> CheckpointStore:
@@ -122,9 +122,7 @@ class Run:
 
     def with_architecture(self, architecture: Architecture) -> Run:
         """The new run of a model that is built now."""
-        known = dataclasses.replace(
-            self.config, architecture_sha256=sha256_of_bytes(architecture.document.encode())
-        )
+        known = dataclasses.replace(self.config, architecture_sha256=architecture.sha256)
         return dataclasses.replace(
             self, config=known, built=architecture, source=architecture.source
         )
@@ -286,7 +284,7 @@ def prepare_run(
     found = {"name": name, "storage": config.storage}
     config = resume(stored, {**given, **found})
     run = Run(config=config, folder=folder, created=created, source=source)
-    if RESULT_FILE not in folder.storage.list():
+    if config.architecture_sha256 and RESULT_FILE not in folder.storage.list():
         # Before anything begins, that it can be built.
         _ = run.architecture
     return run
@@ -347,7 +345,7 @@ def kept_architecture(
         content = folder.read(ARCHITECTURE_FILE, limit=MAX_DOCUMENT_BYTES)
     except FileNotFoundError:
         raise JobError(f"{where} is missing") from None
-    if sha256_of_bytes(content) != sha256:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise JobError(f"{where} is not what this was started with (SHA-256 differs)")
     architecture = Architecture(content.decode())
     if architecture.own_parts and source is None:

@@ -12,7 +12,7 @@ from ray import tune
 
 from job.data.catalogue import Dataset
 from job.errors import JobError, NoGpuError
-from job.models.source import Source
+from job.models.architecture import source_of
 from job.reasons import reason_of
 from job.runs.run import open_run, prepare_run
 from job.runs.start import kept_start
@@ -119,7 +119,7 @@ class TrialProcess(tune.Trainable):
             yield report(state=FAILED, error=reason_of(error) or one_line(error))
 
     def _epochs(self, task: Task) -> Iterator[Epoch]:
-        run = prepare_run(task.run, source=_source(task))
+        run = prepare_run(task.run, source=source_of(task.architecture))
         if task.architecture and run.folder.is_new:
             run = run.with_architecture(task.architecture)
         if run.config.start_sha256 and run.folder.is_new:
@@ -135,7 +135,7 @@ class TrialProcess(tune.Trainable):
     def _evaluate(self, task: Task) -> Reports:
         try:
             run = open_run(task.run["name"], task.run["storage"])
-            run = dataclasses.replace(run, source=_source(task))
+            run = dataclasses.replace(run, source=source_of(task.architecture))
             result = self._warm_for(task).evaluate(run, task.outcome["device"])
         except JobError as error:
             # Ray Tune would try it again and again; whoever calls the command again does, too.
@@ -153,10 +153,6 @@ class TrialProcess(tune.Trainable):
     def _device(self, task: Task) -> str:
         workers = int(task.run["workers"])
         return f"{workers} workers" if workers > 1 else self._warm_for(task).hardware
-
-
-def _source(task: Task) -> Source | None:
-    return task.architecture.source if task.architecture else None
 
 
 def _recall(task: Task) -> Reports:
