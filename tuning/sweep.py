@@ -38,13 +38,8 @@ from job.errors import InputError, JobError, StopRequestedError
 from job.models.architecture import Architecture, source_of
 from job.models.source import Source, flag_of, is_own, short_name
 from job.runs.folder import Folder, Kind, find_folder, with_data
-from job.runs.run import (
-    architecture_file,
-    check_source,
-    kept_architecture,
-    sha256_of_bytes,
-    with_source,
-)
+from job.runs.model import architecture_file, check_source, kept_architecture, with_source
+from job.runs.run import sha256_of_bytes
 from job.runs.start import START_FILE, to_bytes
 from job.storage.base import Storage
 from job.text import counted

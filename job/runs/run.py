@@ -18,14 +18,15 @@ from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError, JobError
 from job.models.architecture import Architecture, source_of
-from job.models.source import Source, find_source, flag_of, is_own, short_name
+from job.models.source import Source, find_source, flag_of, short_name
 from job.reasons import reason_of
 from job.runs.folder import Folder, Kind, find_folder, usable, with_data
+from job.runs.model import architecture_file, check_source, kept_architecture, with_source
 from job.runs.start import START_FILE, kept_start, to_bytes
 from job.runs.state import STATE_FILE, Arrays, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
 from job.storage.checkpoints import CheckpointError, CheckpointStore
-from job.storage.documents import MAX_DOCUMENT_BYTES, read_document
+from job.storage.documents import read_document
 from job.storage.open import open_storage
 from job.versions import Device
 
@@ -33,7 +34,6 @@ CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 REACHED_FILE = "reached.json"
 DATA_FILE = "data.json"
-ARCHITECTURE_FILE = "architecture.json"
 CHECKPOINTS = "checkpoints"
 KIND = Kind(
     noun="run",
@@ -288,75 +288,6 @@ def prepare_run(
         # Before anything begins, that it can be built.
         _ = run.architecture
     return run
-
-
-def with_source(given: Mapping[str, Any]) -> tuple[Source | None, Mapping[str, Any]]:
-    """Where a model comes from that is the user's own, and the settings that say so.
-
-    Raises:
-        InputError: There is no such file.
-    """
-    model = given.get("model")
-    if not isinstance(model, str) or not is_own(model) or given.get("model_sha256"):
-        return None, given
-    source = find_source(model)
-    return source, {**given, "model": source.name, "model_sha256": source.sha256}
-
-
-def check_source(what: str, source: Source, begun: str | None) -> None:
-    """Raises InputError for another file than that, by its SHA-256, which a run began with."""
-    if begun is None:
-        raise InputError("--model", source.file, f"{what} is of a built-in model; leave it out")
-    if source.sha256 != begun:
-        raise InputError(
-            "--model",
-            source.file,
-            f"is not as it was when {what} was started (SHA-256 {begun[:12]}…, now "
-            f"{source.sha256[:12]}…); leave it out to go on with the model as it was, or take "
-            "another --name",
-        )
-
-
-def architecture_file(architecture: Architecture | None) -> dict[str, bytes]:
-    """The file, by name, in which an architecture is kept; none for a built-in model."""
-    return {} if architecture is None else {ARCHITECTURE_FILE: architecture.document.encode()}
-
-
-def kept_architecture(
-    folder: Storage, what: str, settings: Mapping[str, Any], source: Source | None
-) -> Architecture | None:
-    """What a run or sweep was started with, None where its model is a built-in one.
-
-    Args:
-        folder: Its folder.
-        what: Run or sweep, and its name.
-        settings: Its settings.
-        source: The file of its model, if that was given.
-
-    Raises:
-        InputError: It has parts that the user's file defines, and that is not given.
-        JobError: It is missing, or another one.
-    """
-    sha256 = settings.get("architecture_sha256")
-    if sha256 is None:
-        return None
-    where = f"{folder.uri}/{ARCHITECTURE_FILE}"
-    try:
-        content = folder.read(ARCHITECTURE_FILE, limit=MAX_DOCUMENT_BYTES)
-    except FileNotFoundError:
-        raise JobError(f"{where} is missing") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise JobError(f"{where} is not what this was started with (SHA-256 differs)")
-    architecture = Architecture(content.decode())
-    if architecture.own_parts and source is None:
-        raise InputError(
-            "--model",
-            settings["model"],
-            f"{what} has parts that your file defines ({', '.join(architecture.own_parts)}), and "
-            f"code is not kept with it; give --model FILE.py:FUNCTION again, the file of SHA-256 "
-            f"{str(settings['model_sha256'])[:12]}…",
-        )
-    return architecture.needing(source)
 
 
 def checked_name(name: str) -> str:
