@@ -31,6 +31,8 @@ TESTS = (
 )
 PYTHONS = ("3.11", "3.12", "3.13")
 DEBIAN = ("trixie", "3.13")
+# As everywhere: a model card reads the project's own metadata.
+PROJECT = ("--no-build-isolation", "--editable")
 PYTEST = ("python", "-m", "pytest", "-q", "--durations=0", *TESTS)
 
 
@@ -74,6 +76,7 @@ def install(python: str, folder: Path, *, ray: str | None = None) -> Path:
     )
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, "--requirement", wanted], check=True)
+    subprocess.run([*pip, *PROJECT, ROOT], check=True)
     return folder / "bin"
 
 
@@ -104,6 +107,7 @@ def tested_in_debian(work: Path) -> bool:
     image.run(["python3", "-m", "venv", venv], building=True)
     pip = [f"{venv}/bin/python", "-m", "pip", "install", "--quiet", "--no-deps"]
     image.run([*pip, "--requirement", "pins.txt"], building=True)
+    image.run([*pip, *PROJECT, "."], building=True)
     image.environment |= {
         "PATH": f"{venv}/bin:{image.environment['PATH']}",
         "PYTHONPATH": "/project",
