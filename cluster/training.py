@@ -111,13 +111,12 @@ def _train_here(
     expects_gpu = is_expected(run.config.device, worker.gpus)
     capability = greatest_capability() if expects_gpu else None
     run = run.launched("gpu" if expects_gpu else "cpu", capability)
-    if not expects_gpu:
-        run = run.with_lanes(processors())
 
     def check() -> None:
         if expects_gpu:
             process.start(run.config)
 
-    with training_session(run, progress, check_device=check) as (run, examples):
+    threads = None if expects_gpu else processors()
+    with training_session(run, progress, threads=threads, check_device=check) as (run, examples):
         supervisor = Unsupervised(stop_requested)
         return train_and_evaluate(run, examples, progress, supervisor, process=process)

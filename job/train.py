@@ -39,6 +39,7 @@ def training_session(
     run: Run,
     progress: NoteTaker,
     *,
+    threads: int | None = None,
     lock: bool = True,
     check_device: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[Run, Examples]]:
@@ -47,6 +48,7 @@ def training_session(
     Args:
         run: The run.
         progress: Is told what begins.
+        threads: Those of each worker, where processors train it.
         lock: As `Run.claimed`.
         check_device: Called before anything is written; raises what keeps the device from training.
 
@@ -66,6 +68,8 @@ def training_session(
         run = run.with_architecture(architecture_of(run.source, run.config, examples.dataset))
     if run.folder.is_new:
         run = with_start(run, examples.dataset)
+    if threads:
+        run = run.with_lanes(threads, examples.dataset)
     check_device()
     config = run.config
     with run.claimed(lock=lock):

@@ -94,10 +94,9 @@ def launch(
     ):
         share = shares(run.config, is_own=is_own)
         run = run.launched("gpu" if share.gpus else "cpu")
-        if not share.gpus:
-            run = run.with_lanes(share.threads)
+        threads = None if share.gpus else share.threads
         with (
-            training_session(run, progress, lock=not is_trial) as (run, examples),
+            training_session(run, progress, threads=threads, lock=not is_trial) as (run, examples),
             # Ray Train keeps a little book of its own; nothing is ever restored from it.
             tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
         ):

@@ -16,9 +16,11 @@ from typing import Any, TypeVar, cast
 
 from job.config.config import FIELDS, TrainConfig, resolve, resume
 from job.config.xla import decided, launched
+from job.data.catalogue import Dataset
 from job.errors import InputError, JobError
-from job.models.architecture import Architecture, source_of
+from job.models.architecture import Architecture, sees_whole_batch, source_of
 from job.models.source import Source, find_source, flag_of, short_name
+from job.models.work import lanes_for, multiplications
 from job.reasons import reason_of
 from job.runs.folder import Folder, Kind, find_folder, usable, with_data
 from job.runs.model import architecture_file, check_source, kept_architecture, with_source
@@ -156,15 +158,23 @@ class Run:
         """The run as decided at its start on a `gpu`, of a capability if known, or a `cpu`."""
         return dataclasses.replace(self, config=launched(self.config, kind, capability))
 
-    def with_lanes(self, threads: int) -> Run:
-        """A new run with a note of the threads that compute it, so that sums are taken alike.
+    def with_lanes(self, threads: int, dataset: Dataset) -> Run:
+        """A new run with a note of the lanes in which processors compute it.
 
-        Wherever it goes on, with more of them or fewer, its bits stay. One that began without the
-        note has a lane for each thread that it finds.
+        Wherever it goes on, with more threads or fewer, sums are taken alike and its bits stay. One
+        that began without the note has a lane for each thread that it finds.
+
+        Args:
+            threads: Those of each worker.
+            dataset: What it is trained on.
         """
         if not self.folder.is_new:
             return self
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, lanes=threads))
+        config, built = self.config, self.architecture
+        if built is None or not sees_whole_batch(built):
+            work = multiplications(config.model, dataset.image_shape, len(dataset.labels), built)
+            threads = lanes_for(threads, config.batch_size / config.worker_limits[1], work)
+        return dataclasses.replace(self, config=dataclasses.replace(config, lanes=threads))
 
     @contextlib.contextmanager
     def claimed(self, *, lock: bool = True) -> Iterator[None]:

@@ -67,7 +67,7 @@ class WarmProcess:
         process.start(run.config, run.architecture)
         run = dataclasses.replace(run, config=process.launched(run.config))
         if process.device == "cpu":
-            run = run.with_lanes(self._threads)
+            run = run.with_lanes(self._threads, examples.dataset)
         with run.claimed(lock=False):
             keep_dataset(run.storage, examples.dataset)
             attempt = Attempt(run, examples, process, Unsupervised(), Silent())
