@@ -63,6 +63,9 @@ AS_BEFORE: dict[str, Any] = {
     "label_smoothing": 0.0,
     "augment_shift": 0,
     "augment_flip": "none",
+    "augment_rotate": 0.0,
+    "augment_scale": 0.0,
+    "augment_elastic": 0.0,
     "precision": "float32",
     "seed": 1,
     "limit_train": None,
@@ -173,6 +176,26 @@ class TrainConfig(Settings):
         "Mirror half of the training images, anew in each epoch: none, or horizontal (which digits "
         "do not survive).",
         metavar="NAME",
+    )
+    augment_rotate: float = option(
+        0.0,
+        number(minimum=0, maximum=180),
+        "Turn each training image by up to so many degrees, anew in each epoch; 0 is off.",
+        metavar="DEGREES",
+    )
+    augment_scale: float = option(
+        0.0,
+        number(minimum=0, maximum=0.5),
+        "Stretch or shrink each training image's height and width by up to this share, anew in "
+        "each epoch; 0 is off.",
+        metavar="SHARE",
+    )
+    augment_elastic: float = option(
+        0.0,
+        number(minimum=0, maximum=8),
+        "Bend each training image, anew in each epoch: its points are pulled away by so many "
+        "pixels (standard deviation); 0 is off.",
+        metavar="PIXELS",
     )
     precision: str = option(
         "float32",

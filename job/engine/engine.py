@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from job.config.config import FIELDS, TrainConfig, is_fixed
 from job.engine.arrays import Arrays, assign, to_arrays
-from job.engine.augment import augmented, draws
+from job.engine.augment import Augmentation, augmented, draws
 from job.engine.device_split import DeviceSplit, images_of, row_length
 from job.engine.fast_layers import form_of
 from job.engine.optimizers import FusedRMSprop, WarmupCosine, build_optimizer, learning_rate
@@ -99,6 +99,7 @@ class Engine:
                 "workers; a worker computes on one device"
             )
         self._config, self._classes, self._image_shape = config, classes, image_shape
+        self._augmentation = Augmentation.of(config)
         self._architecture = architecture
         self._noise, self._batch = ExampleNoise(), GlobalBatch(world)
         with self._strategy.scope():
@@ -287,7 +288,9 @@ class Engine:
             self._noise.at(seed, step, first_position),
             self._batch.of(real),
         ):
-            images = self._augmented(self._images(pixels, examples), drawn, examples)
+            images = self._images(pixels, examples)
+            if drawn is not None:
+                images = augmented(images, tf.gather(drawn, examples), self._augmentation)
             probabilities = self._twin(images, training=True)
             losses = cross_entropy(labels, probabilities, self._config.label_smoothing)
             loss_sum = tf.reduce_sum(losses * tf.cast(real, tf.float32))
@@ -310,21 +313,9 @@ class Engine:
             for v, gradient in zip(self.model.trainable_variables, gradients, strict=True)
         ]
 
-    @property
-    def _augments(self) -> bool:
-        return self._config.augment_shift > 0 or self._config.augment_flip != "none"
-
     def _images(self, pixels: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
         """Float32 (batch, height, width, channels), pixels in [0, 1]."""
         return scale(images_of(pixels, examples, self._image_shape))
-
-    def _augmented(
-        self, images: tf.Tensor, drawn: tf.Tensor | None, examples: tf.Tensor
-    ) -> tf.Tensor:
-        if not self._augments:
-            return images
-        shift, flip = self._config.augment_shift, self._config.augment_flip == "horizontal"
-        return augmented(images, tf.gather(drawn, examples), shift=shift, flip=flip)
 
     def _train_loop(
         self,
@@ -337,7 +328,10 @@ class Engine:
         seed: tf.Tensor,
     ) -> tf.Tensor:
         # For all examples at once: that takes less than a hundredth of a span's time.
-        drawn = draws(seed, epoch, tf.shape(labels)[0]) if self._augments else None
+        drawn = None
+        if any(self._augmentation):
+            count = tf.shape(labels)[0]
+            drawn = draws(seed, epoch, count, warps=self._augmentation.warps)
 
         def replica_step(row: tf.Tensor, count: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
             first_position = self.rank * tf.size(row)

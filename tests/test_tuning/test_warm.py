@@ -34,6 +34,7 @@ SECOND: dict[str, Any] = {
     **{"optimizer": "momentum", "learning_rate": 0.02, "schedule": "constant"},
     **{"weight_decay": 0.01, "label_smoothing": 0.1, "augment_shift": 2},
     **{"augment_flip": "horizontal", "precision": "mixed_bfloat16", "seed": 2},
+    **{"augment_rotate": 10.0, "augment_scale": 0.1, "augment_elastic": 1.0},
     **{"limit_train": 64, "patience": 1, "deterministic": False, "xla": True},
     "freeze": "*/bias",
 }
@@ -115,7 +116,7 @@ def test_a_winner_leaves_what_a_run_alone_leaves(used, tmp_path):
     begun = open_run("w", str(tmp_path))
     assert "result.json" not in begun.storage.files()
     won = process.evaluate(begun, process.hardware)
-    with training_session(alone, Silent()) as (alone, examples):
+    with training_session(alone, Silent(), threads=THREADS) as (alone, examples):
         mine = TrainingProcess(Worker(threads=THREADS, gpus=0.0))
         result = train_and_evaluate(alone, examples, Silent(), process=mine)
     assert won.keys() == result.keys()
