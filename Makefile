@@ -7,9 +7,14 @@ ifndef GPU
 GPU := $(shell if [ -e .venv/.installed-gpu ]; then echo 1; elif [ -e .venv/.installed ]; then echo 0; elif nvidia-smi --list-gpus > /dev/null 2>&1; then echo 1; else echo 0; fi)
 endif
 GPU_LOCK := $(if $(filter-out 0,$(GPU)),requirements-gpu.lock)
-LOCKS := requirements.lock $(GPU_LOCK)
-# Another one for each, so that a change of GPU= installs anew.
+# What only some commands need is added by name: make venv EXTRAS="report export". What was added
+# stays, also where a lock has changed and all is installed anew.
+ALL := report baselines optuna export dev
+EXTRAS ?=
+$(foreach extra,$(EXTRAS),$(if $(filter $(extra),$(ALL)),,$(error EXTRAS: $(extra) is none of $(ALL))))
 STAMP := $(VENV)/.installed$(if $(GPU_LOCK),-gpu)
+ADDED := $(sort $(patsubst %,$(VENV)/.extra-%,$(EXTRAS)) $(wildcard $(VENV)/.extra-*))
+WHOLE := $(patsubst %,$(VENV)/.extra-%,$(ALL))
 
 .PHONY: train test venv docs bench results chaos faults e2e compat lint lock image clean
 
@@ -17,29 +22,33 @@ train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 	$(VENV)/bin/lenet train --recipe quick
 
 # Three processes for two processors: tests often wait.
-test: venv  ## the whole test suite
+test: $(WHOLE)  ## the whole test suite
 	$(VENV)/bin/pytest --numprocesses 3 --dist loadfile
 
-venv: $(STAMP)
+venv: $(STAMP) $(ADDED)
 
 # An interrupted installation leaves no stamp, so the next call starts over.
-$(STAMP): $(LOCKS) pyproject.toml
+$(STAMP): requirements.lock requirements-uv.lock $(GPU_LOCK) pyproject.toml
 	@test -z "$(GPU_LOCK)" || test "$$(uname -m)" = x86_64 || { echo "TensorFlow's wheel for $$(uname -m) is built without CUDA; make GPU=0 installs for processors" >&2; exit 1; }
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes $(addprefix -r ,$(LOCKS))
+	$(VENV)/bin/python cluster/packages.py requirements.lock $(GPU_LOCK)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 
-docs: venv  ## every table and figure of README and docs/, and docs/reference.md, from docs/results
+$(VENV)/.extra-%: requirements-%.lock $(STAMP)
+	$(VENV)/bin/python cluster/packages.py requirements.lock $<
+	touch $@
+
+docs: $(WHOLE)  ## every table and figure of README and docs/, and docs/reference.md, from docs/results
 	$(VENV)/bin/python -m docs.make.pages
 
-bench: venv  ## this project beside Keras, tf_keras, PyTorch and Ray's example; ONLY="startup workers" for parts
+bench: $(WHOLE)  ## this project beside Keras, tf_keras, PyTorch and Ray's example; ONLY="startup workers" for parts
 	$(VENV)/bin/python -m benchmarks.bench $(ONLY)
 
 # What docs/results holds, made anew: about ten hours on two cores, and root for the last. Runs that
 # are in runs/ or in notebook_story.json already are not repeated.
-results: venv  ## every measurement behind the documents
+results: $(WHOLE)  ## every measurement behind the documents
 	for study in quick notebook sweep-winner choose-quick choose-alexnet; do $(VENV)/bin/python -m benchmarks.accuracy.studies run $$study || exit; done
 	for name in fashion baselines; do $(VENV)/bin/python -m benchmarks.accuracy.$$name run || exit; done
 	for name in accuracy.notebook_story speed.collectives speed.ablation; do $(VENV)/bin/python -m benchmarks.$$name || exit; done
@@ -50,32 +59,40 @@ results: venv  ## every measurement behind the documents
 	$(VENV)/bin/python -m docs.make.notebook
 	$(MAKE) chaos faults e2e docs
 
-chaos: venv  ## kill workers, nodes and drivers a hundred times; weights must not change
+chaos: $(WHOLE)  ## kill workers, nodes and drivers a hundred times; weights must not change
 	$(VENV)/bin/python -m tests.campaigns.chaos --faults 100 --out docs/results/chaos.json
 
-faults: venv  ## spoil a thousand requests to an object store; no checkpoint may be lost or wrong
+faults: $(WHOLE)  ## spoil a thousand requests to an object store; no checkpoint may be lost or wrong
 	$(VENV)/bin/python -m tests.campaigns.faults --faults 1000 --out docs/results/faults.json
 
-e2e: venv  ## clusters from ray up to ray down on simulated hosts, one cut off, one reclaimed (needs root)
+e2e: $(WHOLE)  ## clusters from ray up to ray down on simulated hosts, one cut off, one reclaimed (needs root)
 	$(VENV)/bin/python -m tests.lab.e2e --out docs/results/e2e.json
 
-compat: venv  ## two workers, a kill and a short sweep with the oldest Ray and another Python (all: root)
+compat: $(WHOLE)  ## two workers, a kill and a short sweep with the oldest Ray and another Python (all: root)
 	$(VENV)/bin/python -m tests.lab.compat
 
-lint: venv
+lint: $(WHOLE)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
 PIN := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-emit-index-url --no-header --no-annotate pyproject.toml
+  --no-emit-index-url --no-header --no-annotate
 
-lock: venv  ## pin the newest allowed versions, with hashes and without the registry's name
-	$(PIN) --upgrade --extra dev --extra export -o requirements.lock
-	$(PIN) -c requirements.lock --extra cluster -o requirements-cluster.lock
-	$(PIN) -c requirements.lock --extra cluster --extra gpu -o requirements-gpu.lock
+# An extra's lock has what requirements.lock has not, in the same versions.
+lock: $(WHOLE)  ## pin the newest allowed versions, with hashes and without the registry's name
+	mkdir -p build
+	$(PIN) --upgrade pyproject.toml $(ALL:%=--extra %) -o build/all.lock
+	$(PIN) -c build/all.lock pyproject.toml -o requirements.lock
+	for extra in $(ALL); do \
+	  $(PIN) -c build/all.lock pyproject.toml --extra $$extra -o requirements-$$extra.lock \
+	    $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock) || exit; \
+	done
+	$(PIN) -c build/all.lock pyproject.toml --extra optuna --extra baselines --extra cluster -o requirements-cluster.lock
+	$(PIN) -c build/all.lock pyproject.toml --extra optuna --extra baselines --extra cluster --extra gpu -o requirements-gpu.lock
+	echo uv | $(PIN) --upgrade - -o requirements-uv.lock
 
-image: venv  ## run the Dockerfile's steps in a Debian root, and train in it (needs root)
+image: $(WHOLE)  ## run the Dockerfile's steps in a Debian root, and train in it (needs root)
 	$(VENV)/bin/python -m tests.lab.image --work build/image
 
 clean:

@@ -35,6 +35,7 @@ from job.data.catalogue import Dataset
 from job.data.convert import Conversion
 from job.data.examples import open_examples
 from job.errors import InputError, JobError, StopRequestedError
+from job.extras import check_installed
 from job.models.architecture import Architecture, source_of
 from job.models.source import Source, flag_of, is_own, short_name
 from job.runs.folder import Folder, Kind, find_folder, with_data
@@ -134,6 +135,8 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
     """
     source, given = with_source(with_data(given))
     config, common, base = split(given)
+    if config.search == "optuna":
+        check_installed("optuna", "--search", config.search)
     if config.tracker and importlib.util.find_spec(config.tracker) is None:
         raise InputError(
             "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"

@@ -22,6 +22,7 @@ from job.config.fields import check_given, check_unchanged
 from job.data.catalogue import Dataset
 from job.data.examples import Examples, check_same, open_examples
 from job.errors import InputError, StopRequestedError
+from job.extras import check_installed
 from job.results.predictions import write_predictions
 from job.runs.data import keep_dataset
 from job.runs.folder import Folder, Kind, find_folder, with_data
@@ -91,6 +92,7 @@ def prepare_study(
         JobError: No source has the data set, or a run's record can't be trusted.
     """
     check_given(given, BASELINE_FIELDS)
+    check_installed("baselines", "lenet baselines")
     given = with_data(given)
     config = BaselineConfig(**given)
     name = config.name or _usual_name(config)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import os
 import secrets
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.errors import InputError, JobError
+from job.extras import check_installed
 from job.reasons import text_of
 from job.results.card import CARD_FILE, model_card
 from job.results.export_formats import FORMATS, Format
@@ -152,13 +152,7 @@ def export_run(
 def check_libraries(names: Sequence[str]) -> None:
     """Raises InputError, saying how to get it, for a library that is not installed."""
     for name in names:
-        for library in FORMATS[name].libraries:
-            if importlib.util.find_spec(library) is None:
-                raise InputError(
-                    "--format",
-                    name,
-                    f"needs {library}; pip install -e '.[export]' in the project's folder",
-                )
+        check_installed("export", "--format", name, FORMATS[name].libraries)
 
 
 def compare(written: Format, folder: Path, pixels: np.ndarray, expected: np.ndarray) -> Comparison:

@@ -5,7 +5,7 @@
 What runs in them are tests of this project: a two-worker training, workers killed, a short sweep.
 Another Python is one of this machine's, else that of a Debian 13, made by debootstrap where this
 process is root; where neither is at hand, that environment is skipped and says why. All other
-packages are those of requirements.lock.
+packages are those of the locks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+from job.extras import EXTRAS
 from tests.lab.image import ROOT, Image, base
 
 TESTS = (
@@ -48,11 +49,11 @@ def oldest_ray() -> str:
 
 
 def pins(without: str = "") -> str:
-    """The versions of requirements.lock, with their markers and without hashes: other versions and
-    other Pythons have other files."""
-    pinned = re.findall(
-        r"^([\w.-]+==[^\\\n]*?)\s*\\?$", (ROOT / "requirements.lock").read_text(), re.M
-    )
+    """The versions that `make test` takes, with their markers and without hashes: other versions
+    and other Pythons have other files."""
+    names = ("", *(f"-{extra}" for extra in (*EXTRAS, "dev")))
+    text = "".join((ROOT / f"requirements{name}.lock").read_text() for name in names)
+    pinned = dict.fromkeys(re.findall(r"^([\w.-]+==[^\\\n]*?)\s*\\?$", text, re.M))
     return "".join(f"{line}\n" for line in pinned if not line.startswith(f"{without}=="))
 
 

@@ -40,7 +40,7 @@ PACKAGES = {
 }
 PROJECT = (
     *("job", "cluster", "tuning", "pyproject.toml", "README.md", "LICENSE"),
-    *("requirements-cluster.lock", "requirements-gpu.lock"),
+    *("requirements-uv.lock", "requirements-cluster.lock", "requirements-gpu.lock"),
 )
 
 

@@ -13,6 +13,7 @@ PACKAGES = ("job", "cluster", "tuning")
 ROOMS = {
     "job": (
         ("public", "text", "errors", "stats", "versions"),
+        ("extras",),
         ("models",),
         ("reasons", "waiting"),
         ("storage", "config"),
@@ -27,7 +28,7 @@ ROOMS = {
         ("commands",),
     ),
     "cluster": (
-        ("ray_private",),
+        ("ray_private", "packages"),
         ("tf_config", "connection", "capacity"),
         ("files",),
         ("tasks", "autoscaling"),

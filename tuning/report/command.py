@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from job.compare.record import Record, check_comparable
 from job.config.fields import number, run_name
 from job.errors import InputError
+from job.extras import check_installed
 from job.runs.folder import absolute, usable
 from job.runs.run import CONFIG_FILE, Run, open_run
 from job.storage.base import Storage
@@ -22,8 +23,6 @@ from tuning.records import SWEEP_FILE, Sweep, read_sweep
 from tuning.report import tables
 from tuning.report import totals as facts
 from tuning.report.runs import record_of_run, records_of_winner
-from tuning.report.runs_page import runs_page
-from tuning.report.sweep_page import sweep_page
 
 PAGE = "report.html"
 # A heading names so many.
@@ -58,6 +57,7 @@ def report(
     price = _price(price_per_hour)
     if not names:
         raise InputError("NAME", None, "name a sweep or a run")
+    check_installed("report", "lenet report")
     places = [absolute(_folder_of(name, storage).uri) for name in names]
     for name, place in zip(names, places, strict=True):
         if places.count(place) > 1:
@@ -85,6 +85,8 @@ def write_report(
     written = time.time()
     if len(targets) == 1 and isinstance(targets[0], Sweep):
         return _of_sweep(targets[0], price_per_hour, written)
+    from tuning.report.runs_page import runs_page
+
     entries = _told_apart([record for target in targets for record in _records(target)])
     check_comparable(entries, "NAME")
     title = _title(targets)
@@ -100,6 +102,8 @@ def write_report(
 def _of_sweep(sweep: Sweep, price_per_hour: float | None, written: float) -> dict[str, bytes]:
     if not any(trial.outcome.history for trial in facts.search_trials(sweep)):
         raise InputError("NAME", sweep.name, "has no trial with a finished epoch yet; let it go on")
+    from tuning.report.sweep_page import sweep_page
+
     histories = ((trial.plan.number, trial.outcome.history) for trial in sweep.trials)
     return {
         PAGE: sweep_page(sweep, price_per_hour, written),

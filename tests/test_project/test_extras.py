@@ -1,0 +1,94 @@
+"""What requirements.lock installs is enough to train; what it leaves out is asked for by name."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from job.extras import EXTRAS
+from tests.kit.commands import environment
+
+ROOT = Path(__file__).parents[2]
+DIGITS = str(ROOT / "tests/test_runs/kept/digits")
+# Runs `lenet` where packages that no lock but requirements.lock has can't be imported.
+WITHOUT_EXTRAS = """
+import sys
+sys.modules.update(dict.fromkeys({hidden!r}))
+from tuning.cli import main
+main(sys.argv[1:])
+"""
+
+
+def locked(lock: str) -> set[str]:
+    """The packages of a lock."""
+    names = re.findall(r"^([\w.-]+)==", (ROOT / lock).read_text(), re.M)
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+
+
+def hidden() -> set[str]:
+    """Modules at the top that come with extras only."""
+    base = locked("requirements.lock") | {"lenet-on-ray"}
+    return {
+        module
+        for module, packages in packages_distributions().items()
+        if not base & {re.sub(r"[-_.]+", "-", package).lower() for package in packages}
+    }
+
+
+def lenet(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    script = WITHOUT_EXTRAS.format(hidden=hidden())
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+
+
+def test_what_is_hidden_is_what_extras_bring():
+    assert {module for modules in EXTRAS.values() for module in modules} <= hidden()
+    assert not hidden() & {"tensorflow", "keras", "ray", "numpy", "scipy", "matplotlib", "rich"}
+
+
+def test_extras_are_those_of_pyproject():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = extras["optional-dependencies"]
+    distributions = packages_distributions()
+    for extra, modules in EXTRAS.items():
+        named = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
+        assert named == {distributions[module][0] for module in modules}
+        assert named <= locked(f"requirements-{extra}.lock")
+
+
+def test_a_run_needs_no_extra(tmp_path):
+    train = ("train", "--model", "ffnn", "--dataset", "own", "--data", DIGITS, "--name", "r")
+    picture = ROOT / "tests/test_runs/kept/0.png"
+    for arguments in (
+        (*train, "--epochs", 1, "--limit-train", 96),
+        ("evaluate", "r"),
+        ("predict", "r", picture),
+        ("runs",),
+        ("doctor",),
+    ):
+        done = lenet(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "arguments"),
+    [
+        ("report", ("report", "r")),
+        ("baselines", ("baselines",)),
+        ("optuna", ("sweep", "--search", "optuna")),
+        ("export", ("export", ROOT / "tests/test_runs/kept/finished")),
+    ],
+)
+def test_a_command_that_misses_its_extra_says_which(extra, arguments, tmp_path):
+    done = lenet(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "which is not installed" in line
+    assert f"make venv EXTRAS={extra}, or pip install" in line
+    assert not any(tmp_path.iterdir())
