@@ -13,7 +13,15 @@ import click
 
 from job.baselines.methods import BASELINE_FIELDS
 from job.config.config import FIELDS, RECIPES, resolve
-from job.config.flags import PLACE, json_option, options_of, verbose_option
+from job.config.flags import (
+    PLACE,
+    GroupedCommand,
+    config_option,
+    json_option,
+    options_of,
+    told,
+    verbose_option,
+)
 from job.errors import JobError
 from job.waiting import waiting
 
@@ -28,12 +36,19 @@ def recipes_table() -> str:
     return "\b\nRecipes:\n" + "\n".join(lines)
 
 
-@click.command(epilog=recipes_table())
+@click.command(cls=GroupedCommand, epilog=recipes_table())
 @options_of(FIELDS)
+@config_option
 @click.option("--overwrite", is_flag=True, help="Start anew where a run of that name exists.")
 @verbose_option
 @json_option
-def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) -> None:
+def train(
+    config_file: str | None,
+    overwrite: bool,
+    verbose: bool,
+    as_json: bool,
+    **options: str | None,
+) -> None:
     """Train a model, evaluate it on the test set and keep everything in a run folder.
 
     A run that was interrupted goes on when it is called again with the same --name.
@@ -43,8 +58,8 @@ def train(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     from job.training.progress import training_progress, warnings_to
     from job.training.signals import stop_on_signal
 
-    given = {name: value for name, value in options.items() if value is not None}
-    run = prepare_run(given, overwrite=overwrite)
+    given, usual = told(options, config_file, FIELDS)
+    run = prepare_run(given, usual=usual, overwrite=overwrite)
     run.storage.probe()
     with (
         training_progress() as progress,

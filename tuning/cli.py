@@ -13,7 +13,9 @@ import traceback
 from collections.abc import Sequence
 
 import click
+from click.core import ParameterSource
 
+from job.config.flags import variable
 from job.errors import JobError, StopRequestedError
 from job.reasons import reason_of
 
@@ -30,9 +32,12 @@ COMMANDS = {
     "export": "job.commands.export:export",
     "baselines": "cluster.commands:baselines",
     "compare": "job.commands.compare:compare",
+    "completion": "tuning.commands:completion",
     "sweep": "tuning.commands:sweep",
     "report": "tuning.commands:report",
 }
+# What removes something has to be typed each time.
+TYPED_ONLY = ("overwrite", "clean", "delete", "yes", "pin", "unpin")
 
 
 class Commands(click.Group):
@@ -47,7 +52,11 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
-        return getattr(importlib.import_module(module), name)
+        command = getattr(importlib.import_module(module), name)
+        for param in command.params:
+            if isinstance(param, click.Option) and param.name not in TYPED_ONLY:
+                param.envvar = param.envvar or variable(param.opts[0].lstrip("-"))
+        return command
 
 
 @click.group(cls=Commands, context_settings=HELP)
@@ -56,6 +65,9 @@ def cli() -> None:
     """Train LeNet5, AlexNet and a feed-forward net on small images, alone or on a Ray cluster.
 
     Start with `lenet train`: it gets the data, trains, evaluates and says where things are.
+
+    Every option but those that remove something has a variable: LENET_BATCH_SIZE is --batch-size.
+    Exit codes: 0 done, 1 failed, 2 bad input, 128 + N ended by signal N.
     """
 
 
@@ -84,7 +96,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         print(help_text.format_message())
         return 0
     except click.ClickException as error:
-        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+        words = f"{error.format_message()} {_variable_of(error)}".split()
+        print(f"error: {' '.join(words)}", file=sys.stderr)
         return 2
     except StopRequestedError as stopped:
         print(stopped, file=sys.stderr)
@@ -98,6 +111,17 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _failed(error, given)
     return 0
+
+
+def _variable_of(error: click.ClickException) -> str:
+    """The variable that gave a value which an option does not take, in words; else nothing."""
+    context, param = error.ctx if isinstance(error, click.UsageError) else None, None
+    if isinstance(error, click.BadParameter):
+        param = error.param
+    if context is None or param is None or param.name is None:
+        return ""
+    is_from_variable = context.get_parameter_source(param.name) is ParameterSource.ENVIRONMENT
+    return f"(from the variable {param.envvar})" if is_from_variable else ""
 
 
 def _failed(error: Exception, given: Sequence[str]) -> int:

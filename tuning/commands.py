@@ -7,18 +7,36 @@ import json
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import get_completion_class
 
-from job.config.flags import PLACE, json_option, options_of, storage_option, verbose_option
+from job.config.flags import (
+    PLACE,
+    GroupedCommand,
+    config_option,
+    json_option,
+    options_of,
+    run_names,
+    storage_option,
+    told,
+    verbose_option,
+)
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @options_of(SWEEP_FIELDS)
 @options_of(RUN_FIELDS)
+@config_option
 @click.option("--overwrite", is_flag=True, help="Start anew where a sweep of that name exists.")
 @verbose_option
 @json_option
-def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) -> None:
+def sweep(
+    config_file: str | None,
+    overwrite: bool,
+    verbose: bool,
+    as_json: bool,
+    **options: str | None,
+) -> None:
     """Search batch size, optimizer and learning rate, and name the best.
 
     Validation examples decide; the test set is read once, for the winner. A setting that is given
@@ -29,8 +47,8 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     from tuning.display import sweep_display
     from tuning.sweep import prepare_sweep, run_sweep, summary
 
-    given = {name: value for name, value in options.items() if value is not None}
-    opened = prepare_sweep(given, overwrite=overwrite)
+    given, usual = told(options, config_file, {**SWEEP_FIELDS, **RUN_FIELDS})
+    opened = prepare_sweep(given, usual=usual, overwrite=overwrite)
     opened.folder.storage.probe()
     with sweep_display(opened.trials, opened.epochs) as display, stop_on_signal(display) as stop:
         done, winner = run_sweep(opened, display, stop_requested=stop, verbose=verbose)
@@ -38,7 +56,7 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
 
 
 @click.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=run_names)
 @storage_option
 @click.option(
     "--out",
@@ -47,7 +65,14 @@ def sweep(overwrite: bool, verbose: bool, as_json: bool, **options: str | None) 
     help="Where to write; report-NAME, or report-comparison, by default.",
 )
 @click.option("--price-per-hour", metavar="PRICE", help="Of what one trial or run occupies.")
-def report(names: Sequence[str], storage: str, out: str | None, price_per_hour: str | None) -> None:
+@json_option
+def report(
+    names: Sequence[str],
+    storage: str,
+    out: str | None,
+    price_per_hour: str | None,
+    as_json: bool,
+) -> None:
     """Write what a sweep or a run came to as one HTML file; several names are compared.
 
     A name is that of a sweep or a run, or a path to its folder. Tables of trials and epochs are
@@ -55,5 +80,22 @@ def report(names: Sequence[str], storage: str, out: str | None, price_per_hour: 
     """
     from tuning.report.command import report as write
 
-    for path in write(names, storage, out, price_per_hour):
-        print(path)
+    files = write(names, storage, out, price_per_hour)
+    print(json.dumps({"files": files}) if as_json else "\n".join(files))
+
+
+COMPLETION = """\b
+bash   eval "$(lenet completion bash)"   in ~/.bashrc
+zsh    eval "$(lenet completion zsh)"   in ~/.zshrc
+fish   lenet completion fish > ~/.config/fish/completions/lenet.fish"""
+
+
+@click.command(epilog=COMPLETION)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what lets SHELL complete commands, options and their values at the Tab key."""
+    # The group stands above this module, which it loads.
+    root = click.get_current_context().find_root()
+    found = get_completion_class(shell)
+    assert found is not None  # one of click's own
+    print(found(root.command, {}, "lenet", "_LENET_COMPLETE").source())

@@ -30,6 +30,7 @@ SEARCHES = ("random", "optuna", "grid")
 SCHEDULERS = ("asha", "fifo")
 TRACKERS = ("mlflow", "wandb")
 DEFAULT_TRIALS = 16
+SEARCH = "Search"
 # Settings of a run that a sweep has its own words for.
 REPLACED = ("epochs", "workers", "cpus_per_worker", "gpus_per_worker")
 
@@ -42,12 +43,14 @@ class SweepConfig(Settings):
         None,
         optional(integer(1, 100_000)),
         f"Settings to try: {DEFAULT_TRIALS} by default, or the whole grid.",
+        group=SEARCH,
     )
     search: str = option(
         "random",
         choice(*SEARCHES),
-        f"How settings are picked: {', '.join(SEARCHES)} (TPE).",
+        "How settings are picked; optuna is its TPE.",
         metavar="NAME",
+        group=SEARCH,
     )
     scheduler: str = option(
         "asha",
@@ -55,9 +58,13 @@ class SweepConfig(Settings):
         "asha stops trials that fall behind after 1, 3, 9, ... epochs; fifo trains all to their "
         "end.",
         metavar="NAME",
+        group=SEARCH,
     )
     max_epochs: int | None = option(
-        None, optional(integer(1, 100_000)), "Epochs of a whole trial; by default the recipe's."
+        None,
+        optional(integer(1, 100_000)),
+        "Epochs of a whole trial; by default the recipe's.",
+        group=SEARCH,
     )
     space: str | None = option(
         None,
@@ -65,30 +72,38 @@ class SweepConfig(Settings):
         "TOML or YAML file of what to search instead of batch size, optimizer and learning rate.",
         metavar="FILE",
         fixed=False,
+        group=SEARCH,
     )
     finalists: int = option(
-        3, integer(1, 1000), "How many of the best settings are trained again with --repeats."
+        3,
+        integer(1, 1000),
+        "How many of the best settings are trained again with --repeats.",
+        group=SEARCH,
     )
     repeats: int = option(
         0,
         integer(0, 1000),
         "Train each finalist with so many more seeds; the best mean wins.",
+        group=SEARCH,
     )
     workers_per_trial: int = option(
         1,
         integer(1, 10_000),
         "Workers of each trial; one trains in a process that is kept warm for the next.",
+        group=SEARCH,
     )
     cpus_per_trial: float | None = option(
         None,
         optional(number(above=0, maximum=4096)),
         "Processors of each trial, all its workers together; 1 for each worker by default.",
+        group=SEARCH,
     )
     gpus_per_trial: float | None = option(
         None,
         optional(number(minimum=0, maximum=4096)),
         "GPUs of each trial; 0.25 shares one among four. By default 1 for each worker where the "
         "cluster has any.",
+        group=SEARCH,
     )
     time_budget: float | None = option(
         None,
@@ -96,6 +111,7 @@ class SweepConfig(Settings):
         "Start no trial, and stop those in training, so long after the command began (30m).",
         metavar="TIME",
         fixed=False,
+        group=SEARCH,
     )
     tracker: str | None = option(
         None,
@@ -103,6 +119,7 @@ class SweepConfig(Settings):
         "Also report trials to MLflow or Weights & Biases (installed and configured by you).",
         metavar="NAME",
         fixed=False,
+        group=SEARCH,
     )
 
     @property

@@ -123,17 +123,24 @@ class OpenSweep:
         return _one_trial(self.config, over_recipe(self.sweep.base).device)
 
 
-def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenSweep:
+def prepare_sweep(
+    given: Mapping[str, Any],
+    *,
+    usual: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> OpenSweep:
     """Finds out which sweep `lenet sweep` is to start or continue. Writes nothing.
 
     Args:
         given: The settings that the user gave, by field name.
+        usual: Those of a new sweep where nothing is given; where it is kept in any case.
         overwrite: Start anew where a sweep of that name exists.
 
     Raises:
         InputError: A setting, the space or the tracker is unusable, or the name is taken.
     """
-    source, given = with_source(with_data(given))
+    typed = given
+    source, given = with_source(with_data({**(usual or {}), **given}))
     config, common, base = split(given)
     if config.search == "optuna":
         check_installed("optuna", "--search", config.search)
@@ -141,10 +148,13 @@ def prepare_sweep(given: Mapping[str, Any], *, overwrite: bool = False) -> OpenS
         raise InputError(
             "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"
         )
-    name = common.name or f"sweep-{short_name(common.model)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = common.name or f"sweep-{short_name(common.model)}-{time.strftime('%m%d-%H%M%S')}"
     folder = find_folder(
         KIND, name, common.storage, patience=common.storage_timeout, overwrite=overwrite
     )
+    if usual and not folder.is_new:
+        found = {"name": name, "storage": common.storage}
+        return prepare_sweep({**typed, **found}, overwrite=overwrite)
 
     def opened(
         config: SweepConfig,

@@ -22,7 +22,7 @@ import yaml
 
 from cluster import ray_private
 from cluster.files.start_commands import start_problems
-from cluster.files.strict_yaml import StrictLoader
+from job.config.strict_yaml import StrictLoader
 from job.errors import nearest
 from job.reasons import text_of
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import click
 
-from job.config.flags import json_option, storage_option
+from job.config.flags import json_option, run_names, storage_option
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=run_names)
 @storage_option
 @json_option
 def compare(runs: Sequence[str], storage: str, as_json: bool) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
 from job.config.config import FIELDS
 from job.config.fields import checked_place
-from job.config.flags import PLACE
+from job.config.flags import PLACE, json_option, variable
 from job.errors import InputError, JobError
 
 
@@ -20,10 +22,14 @@ from job.errors import InputError, JobError
 @click.argument("names", metavar="[DEST] [DATASET]...", nargs=-1)
 @click.option("--data", type=PLACE, metavar="PLACE", help="Look there instead of in the cache.")
 @click.option(
-    "--name", metavar="NAME", help="Of the data set that `stage` is to make of what is at --data."
+    "--name",
+    envvar=variable("data_name"),
+    metavar="NAME",
+    help="Of the data set that `stage` is to make of what is at --data.",
 )
 @click.option("--image-size", metavar="N|HxW", help=FIELDS["image_size"].metadata["help"])
 @click.option("--validation", metavar="SHARE", help=FIELDS["validation"].metadata["help"])
+@json_option
 def data(
     action: str,
     names: Sequence[str],
@@ -31,6 +37,7 @@ def data(
     name: str | None,
     image_size: str | None,
     validation: str | None,
+    as_json: bool,
 ) -> None:
     """Show, verify, download or stage the data sets (those named, or MNIST and Fashion-MNIST).
 
@@ -52,7 +59,8 @@ def data(
         destination = checked_place("DEST", destination)
         if name is not None:
             asked = {"image_size": image_size, "validation": validation}
-            _stage_own(destination, names, data, name, asked)
+            staged = _stage_own(destination, names, data, name, asked)
+            print(json.dumps({name: staged["place"]}) if as_json else staged["text"])
             return
     for name in names:
         if name not in CATALOGUE:
@@ -61,27 +69,35 @@ def data(
     if action == "stage":
         from job.data.examples import stage
 
-        for name, place in stage(destination, names or SMALL, data):
-            print(f"{name}: {place}")
+        places = dict(stage(destination, names or SMALL, data))
+        lines = "\n".join(f"{name}: {place}" for name, place in places.items())
+        print(json.dumps(places) if as_json else lines)
         return
-    missing = []
+    documents, missing = {}, []
     for name in names or (CATALOGUE if action == "show" else SMALL):
         dataset = CATALOGUE[name]
         if action == "download":
             obtain(name, data)
         # Also then: what was fetched may not have been kept.
         found = cached(name, data)
-        print(f"{name}: {found.place}" + ("" if found.contents else f" ({found.problem})"))
+        document: dict[str, Any] = {"place": str(found.place), "problem": found.problem or None}
         if found.contents is None:
             missing.append(name)
-            continue
-        train, rest = training_splits(found.contents, dataset)
-        test = test_split(found.contents, dataset)
-        print(f"   {len(train):,} training, {len(rest):,} validation, {len(test):,} test")
-        print("   first ten labels: " + ", ".join(dataset.labels[i] for i in train.labels[:10]))
-        if action == "verify":
-            for file in dataset.files:
-                print(f"   ok {file.sha256} {file.name}")
+        else:
+            train, rest = training_splits(found.contents, dataset)
+            document["examples"] = {
+                "training": len(train),
+                "validation": len(rest),
+                "test": len(test_split(found.contents, dataset)),
+            }
+            document["first_labels"] = [dataset.labels[label] for label in train.labels[:10]]
+            if action == "verify":
+                document["sha256"] = {file.name: file.sha256 for file in dataset.files}
+        documents[name] = document
+        if not as_json:
+            print(_text(name, document))
+    if as_json:
+        print(json.dumps(documents))
     if action == "verify" and missing:
         raise JobError(f"not verified: {', '.join(missing)}; `lenet data download` fetches them")
     if action == "download" and missing:
@@ -90,13 +106,23 @@ def data(
         )
 
 
+def _text(name: str, document: Mapping[str, Any]) -> str:
+    problem = f" ({document['problem']})" if "examples" not in document else ""
+    lines = [f"{name}: {document['place']}{problem}"]
+    if "examples" in document:
+        counts = ", ".join(f"{count:,} {part}" for part, count in document["examples"].items())
+        lines += [f"   {counts}", "   first ten labels: " + ", ".join(document["first_labels"])]
+    lines += [f"   ok {sha256} {file}" for file, sha256 in document.get("sha256", {}).items()]
+    return "\n".join(lines)
+
+
 def _stage_own(
     destination: str,
     others: Sequence[str],
     place: str | None,
     name: str,
     asked: Mapping[str, str | None],
-) -> None:
+) -> dict[str, str]:
     from job.config.config import resolve
     from job.config.fields import run_name
     from job.data.convert import Conversion
@@ -112,6 +138,5 @@ def _stage_own(
         raise InputError("--name", name, str(problem)) from None
     config = resolve({option: value for option, value in asked.items() if value is not None})
     description, uri = stage_own(destination, place, name, Conversion.of(config))
-    print(description)
-    print(f"{name}: {uri}")
-    print(f"   lenet train --dataset own --data {shlex.quote(uri)}")
+    command = f"   lenet train --dataset own --data {shlex.quote(uri)}"
+    return {"place": uri, "text": "\n".join([description, f"{name}: {uri}", command])}

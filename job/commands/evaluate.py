@@ -6,11 +6,18 @@ import json
 
 import click
 
-from job.config.flags import PLACE, json_option, model_option, storage_option, verbose_option
+from job.config.flags import (
+    PLACE,
+    json_option,
+    model_option,
+    run_names,
+    storage_option,
+    verbose_option,
+)
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @storage_option
 @click.option(
     "--split",

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import click
 
-from job.config.flags import PLACE, json_option, model_option, storage_option, verbose_option
+from job.config.flags import (
+    PLACE,
+    json_option,
+    model_option,
+    run_names,
+    storage_option,
+    verbose_option,
+)
 from job.errors import InputError
 from job.results.export_formats import FORMATS
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @storage_option
 @click.option(
     "--format",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from job.config.config import TrainConfig
+from job.config.flags import json_option
 from job.errors import InputError
 from job.models import MODELS, build_model
 from job.models.source import find_source, is_own, short_name
@@ -24,7 +26,8 @@ MOST_CLASSES = 256
 )
 @click.option("--classes", default=10, metavar="N", help="Number of labels.  [10]")
 @click.option("--output", default="auto", metavar="NAME", help="As of lenet train.  [auto]")
-def models(model: str | None, image_shape: str, classes: int, output: str) -> None:
+@json_option
+def models(model: str | None, image_shape: str, classes: int, output: str, as_json: bool) -> None:
     """Print the layers and parameters of each model, or of MODEL: FILE.py:FUNCTION is your own."""
     shape = _parsed_shape(image_shape)
     if not 2 <= classes <= MOST_CLASSES:
@@ -49,10 +52,14 @@ def models(model: str | None, image_shape: str, classes: int, output: str) -> No
     from job.models.architecture import model_of
 
     if architecture:
-        _print({short_name(chosen.model): model_of(architecture, chosen.seed)})
+        found = {short_name(chosen.model): model_of(architecture, chosen.seed)}
     else:
         names = [model] if model else list(MODELS)
-        _print({name: build_model(name, image_shape=shape, classes=classes) for name in names})
+        found = {name: build_model(name, image_shape=shape, classes=classes) for name in names}
+    if as_json:
+        print(json.dumps({name: _document(net) for name, net in found.items()}))
+    else:
+        _print(found)
 
 
 def _parsed_shape(text: str) -> tuple[int, int, int]:
@@ -61,6 +68,19 @@ def _parsed_shape(text: str) -> tuple[int, int, int]:
         raise InputError("--image-shape", text, "give height, width and channels, such as 28x28x1")
     height, width, channels = map(int, sizes)
     return height, width, channels
+
+
+def _document(model: keras.Model) -> dict[str, Any]:
+    layers = [
+        {
+            "layer": layer.name,
+            "kind": type(layer).__name__,
+            "output": layer.output.shape[1:],
+            "parameters": layer.count_params(),
+        }
+        for layer in model.layers
+    ]
+    return {"parameters": model.count_params(), "layers": layers}
 
 
 def _print(named: dict[str, keras.Model]) -> None:

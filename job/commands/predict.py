@@ -7,11 +7,18 @@ from collections.abc import Sequence
 
 import click
 
-from job.config.flags import PLACE, json_option, model_option, storage_option, verbose_option
+from job.config.flags import (
+    PLACE,
+    json_option,
+    model_option,
+    run_names,
+    storage_option,
+    verbose_option,
+)
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "--out",

@@ -47,6 +47,11 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "own")
 DEVICES = ("auto", "gpu", "cpu")
 DIGITS = ("mnist",)
+# Other words for the same.
+PRECISIONS_TOO = {"fp32": "float32", "bf16": "mixed_bfloat16", "bfloat16": "mixed_bfloat16"}
+# What help shows together.
+MODEL, DATA, TRAINING, AUGMENTATION = "Model", "Data", "Training", "Augmentation"
+WHERE, KEEPING = "Processors, GPUs and workers", "Runs and their storage"
 # What a run was trained with whose settings were kept before there was such a setting; and what the
 # digest of a run leaves out. It never changes: a setting that is added enters it with the value
 # that means "as before", whatever its default is.
@@ -90,15 +95,17 @@ class TrainConfig(Settings):
     model: str = option(
         "lenet5",
         model_name,
-        f"Model: {', '.join(MODELS)}, or your own: FILE.py:FUNCTION or package.module:function, "
-        "called with image_shape and classes.",
-        metavar="NAME",
+        "Model: a built-in one, or your own: FILE.py:FUNCTION or package.module:function, called "
+        "with image_shape and classes.",
+        metavar=f"[{'|'.join(MODELS)}|FILE:FUNCTION]",
+        group=MODEL,
     )
     dataset: str = option(
         "mnist",
         choice(*DATASETS),
-        f"Data set: {', '.join(DATASETS)} (the one at --data).",
+        "Data set; own is the one at --data.",
         metavar="NAME",
+        group=DATA,
     )
     data: str | None = option(
         None,
@@ -108,12 +115,14 @@ class TrainConfig(Settings):
         "folders, .npz, CSV, Hugging Face's Parquet, IDX. Without it, it is found or downloaded.",
         fixed=False,
         metavar="PLACE",
+        group=DATA,
     )
     image_size: int | str | None = option(
         None,
         optional(picture_size(*SIDES)),
         "Bring pictures of your own to N × N pixels, or H × W; by default they stay as they are.",
         metavar="N|HxW",
+        group=DATA,
     )
     validation: float | None = option(
         None,
@@ -121,6 +130,7 @@ class TrainConfig(Settings):
         "Share of each label's training rows that validates, of pictures of your own; a fifth by "
         "default. Those that come with a validation part keep it.",
         metavar="SHARE",
+        group=DATA,
     )
     recipe: str = option(
         "quick",
@@ -128,22 +138,29 @@ class TrainConfig(Settings):
         "Settings to start from: 'quick' (tuned for 2 CPU cores) or 'notebook' "
         "(those of the original). Any other flag overrides it.",
         metavar="NAME",
+        group=TRAINING,
     )
-    epochs: int = option(10, integer(1, 100_000), "Passes over the training rows.")
+    epochs: int = option(10, integer(1, 100_000), "Passes over the training rows.", group=TRAINING)
     batch_size: int = option(
-        128, integer(1, 60_000), "Examples per optimizer step, over all workers together."
+        128,
+        integer(1, 60_000),
+        "Examples per optimizer step, over all workers together.",
+        group=TRAINING,
     )
     optimizer: str = option(
         "momentum",
-        choice(*OPTIMIZERS),
-        "Optimizer: sgd, momentum (Nesterov, 0.9), rmsprop, adam.",
+        choice(*OPTIMIZERS, also={"adamw": "adam"}),
+        "Optimizer; momentum is Nesterov's, 0.9. Weight decay is decoupled: adam with it is AdamW, "
+        "and may be called so.",
         metavar="NAME",
+        group=TRAINING,
     )
     learning_rate: float = option(
         0.1,
         number(above=0, maximum=100),
         "Learning rate; the peak of a schedule.",
         metavar="RATE",
+        group=TRAINING,
     )
     schedule: str = option(
         "warmup-cosine",
@@ -151,12 +168,14 @@ class TrainConfig(Settings):
         "Learning rate over time: 'constant', or 'warmup-cosine' "
         "(linear rise over the first tenth of the steps, then a cosine to 0).",
         metavar="NAME",
+        group=TRAINING,
     )
     weight_decay: float = option(
         0.0,
         number(minimum=0, maximum=1),
         "Decoupled weight decay of the optimizer; 0 is off.",
         metavar="RATE",
+        group=TRAINING,
     )
     label_smoothing: float = option(
         0.0,
@@ -164,11 +183,13 @@ class TrainConfig(Settings):
         "Train towards labels mixed with this share of a uniform distribution; 0 is off. "
         "Validation and test losses are always against the plain labels.",
         metavar="SHARE",
+        group=TRAINING,
     )
     augment_shift: int = option(
         0,
         integer(0, 8),
         "Move each training image by up to so many pixels, anew in each epoch; 0 is off.",
+        group=AUGMENTATION,
     )
     augment_flip: str = option(
         "none",
@@ -176,12 +197,14 @@ class TrainConfig(Settings):
         "Mirror half of the training images, anew in each epoch: none, or horizontal (which digits "
         "do not survive).",
         metavar="NAME",
+        group=AUGMENTATION,
     )
     augment_rotate: float = option(
         0.0,
         number(minimum=0, maximum=180),
         "Turn each training image by up to so many degrees, anew in each epoch; 0 is off.",
         metavar="DEGREES",
+        group=AUGMENTATION,
     )
     augment_scale: float = option(
         0.0,
@@ -189,6 +212,7 @@ class TrainConfig(Settings):
         "Stretch or shrink each training image's height and width by up to this share, anew in "
         "each epoch; 0 is off.",
         metavar="SHARE",
+        group=AUGMENTATION,
     )
     augment_elastic: float = option(
         0.0,
@@ -196,26 +220,32 @@ class TrainConfig(Settings):
         "Bend each training image, anew in each epoch: its points are pulled away by so many "
         "pixels (standard deviation); 0 is off.",
         metavar="PIXELS",
+        group=AUGMENTATION,
     )
     precision: str = option(
         "float32",
-        choice(*PRECISIONS),
-        f"Arithmetic: {', '.join(PRECISIONS)}.",
+        choice(*PRECISIONS, also=PRECISIONS_TOO),
+        "Arithmetic; bf16 is short for mixed_bfloat16.",
         metavar="NAME",
+        group=MODEL,
     )
-    seed: int = option(1, integer(0), "Seed of weights, example order, dropout and augmentation.")
+    seed: int = option(
+        1, integer(0), "Seed of weights, example order, dropout and augmentation.", group=TRAINING
+    )
     deterministic: bool = option(
         True,
         switch,
         "Let a GPU compute the same bits every time, which takes some of its speed; processors do "
         "in any case.",
         metavar=None,
+        group=WHERE,
     )
     xla: bool | None = option(
         None,
         optional(switch),
         "Compile steps with XLA; by default as measured for the kind of device.",
         metavar=None,
+        group=WHERE,
     )
     output: str = option(
         "auto",
@@ -223,12 +253,21 @@ class TrainConfig(Settings):
         "What your own model gives: probabilities, logits, or auto, which tells them by the last "
         "layer's activation.",
         metavar="NAME",
+        group=MODEL,
     )
     model_sha256: str | None = option(
-        None, optional(digest), "SHA-256 of the file of your own model.", hidden=True
+        None,
+        optional(digest),
+        "SHA-256 of the file of your own model.",
+        hidden=True,
+        group=MODEL,
     )
     architecture_sha256: str | None = option(
-        None, optional(digest), "SHA-256 of your own model's architecture.", hidden=True
+        None,
+        optional(digest),
+        "SHA-256 of your own model's architecture.",
+        hidden=True,
+        group=MODEL,
     )
     start_from: str | None = option(
         None,
@@ -236,15 +275,21 @@ class TrainConfig(Settings):
         "Begin with the best weights of another run (a name, or a path), or of a .keras file: "
         "those of the same name and shape.",
         metavar="RUN",
+        group=MODEL,
     )
     start_sha256: str | None = option(
-        None, optional(digest), "SHA-256 of the weights to begin with.", hidden=True
+        None,
+        optional(digest),
+        "SHA-256 of the weights to begin with.",
+        hidden=True,
+        group=MODEL,
     )
     freeze: str | None = option(
         None,
         optional(glob),
         "Leave weights as they are whose path matches: 'CONV*' or '*/kernel', say.",
         metavar="GLOB",
+        group=MODEL,
     )
     lanes: int | None = option(
         None,
@@ -252,14 +297,19 @@ class TrainConfig(Settings):
         "Parts in which processors compute a worker's examples, noted when a run starts.",
         fixed=False,
         hidden=True,
+        group=WHERE,
     )
     limit_train: int | None = option(
-        None, optional(integer(1)), "Train on the first N training rows only (smoke runs)."
+        None,
+        optional(integer(1)),
+        "Train on the first N training rows only (smoke runs).",
+        group=DATA,
     )
     patience: int | None = option(
         None,
         optional(integer(1)),
         "Stop early after N epochs without a better validation loss.",
+        group=TRAINING,
     )
     workers: str = option(
         "1",
@@ -268,12 +318,14 @@ class TrainConfig(Settings):
         "One runs in this process; more run on Ray.",
         fixed=False,
         metavar="N|MIN:MAX",
+        group=WHERE,
     )
     cpus_per_worker: float | None = option(
         None,
         optional(number(above=0, maximum=4096)),
         "Processors of each worker on Ray; as many as fit by default.",
         fixed=False,
+        group=WHERE,
     )
     gpus_per_worker: float | None = option(
         None,
@@ -283,6 +335,7 @@ class TrainConfig(Settings):
         "GPUs of each worker on Ray: 0, a share such as 0.5, or 1, which is the default where the "
         "cluster has any.",
         fixed=False,
+        group=WHERE,
     )
     device: str = option(
         "auto",
@@ -291,6 +344,7 @@ class TrainConfig(Settings):
         "or an NVIDIA device is there), else the processors.",
         fixed=False,
         metavar="NAME",
+        group=WHERE,
     )
     address: str | None = option(
         None,
@@ -299,9 +353,14 @@ class TrainConfig(Settings):
         "run). Without it, 'auto' where one is running and more than one worker is wanted.",
         fixed=False,
         metavar="WHERE",
+        group=WHERE,
     )
     max_failures: int = option(
-        3, integer(0), "How often lost workers are replaced before the run fails.", fixed=False
+        3,
+        integer(0),
+        "How often lost workers are replaced before the run fails.",
+        fixed=False,
+        group=WHERE,
     )
     hang_timeout: float = option(
         6.0,
@@ -309,6 +368,7 @@ class TrainConfig(Settings):
         "Seconds without a sign of life after which workers give up an attempt.",
         fixed=False,
         metavar="SECONDS",
+        group=WHERE,
     )
     checkpoint_every: str = option(
         "30s",
@@ -316,6 +376,7 @@ class TrainConfig(Settings):
         "Checkpoint every N steps (500) or seconds (30s), and at each epoch's end.",
         fixed=False,
         metavar="N|Ns",
+        group=KEEPING,
     )
     storage: str = option(
         "runs",
@@ -323,6 +384,7 @@ class TrainConfig(Settings):
         "Where runs are kept: a folder, or s3://BUCKET/PREFIX.",
         fixed=False,
         metavar="PLACE",
+        group=KEEPING,
     )
     storage_timeout: float = option(
         600.0,
@@ -331,6 +393,7 @@ class TrainConfig(Settings):
         "meanwhile, checkpoints wait.",
         fixed=False,
         metavar="SECONDS",
+        group=KEEPING,
     )
     name: str | None = option(
         None,
@@ -339,6 +402,7 @@ class TrainConfig(Settings):
         "Without it a readable name is made.",
         fixed=False,
         metavar="NAME",
+        group=KEEPING,
     )
 
     @classmethod

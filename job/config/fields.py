@@ -32,10 +32,12 @@ class Limited:
     Attributes:
         read: Takes any value of the kind.
         parse: Refuses values beyond the limits, too.
+        names: What is accepted, where that is one of a few names.
     """
 
     read: Parser
     parse: Parser
+    names: tuple[str, ...] = ()
 
     def __call__(self, value: Any) -> Any:
         """As `parse`, so that it serves wherever a parser does."""
@@ -47,15 +49,22 @@ def lenient(parser: Parser) -> Parser:
     return parser.read if isinstance(parser, Limited) else parser
 
 
-def choice(*names: str) -> Parser:
-    """Accepts one of these names; for another the error suggests the nearest."""
+def choice(*names: str, also: Mapping[str, str] | None = None) -> Limited:
+    """Accepts one of these names; for another the error suggests the nearest.
+
+    Args:
+        names: The names.
+        also: Other words for some of them.
+    """
 
     def parse(value: Any) -> str:
+        if isinstance(value, str):
+            value = (also or {}).get(value, value)
         if value not in names:
             raise ValueError(f"choose one of {', '.join(names)}{nearest(str(value), names)}")
         return value
 
-    return parse
+    return Limited(parse, parse, names)
 
 
 def several(*names: str) -> Parser:
@@ -243,7 +252,8 @@ def optional(parser: Parser) -> Limited:
     def or_none(parse: Parser) -> Parser:
         return lambda value: None if value is None else parse(value)
 
-    return Limited(or_none(lenient(parser)), or_none(parser))
+    names = parser.names if isinstance(parser, Limited) else ()
+    return Limited(or_none(lenient(parser)), or_none(parser), names)
 
 
 def option(
@@ -251,19 +261,23 @@ def option(
     parse: Parser,
     help: str,
     *,
+    group: str = "",
     metavar: str | None = "N",
     fixed: bool = True,
     hidden: bool = False,
 ) -> Any:
     """A config field; one without `metavar` is a switch: `--name` or `--no-name`.
 
+    Help shows it among those of its `group`, and what it may be where that is one of a few names.
     `fixed` fields decide the result and can't change when a run continues; `hidden` ones follow
     from what the user gives and are no options.
     """
+    if isinstance(parse, Limited) and parse.names:
+        metavar = f"[{'|'.join(parse.names)}]"
     return dataclasses.field(
         default=default,
         metadata={
-            **{"parse": parse, "help": help, "metavar": metavar},
+            **{"parse": parse, "help": help, "metavar": metavar, "group": group},
             **{"fixed": fixed, "hidden": hidden},
         },
     )
@@ -317,6 +331,14 @@ def check_given(given: Mapping[str, Any], *known: Mapping[str, dataclasses.Field
         if name not in fields:
             raise InputError(flag(name), None, f"no such setting{nearest(name, fields)}")
         _parsed(name, value, fields[name].metadata["parse"])
+
+
+def check_value(name: str, value: Any, field: dataclasses.Field) -> None:
+    """Raises InputError, which calls it so, for a value that a field can't have."""
+    try:
+        field.metadata["parse"](value)
+    except ValueError as problem:
+        raise InputError(name, value, str(problem)) from None
 
 
 def _parsed(name: str, value: Any, parse: Parser) -> Any:

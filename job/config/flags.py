@@ -3,13 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from job.config.config import RECIPES
-from job.config.fields import checked_place, flag
+from job.config.fields import Limited, check_value, checked_place, flag, place
+from job.config.files import read_settings
+
+
+class Place(click.ParamType):
+    """The name of a folder or a file, or a URI, as `place` reads it."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As `checked_place`."""
+        return checked_place(param.opts[0] if param else "PLACE", value)
+
+
+PLACE = Place()
+
+
+class GroupedOption(click.Option):
+    """An option that help shows among others of its group."""
+
+    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows options group by group; those without a group come last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the sections of the help that list options."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(param, "group", ""), []).append(record)
+        others = groups.pop("", [])
+        for title, records in [*groups.items(), ("Options", others)]:
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def options_of(fields: dict[str, dataclasses.Field]) -> Callable[[Callable], Callable]:
@@ -18,32 +61,102 @@ def options_of(fields: dict[str, dataclasses.Field]) -> Callable[[Callable], Cal
 
     def with_options(command: Callable) -> Callable:
         for field in reversed(fields.values()):
-            if field.metadata["hidden"]:
-                continue
-            default: Any = field.default
-            help_text = field.metadata["help"]
-            is_switch = field.metadata["metavar"] is None
-            if field.name in by_recipe:
-                help_text += "  [by recipe]"
-            elif default is not None:
-                help_text += f"  [{('off', 'on')[default] if is_switch else default}]"
-            spelling = flag(field.name)
-            if is_switch:
-                # None, unless one of the two is given.
-                add = click.option(
-                    f"{spelling}/{flag(f'no_{field.name}')}",
-                    field.name,
-                    default=None,
-                    help=help_text,
-                )
-            else:
-                add = click.option(
-                    spelling, field.name, metavar=field.metadata["metavar"], help=help_text
-                )
-            command = add(command)
+            if not field.metadata["hidden"]:
+                command = _option_of(field, field.name in by_recipe)(command)
         return command
 
     return with_options
+
+
+def _option_of(field: dataclasses.Field, is_by_recipe: bool) -> Callable[[Callable], Callable]:
+    default: Any = field.default
+    metavar, parse = field.metadata["metavar"], field.metadata["parse"]
+    help_text, spelling = field.metadata["help"], flag(field.name)
+    if is_by_recipe:
+        help_text += "  [by recipe]"
+    elif default is not None:
+        help_text += f"  [{('off', 'on')[default] if metavar is None else default}]"
+    more: dict[str, Any] = {"metavar": metavar}
+    if metavar is None:
+        # None, unless one of the two is given.
+        spelling, more = f"{spelling}/{flag(f'no_{field.name}')}", {"default": None}
+    if isinstance(parse, Limited) and parse.names:
+        more["shell_complete"] = functools.partial(_beginnings, parse.names)
+    elif parse is place or field.name == "data":
+        more["shell_complete"] = _files
+    return click.option(
+        spelling,
+        field.name,
+        cls=GroupedOption,
+        group=field.metadata["group"],
+        envvar=variable(field.name),
+        help=help_text,
+        **more,
+    )
+
+
+def variable(name: str) -> str:
+    """The environment variable that gives an option its value."""
+    return f"LENET_{name.upper().replace('-', '_')}"
+
+
+def _beginnings(
+    names: Sequence[str], ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+def run_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The runs of a folder on this disk, for shells that complete what is typed."""
+    storage = str(ctx.params.get("storage") or os.environ.get(variable("storage")) or "runs")
+    found = [] if "://" in storage else sorted(Path(storage).glob("*/config.json"))
+    names = ["last", *(path.parent.name for path in found)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def config_option(command: Callable) -> Callable:
+    """Adds `--config`, a file of settings for a new run or sweep."""
+    return click.option(
+        "--config",
+        "config_file",
+        type=PLACE,
+        metavar="FILE",
+        shell_complete=_files,
+        help="Settings of a new run from a TOML or YAML file, by the options' names, or those of "
+        "another run from its config.json. Options and variables go before them.",
+    )(command)
+
+
+def told(
+    values: Mapping[str, Any], config_file: str | None, fields: Mapping[str, dataclasses.Field]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divides what a command was told into options and what is usual here.
+
+    Call it within the command.
+
+    Args:
+        values: The options' values by field name, None where nothing was said.
+        config_file: As `--config`.
+        fields: The settings that the command has.
+
+    Returns:
+        What was typed; and what variables and the file say, which hold for what is new.
+
+    Raises:
+        InputError: A variable's value, or the file, is unusable.
+    """
+    source = click.get_current_context().get_parameter_source
+    given = {name: value for name, value in values.items() if value is not None}
+    variables = {k: v for k, v in given.items() if source(k) is ParameterSource.ENVIRONMENT}
+    for name, value in variables.items():
+        check_value(variable(name), value, fields[name])
+    usual = read_settings(config_file, fields) if config_file else {}
+    typed = {name: value for name, value in given.items() if name not in variables}
+    return typed, {**usual, **variables}
 
 
 def verbose_option(command: Callable) -> Callable:
@@ -69,22 +182,11 @@ def model_option(command: Callable) -> Callable:
     )(command)
 
 
-class Place(click.ParamType):
-    """The name of a folder or a file, or a URI, as `place` reads it."""
-
-    name = "place"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """As `checked_place`."""
-        return checked_place(param.opts[0] if param else "PLACE", value)
-
-
-PLACE = Place()
-
 storage_option = click.option(
     "--storage",
     type=PLACE,
     default="runs",
+    envvar=variable("storage"),
     metavar="PLACE",
     help="Where runs are kept: a folder, or s3://BUCKET/PREFIX.  [runs]",
 )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from job.errors import InputError, JobError
+from job.config.config import FIELDS
+from job.errors import InputError, JobError, nearest
 from job.runs.folder import usable
-from job.runs.run import CONFIG_FILE, Run, open_run
+from job.runs.run import AT_ONCE, CHECKPOINTS, CONFIG_FILE, RESULT_FILE, Run, run_at
 from job.runs.state import best_row
-from job.storage.base import StoreError
+from job.storage.base import Storage, StoreError
 from job.storage.open import open_storage
 from job.waiting import waiting
 
@@ -49,35 +51,36 @@ class Listed:
 
 
 @waiting("runs to be read")
-def list_runs(place: str, only: str | None = None) -> list[Listed]:
+def list_runs(place: str, only: Collection[str] = ()) -> list[Listed]:
     """The runs below a storage root, newest first.
 
     Args:
         place: The root.
-        only: Look at the run of this name alone.
+        only: Look at the runs of these names alone, where there are any.
 
     Raises:
         InputError: The place can't be read.
     """
     root = open_storage(place)
-    with usable(place):
-        files = root.files()
-        names = [path.removesuffix(f"/{CONFIG_FILE}") for path in files]
-        runs = [
-            describe(place, name, _below(files, name))
-            for name in sorted(set(names) - set(files))
-            if "/" not in name and only in (None, name)
-        ]
-    return sorted(runs, key=lambda run: run.age)
+    with usable(place), ThreadPoolExecutor(AT_ONCE) as pool:
+        below: dict[str, dict[str, int]] = {}
+        for path, size in root.files().items():
+            name, _, file = path.partition("/")
+            if file:
+                below.setdefault(name, {})[file] = size
+        names = [name for name, files in below.items() if CONFIG_FILE in files]
+        wanted = [name for name in names if not only or name in only]
+        runs = pool.map(lambda name: describe(root.at(name), name, below[name]), wanted)
+        return sorted(runs, key=lambda run: run.age)
 
 
-def describe(place: str, name: str, files: dict[str, int]) -> Listed:
+def describe(folder: Storage, name: str, files: dict[str, int]) -> Listed:
     """How one run stands. One that can't be read is listed as such: the others still matter."""
     size = sum(files.values())
     run = None
     try:
-        run = open_run(name, place)
-        result = run.result()
+        run = run_at(folder)
+        result = run.result() if RESULT_FILE in files else None
         facts = result_facts(result) if result else checkpoint_facts(run)
         state = "finished" if result else "training" if run.storage.holder() else "stopped"
     except StoreError:
@@ -96,6 +99,69 @@ def describe(place: str, name: str, files: dict[str, int]) -> Listed:
         run=run,
         **facts,
     )
+
+
+# What a list is sorted by, and whether the greatest comes first.
+COLUMNS = {
+    **{"name": False, "model": False, "dataset": False, "state": False, "age": False},
+    **{"epochs": True, "val_accuracy": True, "test_accuracy": True, "size": True},
+}
+
+
+def in_order(runs: Sequence[Listed], column: str) -> list[Listed]:
+    """The runs by one of `COLUMNS`; what is not known comes last."""
+
+    def key(run: Listed) -> tuple[bool, Any]:
+        value = getattr(run, column)
+        return (value is None, -value if COLUMNS[column] and value is not None else value or 0)
+
+    known = [run for run in runs if getattr(run, column) is not None]
+    return [*sorted(known, key=key), *(run for run in runs if run not in known)]
+
+
+def matching(runs: Sequence[Listed], filters: Sequence[str]) -> list[Listed]:
+    """The runs for which each of FIELD=VALUE holds.
+
+    Raises:
+        InputError: One names no field of a list, and no setting.
+    """
+    for one in filters:
+        field, sign, value = one.partition("=")
+        name = field.replace("-", "_")
+        if not sign or name not in (*COLUMNS, *FIELDS):
+            why = "give FIELD=VALUE, such as state=finished or batch-size=64"
+            raise InputError("--filter", one, f"{why}{nearest(name, (*COLUMNS, *FIELDS))}")
+        runs = [run for run in runs if _text_of(run, name) == value]
+    return list(runs)
+
+
+def _text_of(listed: Listed, field: str) -> str:
+    if field in COLUMNS or listed.run is None:
+        return str(getattr(listed, field, ""))
+    value = getattr(listed.run.config, field)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def delete(listed: Listed, place: str) -> None:
+    """Removes a run and all that it left.
+
+    Cut off in between, it is still listed, is not finished any more, and holds no checkpoint that
+    something is missing beside.
+
+    Args:
+        listed: The run.
+        place: The root in which it is.
+
+    Raises:
+        LockedError: A process trains it.
+    """
+    root = open_storage(place)
+    folder = root.at(listed.name)
+    with folder.locked():
+        first = [name for name in (RESULT_FILE, CHECKPOINTS) if name in folder.list()]
+        for name in [*first, *sorted(set(folder.list()) - {CONFIG_FILE, *first}), CONFIG_FILE]:
+            folder.delete(name)
+    root.delete(listed.name)
 
 
 def result_facts(result: dict[str, Any]) -> dict[str, Any]:
@@ -140,8 +206,3 @@ def pin(listed: Listed, step: int, pinned: bool) -> None:
     except KeyError:
         there = ", ".join(str(entry.step) for entry in checkpoints.entries()) or "no step"
         raise InputError("STEP", step, f"{listed.name} has checkpoints of {there}") from None
-
-
-def _below(files: dict[str, int], name: str) -> dict[str, int]:
-    start = f"{name}/"
-    return {path.removeprefix(start): n for path, n in files.items() if path.startswith(start)}

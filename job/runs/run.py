@@ -12,6 +12,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from job.config.config import FIELDS, TrainConfig, resolve, resume
@@ -37,6 +38,12 @@ RESULT_FILE = "result.json"
 REACHED_FILE = "reached.json"
 DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
+# What stands for the newest run, unless one is called so.
+LAST = "last"
+# Requests to a store at one time: each waits for its answer, and threads cost little.
+AT_ONCE = 32
+# Of names that are too many.
+SHOWN = 5
 KIND = Kind(
     noun="run",
     verb="train",
@@ -263,19 +270,25 @@ class Run:
 
 
 def prepare_run(
-    given: Mapping[str, Any], *, overwrite: bool = False, source: Source | None = None
+    given: Mapping[str, Any],
+    *,
+    usual: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    source: Source | None = None,
 ) -> Run:
     """Finds out which run `lenet train` is to start or continue. Writes nothing.
 
     Args:
         given: The settings that the user gave, by field name.
+        usual: Those of a new run where nothing is given; where runs are kept in any case.
         overwrite: Start anew where a run of that name exists.
         source: The file of the user's own model, where it has been found before.
 
     Raises:
         InputError: A setting is unusable, or the name is taken.
     """
-    found_now, given = with_source(with_data(given))
+    typed = given
+    found_now, given = with_source(with_data({**(usual or {}), **given}))
     source = source or found_now
     config = resolve(given)
     now = time.time()
@@ -286,6 +299,9 @@ def prepare_run(
     if folder.is_new:
         config = dataclasses.replace(config, name=name)
         return Run(config=config, folder=folder, created=now, source=source)
+    if usual:
+        found = {"name": name, "storage": config.storage}
+        return prepare_run({**typed, **found}, overwrite=overwrite, source=source)
     stored, created = _read_config(folder.storage)
     # Another model is refused as another setting is.
     if source and source.name == stored["model"]:
@@ -309,15 +325,56 @@ def checked_name(name: str) -> str:
 def open_run(name: str, storage: str = "runs") -> Run:
     """Opens an existing run, by its name below `storage` or by a path, which has a `/`.
 
+    Where none has that name, the beginning of one name stands for it, and `last` for the newest.
+
     Raises:
-        InputError: There is no such run.
+        InputError: There is no such run, or several begin so.
     """
-    place = open_storage(name) if "/" in name else open_storage(storage).at(checked_name(name))
+    root = open_storage(name if "/" in name else storage)
+    place = root if "/" in name else root.at(checked_name(name))
     with usable(place.uri):
         if CONFIG_FILE not in place.list():
-            raise InputError("RUN", name, f"no run in {place.uri}; `lenet train` makes one")
-        stored, created = _read_config(place)
+            found = None if "/" in name else meant(name, root)
+            if found is None:
+                raise InputError("RUN", name, f"no run in {place.uri}; `lenet train` makes one")
+            log.warning("%s is run %s", name, found)
+            place = root.at(found)
+        return run_at(place)
+
+
+def run_at(place: Storage) -> Run:
+    """The run in a folder. Raises InputError where there is none, or its settings are no run's."""
+    stored, created = _read_config(place)
     return begun_run(TrainConfig.kept(stored), created, place)
+
+
+def meant(name: str, root: Storage) -> str | None:
+    """The run for which `last`, or the beginning of a name, stands; None where there is none.
+
+    Raises:
+        InputError: Several begin so.
+    """
+    names = root.list()
+    if name == LAST:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            times = pool.map(lambda one: _created(root.at(one)), names)
+            created = dict(zip(names, times, strict=True))
+        begun = {one: when for one, when in created.items() if when is not None}
+        return max(begun, key=begun.__getitem__, default=None)
+    found = [one for one in names if one.startswith(name)]
+    found = [one for one in found if CONFIG_FILE in root.at(one).list()]
+    if len(found) > 1:
+        shown = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+        raise InputError("RUN", name, f"{len(found)} runs begin so: {shown}")
+    return found[0] if found else None
+
+
+def _created(folder: Storage) -> float | None:
+    try:
+        return _read_config(folder)[1]
+    except InputError:
+        # No run, or one that can't be read: neither is the last.
+        return None
 
 
 def begun_run(
@@ -382,6 +439,6 @@ def _whole(value: Any) -> int:
 
 
 def _new_name(config: TrainConfig, now: float) -> str:
-    # Several runs may be started in one second; the four last letters tell them apart.
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    return f"{short_name(config.model)}-{config.dataset}-{stamp}-{secrets.token_hex(2)}"
+    # Several runs may be started in one second; the last letters tell them apart.
+    stamp = time.strftime("%m%d-%H%M", time.localtime(now))
+    return f"{short_name(config.model)}-{stamp}-{secrets.token_hex(2)}"

@@ -9,6 +9,9 @@ from typing import Any
 from job.runs.listing import Listed
 from job.text import duration, percent
 
+# Columns of a terminal that have room for what most names tell as well.
+WIDE = 100
+
 
 def as_documents(runs: Sequence[Listed], *, detail: bool) -> list[dict[str, Any]]:
     """The runs as JSON documents; with `detail` also files, settings and checkpoints."""
@@ -34,13 +37,16 @@ def print_runs(place: str, runs: Sequence[Listed], *, detail: bool) -> None:
         console.print(f"no runs in {place}; `lenet train` makes one", markup=False)
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "model", "data", "state"):
+    # A name in two lines is still one that can be copied; figures are never cut.
+    table.add_column("name", overflow="fold")
+    wide = ("model", "data") if console.width >= WIDE else ()
+    for column in (*wide, "state"):
         table.add_column(column, no_wrap=True)
     for column in ("epochs", "best val", "test", "age", "size"):
         table.add_column(column, justify="right", no_wrap=True)
     for run in runs:
         table.add_row(
-            *(run.name, run.model, run.dataset, run.state, str(run.epochs)),
+            *(run.name, *((run.model, run.dataset) if wide else ()), run.state, str(run.epochs)),
             *(percent(run.val_accuracy), percent(run.test_accuracy)),
             *(age(run.age), size(run.size)),
         )

@@ -101,6 +101,8 @@ class Connection:
             connect_timeout=min(CONNECT_SECONDS, self.read_timeout),
             read_timeout=self.read_timeout,
             retries={"total_max_attempts": 1},
+            # As many as threads may ask at one time; the default of 10 would make them wait.
+            max_pool_connections=32,
         )
         try:
             client = session.client("s3", config=config)

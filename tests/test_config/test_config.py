@@ -110,7 +110,9 @@ def test_every_option_that_names_a_place_knows_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     fields = {**FIELDS, **SWEEP_FIELDS}
     options = list(places())
-    assert {"storage", "data", "out", "space", "cluster_file"} == {one.name for one in options}
+    assert {"storage", "data", "out", "space", "cluster_file", "config_file"} == {
+        one.name for one in options
+    }
     for one in options:
         if isinstance(one.type, Place):
             read = one.type.convert("~/x", one, None)

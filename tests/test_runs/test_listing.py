@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from job.runs.listing import delete as delete_run
+from job.runs.listing import list_runs
+from job.storage.disk import LocalStorage
+from job.storage.open import open_storage
 from tests.kit.commands import command, environment, result_of
 
 
@@ -94,3 +98,90 @@ def test_what_a_crash_left_is_removed_when_the_user_agrees(place):
         path for path in kept if path != left
     ]
     assert runs(place, "--clean").stdout == "nothing to remove\n"
+
+
+def test_a_list_is_sorted_and_filtered(place):
+    document = json.loads((place / "runs/cut-off/config.json").read_text())
+    document["config"]["seed"] = 9
+    (place / "runs/cut-off/config.json").write_text(json.dumps(document))
+
+    def names(*arguments: str) -> list[str]:
+        done = runs(place, "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return [run["name"] for run in json.loads(done.stdout)]
+
+    assert names("--sort", "name") == ["broken", "cut-off", "done"]
+    # What is not known comes last.
+    assert names("--sort", "test_accuracy")[0] == "done"
+    assert names("--filter", "state=finished") == ["done"]
+    assert names("--filter", "seed=9") == ["cut-off"]
+    assert names("--filter", "batch-size=32", "--filter", "state=finished") == ["done"]
+    for option, value, why in (
+        ("--sort", "tset_accuracy", "did you mean 'test_accuracy'?"),
+        ("--filter", "batchsize=3", "did you mean 'batch_size'?"),
+        ("--filter", "done", "give FIELD=VALUE"),
+    ):
+        refused = runs(place, option, value)
+        assert refused.returncode == 2
+        assert why in refused.stderr
+
+
+def test_a_list_fits_a_terminal_of_80_columns(place):
+    long = "a-name-that-is-longer-than-any-column-of-this-list-can-be"
+    (place / "runs/done").rename(place / "runs" / long)
+    narrow = {**environment(), "COLUMNS": "80"}
+    done = subprocess.run(command("runs"), cwd=place, env=narrow, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in done.stdout
+    # Its name, in several lines, whole.
+    start = next(i for i, line in enumerate(lines) if line.startswith("a-name"))
+    parts = [line.split()[0] for line in lines[start:] if line.split()[0] in long]
+    assert "".join(parts) == long
+
+
+def test_runs_are_deleted_when_the_user_agrees(place):
+    assert runs(place, "--delete").returncode == 2
+    assert runs(place, "done", "nowhere", "--delete", "--yes").returncode == 2
+    assert "Remove" in runs(place, "done", "broken", "--delete", answer="n\n").stderr
+    assert (place / "runs/done").exists()
+    deleted = runs(place, "done", "broken", "--delete", "--yes")
+    assert sorted(deleted.stdout.splitlines()) == ["removed broken", "removed done"]
+    assert [path.name for path in (place / "runs").iterdir()] == ["cut-off"]
+
+
+def test_a_run_in_training_is_not_deleted(place):
+    held = open_storage(str(place / "runs")).at("done")
+    with held.locked():
+        refused = runs(place, "done", "--delete", "--yes")
+    assert refused.returncode == 1
+    assert "trains this run; it was left" in refused.stderr
+    assert (place / "runs/done/result.json").exists()
+
+
+class CutOffError(Exception):
+    """As if the process ended there."""
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_a_deletion_that_was_cut_off_leaves_nothing_that_looks_whole(place, after, monkeypatch):
+    """Neither a finished run without its files, nor a checkpoint without its result."""
+    removed = []
+    delete = LocalStorage.delete
+
+    def counted(self, path):
+        if len(removed) == after:
+            raise CutOffError
+        removed.append(path)
+        delete(self, path)
+
+    (listed,) = list_runs(str(place / "runs"), only=["done"])
+    monkeypatch.setattr(LocalStorage, "delete", counted)
+    with pytest.raises(CutOffError):
+        delete_run(listed, str(place / "runs"))
+    monkeypatch.undo()
+    (left,) = list_runs(str(place / "runs"), only=["done"])
+    assert left.state == ("finished" if after == 0 else "stopped")
+    assert bool(left.run.checkpoints.entries()) == (after < 2)
+    assert runs(place, "done", "--delete", "--yes").returncode == 0
+    assert not (place / "runs/done").exists()

@@ -372,7 +372,7 @@ def test_overwrite_starts_anew(finished_run, tmp_path, mnist):
 def test_fresh_names_never_meet(tmp_path):
     names = [prepare_run({"storage": str(tmp_path)}).config.name for _ in range(50)]
     assert len(set(names)) > 48
-    assert all(name.startswith("lenet5-mnist-") for name in names)
+    assert all(name.startswith("lenet5-") for name in names)
 
 
 def test_a_run_has_one_writer(tmp_path, mnist):

@@ -15,7 +15,7 @@ from job.config.fields import number, run_name
 from job.errors import InputError
 from job.extras import check_installed
 from job.runs.folder import absolute, usable
-from job.runs.run import CONFIG_FILE, Run, open_run
+from job.runs.run import CONFIG_FILE, Run, meant, open_run
 from job.storage.base import Storage
 from job.storage.open import open_storage
 from job.waiting import waiting
@@ -143,6 +143,8 @@ def open_target(name: str, storage: str) -> Sweep | Run:
     folder = _folder_of(name, storage)
     with usable(folder.uri):
         content = folder.list()
+        if not content and "/" not in name and meant(name, open_storage(storage)):
+            return open_run(name, storage)
         if CONFIG_FILE in content:
             return open_run(name, storage)
         if SWEEP_FILE in content:

@@ -29,18 +29,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cluster.files.strict_yaml import StrictLoader
 from job.config.config import FIELDS, is_fixed, over_recipe
 from job.config.fields import lenient
+from job.config.files import read_document
 from job.errors import InputError, nearest
-from job.reasons import text_of
 from tuning.config import REPLACED
 
 # A learning rate found at one batch size, carried to another: linearly for plain and momentum SGD
@@ -267,20 +262,7 @@ def read_space(path: str) -> Space:
     Raises:
         InputError: The file can't be read, or something in it is no setting or no value of it.
     """
-    file = Path(path)
-    try:
-        content = file.read_text(encoding="utf-8")
-        if file.suffix == ".toml":
-            document = tomllib.loads(content)
-        elif file.suffix in (".yaml", ".yml"):
-            document = yaml.load(content, Loader=StrictLoader)
-        else:
-            raise InputError("--space", path, "name a .toml or .yaml file")
-    except OSError as error:
-        raise InputError("--space", path, f"can't be read: {text_of(error)}") from error
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError("--space", path, f"is no valid {file.suffix[1:]}: {reason}") from error
+    document = read_document("--space", path, (".toml", ".yaml", ".yml"))
     return parse_space(document, path)
 
 

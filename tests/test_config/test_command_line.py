@@ -1,0 +1,234 @@
+"""Where a setting comes from: option, variable, file, recipe, default; what shells complete."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from job.config.config import FIELDS, resolve
+from job.errors import InputError
+from job.runs.run import open_run, prepare_run
+from tests.kit.commands import command, environment
+from tuning.cli import TYPED_ONLY, cli
+from tuning.config import SWEEP_FIELDS
+from tuning.sweep import prepare_sweep
+
+DIGITS = str(Path(__file__).parents[1] / "test_runs/kept/digits")
+QUICK = ("--model", "ffnn", "--dataset", "own", "--data", DIGITS, "--limit-train", 64)
+
+
+def lenet(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+    env = environment(**variables)
+    return subprocess.run(command(*arguments), cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def config_of(folder: Path, name: str) -> dict:
+    return json.loads((folder / name / "config.json").read_text())["config"]
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs = 2\nbatch-size = 16\nlearning_rate = 0.02\nxla = false\n")
+    return path
+
+
+def test_an_option_goes_before_a_variable_a_file_a_recipe_and_a_default(file, tmp_path):
+    done = lenet(
+        *("train", *QUICK, "--name", "r", "--epochs", 1, "--config", file),
+        cwd=tmp_path,
+        LENET_STORAGE=str(tmp_path / "kept"),
+        LENET_EPOCHS="3",
+        LENET_BATCH_SIZE="32",
+        LENET_XLA="off",
+        LENET_SEED="",
+    )
+    assert done.returncode == 0, done.stderr
+    config = config_of(tmp_path / "kept", "r")
+    assert (config["epochs"], config["batch_size"], config["learning_rate"]) == (1, 32, 0.02)
+    assert (config["optimizer"], config["seed"], config["xla"]) == ("adam", 1, False)
+    # Where runs are kept counts for all commands.
+    shown = lenet("runs", "--json", cwd=tmp_path, LENET_STORAGE=str(tmp_path / "kept"))
+    assert [run["name"] for run in json.loads(shown.stdout)] == ["r"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_variables_and_files_are_for_new_runs(tmp_path):
+    """A run that goes on is as it was begun, whatever is usual here by now."""
+    storage = str(tmp_path)
+    begun = prepare_run({"epochs": 5, "name": "r"}, usual={"batch_size": 16, "storage": storage})
+    assert (begun.config.epochs, begun.config.batch_size) == (5, 16)
+    (tmp_path / "r").mkdir()
+    document = {"created": 1.0, "config": begun.config.to_dict()}
+    (tmp_path / "r/config.json").write_text(json.dumps(document))
+    usual = {"batch_size": 64, "epochs": 9, "storage": storage, "max_failures": 7, "name": "r"}
+    again = prepare_run({}, usual=usual)
+    assert not again.folder.is_new
+    assert again.config == begun.config
+    assert prepare_run({"max_failures": 2}, usual=usual).config.max_failures == 2
+
+
+def test_the_same_holds_for_sweeps(tmp_path, lenet):
+    usual = {"storage": str(tmp_path), "name": "s", "trials": 3, "batch_size": 32}
+    opened = prepare_sweep({"model": "ffnn", "dataset": "own", "data": DIGITS}, usual=usual)
+    assert (opened.trials, opened.sweep.base["batch_size"]) == (3, 32)
+    shutil.copytree(Path(__file__).parents[1] / "test_runs/kept/sweep", tmp_path / "s")
+    (tmp_path / "s/winner.json").unlink(missing_ok=True)
+    again = prepare_sweep({}, usual={**usual, "max_epochs": 9})
+    assert again.config.trials != 3
+    assert again.config.max_epochs != 9
+
+
+def test_the_settings_of_another_run_can_be_taken(finished_run, tmp_path):
+    done = lenet(
+        *("train", "--config", finished_run / "config.json", "--limit-train", 64, "--name", "r"),
+        *("--epochs", 1),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    kept, made = (
+        config_of(finished_run.parent, finished_run.name),
+        config_of(tmp_path / "runs", "r"),
+    )
+    differ = {key for key in made if made[key] != kept[key]}
+    assert differ <= {"name", "storage", "limit_train", "epochs", "lanes"}
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "why"),
+    [
+        (
+            "batch_sze = 3",
+            "c.toml",
+            "c.toml: batch_sze: no such setting; did you mean 'batch_size'?",
+        ),
+        ("batch-size = 0", "c.toml", "c.toml: batch-size '0': must be between 1 and 60000"),
+        (
+            "epochs: 1\nepochs: 2",
+            "c.yaml",
+            "--config 'c.yaml': is no valid yaml: key 'epochs' stands",
+        ),
+        ("lanes = 3", "c.toml", "c.toml: lanes: no such setting"),
+        ("[1]", "c.json", "--config 'c.json': holds no settings by name"),
+        ("", "c.ini", "--config 'c.ini': name a .toml, .yaml, .yml or .json file"),
+        (None, "c.toml", "--config 'c.toml': can't be read: No such file or directory"),
+    ],
+)
+def test_a_file_that_is_unusable_is_refused(content, name, why, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    for subject in ("train", "sweep"):
+        done = lenet(subject, "--config", name, cwd=tmp_path)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert why in line
+    assert [path.name for path in tmp_path.iterdir()] == ([] if content is None else [name])
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ({"LENET_BATCH_SIZE": "0"}, "error: LENET_BATCH_SIZE '0': must be between 1 and 60000"),
+        ({"LENET_MODEL": "lenet6"}, "error: LENET_MODEL 'lenet6': "),
+        ({"LENET_DETERMINISTIC": "maybe"}, "LENET_DETERMINISTIC"),
+    ],
+)
+def test_a_variable_that_is_unusable_is_named(variables, why, tmp_path):
+    done = lenet("train", cwd=tmp_path, **variables)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert why in line
+    assert not any(tmp_path.iterdir())
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(cli)
+    return {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+
+
+def test_every_option_has_a_variable_but_those_that_remove():
+    for name, one in commands().items():
+        for option in one.params:
+            if isinstance(option, click.Option):
+                assert (option.envvar is None) == (option.name in TYPED_ONLY), (name, option.name)
+
+
+def test_every_command_speaks_json_but_completion():
+    without = [
+        name for name, one in commands().items() if not any("--json" in p.opts for p in one.params)
+    ]
+    assert without == ["completion"]
+
+
+def test_every_setting_is_in_a_group():
+    for name, field in {**FIELDS, **SWEEP_FIELDS}.items():
+        assert field.metadata["group"], name
+
+
+def completed(shell_words: str, cwd: Path) -> list[str]:
+    """What click offers for the last word, as bash asks it."""
+    words = shell_words.split(" ")
+    done = lenet(
+        cwd=cwd,
+        _LENET_COMPLETE="bash_complete",
+        COMP_WORDS=shell_words,
+        COMP_CWORD=str(len(words) - 1),
+    )
+    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+def test_values_are_completed_too(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "runs/mine")
+    assert completed("lenet ev", tmp_path) == ["evaluate"]
+    assert completed("lenet train --optimizer m", tmp_path) == ["momentum"]
+    assert "--augment-elastic" in completed("lenet train --augm", tmp_path)
+    assert completed("lenet evaluate ", tmp_path) == ["last", "mine"]
+    assert completed("lenet completion ", tmp_path) == ["bash", "zsh", "fish"]
+
+
+def test_bash_takes_the_script(tmp_path):
+    script = lenet("completion", "bash", cwd=tmp_path)
+    assert script.returncode == 0
+    loaded = subprocess.run(
+        ["bash", "-c", f"{script.stdout}\ncomplete -p lenet"], capture_output=True, text=True
+    )
+    assert loaded.stdout.strip().endswith("_lenet_completion lenet")
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "meant"),
+    [
+        ({"precision": "bf16"}, "precision", "mixed_bfloat16"),
+        ({"precision": "fp32"}, "precision", "float32"),
+        ({"optimizer": "adamw", "weight_decay": 0.01}, "optimizer", "adam"),
+    ],
+)
+def test_other_words_mean_the_same_job(given, field, meant):
+    config = resolve(given)
+    assert getattr(config, field) == meant
+    assert config.digest == resolve({**given, field: meant}).digest
+
+
+def test_a_name_may_be_begun_or_last(finished_run, tmp_path, caplog):
+    for number, name in enumerate(("first", "second", "secondary", "last-of-all")):
+        shutil.copytree(finished_run, tmp_path / name)
+        document = json.loads((tmp_path / name / "config.json").read_text())
+        (tmp_path / name / "config.json").write_text(json.dumps({**document, "created": number}))
+    (tmp_path / "other").mkdir()
+    for given, found in (("fi", "first"), ("second", "second"), ("last", "last-of-all")):
+        caplog.clear()
+        assert open_run(given, str(tmp_path)).storage.uri == str(tmp_path / found)
+        said = [] if given == found else [f"{given} is run {found}"]
+        assert [record.getMessage() for record in caplog.records] == said
+    with pytest.raises(InputError, match="2 runs begin so: second, secondary"):
+        open_run("sec", str(tmp_path))
+    shutil.copytree(tmp_path / "first", tmp_path / "last")
+    assert open_run("last", str(tmp_path)).storage.uri == str(tmp_path / "last")
+    for nothing in ("other", "x"):
+        with pytest.raises(InputError, match="no run in"):
+            open_run(nothing, str(tmp_path))
