@@ -38,7 +38,7 @@ from benchmarks.speed import (
     train_rate,
     workers,
 )
-from docs.make import figures, reference
+from docs.make import figures, reference, terminal
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -104,6 +104,7 @@ def made() -> Iterator[tuple[Path, bytes]]:
         if path != generated:
             yield path, filled(path.read_text()).encode()
     yield generated, reference.page().encode()
+    yield ROOT / "docs" / "terminal.svg", terminal.picture()
     for name, draw in figures.FIGURES.items():
         yield ROOT / "docs" / name, draw()
 

@@ -25,6 +25,10 @@ RUN = (
 # Of the others, the first pattern that one begins with: the test that does what it does, with names
 # and places of its own, or why it is not run.
 OTHERS = {
+    r"(export )?LENET_|lenet train --config|lenet (evaluate|predict) last": (
+        "tests/test_config/test_command_line.py"
+    ),
+    r"lenet runs (--sort|small)": "tests/test_runs/test_listing.py",
     r"make test": "not run: it is the suite",
     r"make bench": "not run: it takes hours; tests/test_project/test_bench.py runs parts of it",
     r"make venv": "not run: it installs what these tests run in",
