@@ -18,6 +18,7 @@ from job.config.flags import (
     GroupedCommand,
     config_option,
     json_option,
+    on_end_option,
     options_of,
     told,
     verbose_option,
@@ -39,11 +40,13 @@ def recipes_table() -> str:
 @click.command(cls=GroupedCommand, epilog=recipes_table())
 @options_of(FIELDS)
 @config_option
+@on_end_option
 @click.option("--overwrite", is_flag=True, help="Start anew where a run of that name exists.")
 @verbose_option
 @json_option
 def train(
     config_file: str | None,
+    on_end: str | None,
     overwrite: bool,
     verbose: bool,
     as_json: bool,
@@ -54,7 +57,9 @@ def train(
     A run that was interrupted goes on when it is called again with the same --name.
     """
     from cluster.training import train_run
-    from job.runs.run import prepare_run
+    from job.commands.on_end import on_end as calling
+    from job.runs.folder import absolute
+    from job.runs.run import RESULT_FILE, prepare_run
     from job.training.progress import training_progress, warnings_to
     from job.training.signals import stop_on_signal
 
@@ -62,6 +67,7 @@ def train(
     run = prepare_run(given, usual=usual, overwrite=overwrite)
     run.storage.probe()
     with (
+        calling(on_end, run.name, absolute(f"{run.storage.uri}/{RESULT_FILE}")),
         training_progress() as progress,
         warnings_to(progress),
         stop_on_signal(progress) as stop,

@@ -14,6 +14,7 @@ from job.config.flags import (
     GroupedCommand,
     config_option,
     json_option,
+    on_end_option,
     options_of,
     run_names,
     storage_option,
@@ -27,11 +28,13 @@ from tuning.config import RUN_FIELDS, SWEEP_FIELDS
 @options_of(SWEEP_FIELDS)
 @options_of(RUN_FIELDS)
 @config_option
+@on_end_option
 @click.option("--overwrite", is_flag=True, help="Start anew where a sweep of that name exists.")
 @verbose_option
 @json_option
 def sweep(
     config_file: str | None,
+    on_end: str | None,
     overwrite: bool,
     verbose: bool,
     as_json: bool,
@@ -43,14 +46,22 @@ def sweep(
     here holds for all trials and is not searched. A sweep that was interrupted goes on when it is
     called again with the same --name.
     """
+    from job.commands.on_end import on_end as calling
+    from job.runs.folder import absolute
     from job.training.signals import stop_on_signal
     from tuning.display import sweep_display
+    from tuning.records import WINNER_FILE
     from tuning.sweep import prepare_sweep, run_sweep, summary
 
     given, usual = told(options, config_file, {**SWEEP_FIELDS, **RUN_FIELDS})
     opened = prepare_sweep(given, usual=usual, overwrite=overwrite)
     opened.folder.storage.probe()
-    with sweep_display(opened.trials, opened.epochs) as display, stop_on_signal(display) as stop:
+    folder = opened.folder
+    with (
+        calling(on_end, folder.name, absolute(f"{folder.storage.uri}/{WINNER_FILE}")),
+        sweep_display(opened.trials, opened.epochs) as display,
+        stop_on_signal(display) as stop,
+    ):
         done, winner = run_sweep(opened, display, stop_requested=stop, verbose=verbose)
     print(json.dumps(dataclasses.asdict(winner)) if as_json else summary(done, winner))
 

@@ -355,6 +355,14 @@ class TrainConfig(Settings):
         metavar="WHERE",
         group=WHERE,
     )
+    profile: int | None = option(
+        None,
+        optional(integer(1, 10_000)),
+        "Trace so many steps with TensorFlow's profiler, once functions are compiled, into the "
+        "run's folder profile/.",
+        fixed=False,
+        group=WHERE,
+    )
     max_failures: int = option(
         3,
         integer(0),

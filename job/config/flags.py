@@ -118,6 +118,17 @@ def run_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return [name for name in names if name.startswith(incomplete)]
 
 
+def on_end_option(command: Callable) -> Callable:
+    """Adds `--on-end`, a command; it is no setting, and so never kept with a run."""
+    return click.option(
+        "--on-end",
+        metavar="COMMAND",
+        help="Call this with the shell when it has ended, whether it finished or not; "
+        "LENET_END_NAME, LENET_END_STATE (finished, stopped or failed) and LENET_END_RESULT tell "
+        "it what.",
+    )(command)
+
+
 def config_option(command: Callable) -> Callable:
     """Adds `--config`, a file of settings for a new run or sweep."""
     return click.option(

@@ -18,6 +18,7 @@ from job.runs.run import Reached, Run
 from job.runs.start import begun_with
 from job.runs.state import RunState, sha256_of
 from job.training.pace import STARTING_SECONDS
+from job.training.profile import Profile
 from job.training.progress import NoteTaker, Progress
 from job.training.supervisor import Supervisor
 from job.training.writer import RunWriter
@@ -221,9 +222,11 @@ class Attempt:
         if is_chief:
             run.note(self.reached)
         self._writer = RunWriter(run, self.reached, is_active=is_chief)
+        self._profile = Profile(run, is_active=is_chief)
 
     def close(self) -> None:
         """Ends keeping; what still waits is not kept."""
+        self._profile.close()
         self._writer.close()
 
     @property
@@ -254,6 +257,7 @@ class Attempt:
                     self._supervisor,
                     self._writer,
                     self._progress,
+                    self._profile,
                 )
             finally:
                 # Also after a divergence what was reached is waited for.

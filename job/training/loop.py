@@ -17,6 +17,7 @@ from job.engine.randomness import batches, example_order
 from job.errors import TrainingDivergedError
 from job.runs.state import EpochProgress, EpochRow, RunState
 from job.training.pace import STARTING_SECONDS, Pace
+from job.training.profile import Profile
 from job.training.progress import Progress, SpanReport
 from job.training.supervisor import Supervisor
 from job.training.writer import RunWriter
@@ -60,6 +61,7 @@ def run_epochs(
     supervisor: Supervisor,
     writer: RunWriter,
     progress: Progress,
+    profile: Profile,
 ) -> tuple[RunState, Ending]:
     """Trains from `state` until the run is finished or a stop is requested.
 
@@ -72,6 +74,7 @@ def run_epochs(
         supervisor: What the worker hears from outside.
         writer: Keeps what is reached.
         progress: Follows the run.
+        profile: Traces some of the steps, if that was asked for.
 
     Returns:
         The state reached, of which a checkpoint was taken, and why it goes no further.
@@ -81,7 +84,8 @@ def run_epochs(
     """
     with waiting("TensorFlow to compile, or to compute, the next steps") as heard:
         return _run_epochs(
-            *(engine, state, train, validation, config, supervisor, writer, progress), heard
+            *(engine, state, train, validation, config, supervisor, writer, progress, profile),
+            heard,
         )
 
 
@@ -94,6 +98,7 @@ def _run_epochs(
     supervisor: Supervisor,
     writer: RunWriter,
     progress: Progress,
+    profile: Profile,
     heard: Callable[[], None],
 ) -> tuple[RunState, Ending]:
     engine.restore(state.weights, state.optimizer)
@@ -105,9 +110,10 @@ def _run_epochs(
         rows = batches(order, config.batch_size)
         while state.current.steps < len(rows):
             done = state.current.steps
-            steps = pace.next_span(state.step, len(rows) - done)
+            steps = profile.limit(pace.next_span(state.step, len(rows) - done))
             began = time.perf_counter()
-            metrics = engine.train_span(train, rows[done : done + steps], state.step, epoch)
+            with profile.span(steps):
+                metrics = engine.train_span(train, rows[done : done + steps], state.step, epoch)
             seconds = time.perf_counter() - began
             supervisor.heartbeat(pace.patience)
             pace.measured(steps, seconds)
