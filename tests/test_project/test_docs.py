@@ -137,7 +137,11 @@ def test_every_lenet_command_is_understood(command):
 
 def check_settings(name: str, given: dict[str, object]) -> None:
     """Raises InputError for values that the command would refuse."""
-    settings = {k: v for k, v in given.items() if not isinstance(v, bool) and k != "config_file"}
+    settings = {
+        k: v
+        for k, v in given.items()
+        if not isinstance(v, bool) and k not in ("config_file", "on_end")
+    }
     # Its file is on the page; a test below takes it from there.
     if is_own(str(settings.get("model", ""))):
         del settings["model"]
