@@ -25,9 +25,11 @@ FAULT_DETECTION = {
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
 }
+# The first version of Ray Train is another program. All other settings are the user's who has made
+# them.
+NEEDED = {"RAY_TRAIN_V2_ENABLED": "1"}
 # Ray Train looks at its workers this often; its default of 2 s is a part of every detection time.
 TRAIN_SETTINGS = {
-    "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -78,7 +80,7 @@ def connected(
     Raises:
         InputError: There is no cluster at the address, or it is of another version.
     """
-    with variables(TRAIN_SETTINGS | (ELASTIC_SETTINGS if elastic else {})):
+    with variables(train_settings(os.environ, elastic=elastic)):
         # Without importing Ray, which takes a second, where nothing else has.
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
@@ -86,6 +88,12 @@ def connected(
         else:
             with _joined(address, verbose=verbose, meanwhile=meanwhile) as is_own:
                 yield is_own
+
+
+def train_settings(environment: Mapping[str, str], *, elastic: bool) -> dict[str, str]:
+    """What is to be set for Ray Train in this environment, where its user has not."""
+    usual = TRAIN_SETTINGS | (ELASTIC_SETTINGS if elastic else {})
+    return NEEDED | {name: value for name, value in usual.items() if name not in environment}
 
 
 @contextlib.contextmanager

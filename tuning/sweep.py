@@ -76,7 +76,6 @@ KIND = Kind(
 # would get in the way of the table and of Ctrl-C.
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -84,6 +83,8 @@ TUNE_SETTINGS = {
     # them, and Ray starts processes for those: the ones that it keeps for others would be idle.
     "RAY_prestart_worker_first_driver": "0",
 }
+# With a handler of Ray's, Ctrl-C would not let trials take their checkpoints.
+NEEDED = {"TUNE_DISABLE_SIGINT_HANDLER": "1"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -315,7 +316,9 @@ def run_sweep(
         StopRequestedError: A stop was requested.
         JobError: A trial finds no GPU though it has a share of one, or no trial could be trained.
     """
-    os.environ.update(TUNE_SETTINGS)
+    for name, value in TUNE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    os.environ.update(NEEDED)
     if opened.config.search != "grid" and opened.trials < opened.config.wanted_trials:
         display.note(f"the space has {counted(opened.trials, 'point')}; each is tried once")
     # Asked again, with certainty, by its lock; this spares a start of Ray in vain.

@@ -8,6 +8,7 @@ import pytest
 
 from cluster import capacity
 from cluster.capacity import Room, Share, gpu_share, shares
+from cluster.connection import train_settings
 from job.config.config import resolve
 from job.errors import InputError, NoGpuError
 
@@ -107,3 +108,15 @@ def test_a_gpu_that_is_asked_for_must_be_there(cluster):
 def test_a_gpu_is_not_asked_for_together_with_none():
     with pytest.raises(InputError, match="--device 'gpu': leave it or --gpus-per-worker 0 out"):
         gpu_share(resolve({"device": "gpu", "gpus_per_worker": 0}), Room(WORKSTATION))
+
+
+def test_what_a_user_has_set_of_ray_is_his():
+    """But for what the program could not work without."""
+    own = {"RAY_TRAIN_V2_ENABLED": "0", "RAY_TRAIN_METRICS_ENABLED": "1", "PATH": "/bin"}
+    found = train_settings(own, elastic=True)
+    assert found == {
+        **{"RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"},
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
+    }
+    assert "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S" not in train_settings({}, elastic=False)
