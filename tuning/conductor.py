@@ -17,6 +17,7 @@ from job.runs.folder import absolute
 from job.stats import mean_sd
 from job.storage.base import Storage
 from tuning.config import SweepConfig, trial_config
+from tuning.journal import Journal
 from tuning.records import (
     FAILED,
     REPEAT,
@@ -26,6 +27,7 @@ from tuning.records import (
     Outcome,
     Plan,
     Sweep,
+    Trial,
     Winner,
     merit,
     write_outcome,
@@ -84,6 +86,7 @@ class Conductor:
         trials: How many settings to try.
         threads: Threads of each trial.
         gpus: The share of a GPU of each trial's process.
+        journal: Is told of each trial that has ended.
         is_over: Whether the time for searching has run out.
     """
 
@@ -98,13 +101,14 @@ class Conductor:
         trials: int,
         threads: int,
         gpus: float,
+        journal: Journal | None = None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self._folder, self._sweep, self._config = folder, sweep, config
         self._search, self._trials = search, trials
         self._architecture = architecture
         self._threads, self._gpus = threads, gpus
-        self._is_over = is_over
+        self._journal, self._is_over = journal, is_over
         self.plans = {trial.plan.number: trial.plan for trial in sweep.trials}
         self.outcomes = {
             trial.plan.number: trial.outcome
@@ -137,6 +141,13 @@ class Conductor:
         self.outcomes[number] = outcome
         if plan.kind == SEARCH:
             self._search.ended(plan, outcome)
+        if self._journal is not None:
+            self._journal.update(self.trials)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All that were planned, with what is known of them."""
+        return [Trial(plan=p, outcome=self.outcome(n)) for n, p in sorted(self.plans.items())]
 
     def evaluated(self, number: int, result: dict[str, Any]) -> None:
         """Takes what the test set says of a trial."""

@@ -5,6 +5,7 @@
     NAME/trials/0007/           its run, like any other run
     NAME/outcomes/0007.json     what came of it; written once, when it has ended
     NAME/winner.json            the best settings, and the one look at the test set
+    NAME/optuna-journal.log     the same for Optuna's programs, made from the others
 
 Each file is written once and atomically, by the driver; so a sweep whose driver was killed goes on
 from what is there.

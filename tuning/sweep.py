@@ -50,6 +50,7 @@ from job.versions import versions
 from tuning.conductor import Conductor
 from tuning.config import SweepConfig, check_share, epochs_of, split
 from tuning.display import SweepDisplay, winner_lines
+from tuning.journal import Journal
 from tuning.records import (
     OUTCOMES,
     SWEEP_FILE,
@@ -420,6 +421,7 @@ def _search(
         return time.monotonic() >= deadline
 
     seed = over_recipe(sweep.base).seed
+    journal = Journal(opened.folder.storage, sweep)
     conductor = Conductor(
         opened.folder.storage,
         sweep,
@@ -430,6 +432,7 @@ def _search(
         threads=config.share.threads,
         # Workers of a trial are processes of their own, and have their own shares.
         gpus=config.share.gpus if config.workers_per_trial == 1 else 0.0,
+        journal=journal,
         is_over=is_over,
     )
     display.follow(conductor, slots)
@@ -447,6 +450,7 @@ def _search(
             stop_requested=stop_requested,
             is_over=is_over,
         )
+    journal.write(conductor.trials)
     return conductor
 
 

@@ -24,7 +24,9 @@ from PIL import Image
 
 from benchmarks import bench
 from benchmarks.accuracy import baselines, fashion, notebook_story, studies
+from benchmarks.commands import install, listing
 from benchmarks.gpu import table as gpu_table
+from benchmarks.scaling import lanes
 from benchmarks.scaling import tables as scaling_tables
 from benchmarks.speed import (
     ablation,
@@ -65,6 +67,9 @@ TABLES = {
     "checkpoint-stall": checkpoint_stall.table,
     "workers": lambda: workers.table(workers.result_of(2)),
     "collectives": collectives.table,
+    "lanes": lambda: kept(lanes.table, lanes.RESULT),
+    "listing": lambda: kept(listing.table, listing.RESULT),
+    "install": lambda: kept(install.table, install.RESULT),
     "gpu": gpu_table.table,
     "scaling-fit": scaling_tables.fit_table,
     "scaling-paper": scaling_tables.paper_table,

@@ -16,7 +16,7 @@ from job.models.builtin import MODELS
 Shape = tuple[int, ...]
 # Multiplications of a lane's images that make it worth its price. A lane costs as much as 10
 # million: its operations are called, and its gradients, as large as the model, are added to the
-# other lanes'. So an image takes a fifth more work at most (`python -m benchmarks.speed.lanes`).
+# other lanes'. So an image takes a fifth more work at most (`python -m benchmarks.scaling.lanes`).
 WORTH_A_LANE = 22_000_000
 # Layers that keep a shape, and multiply little or nothing.
 LIGHT = (

@@ -52,6 +52,7 @@ OTHERS = {
     r"lenet (train|evaluate|predict) .*strokes": "tests/test_data/test_parquet.py",
     r"lenet runs long": "tests/test_runs/test_listing.py",
     r"lenet sweep": "tests/test_tuning/test_sweep.py",
+    r"pip install optuna-dashboard": "tests/test_tuning/test_journal.py",
     r"lenet report": "tests/test_tuning/test_report.py",
     r"lenet doctor": "tests/test_cluster/test_doctor.py",
     r"ray (up|submit|exec|down) cluster/onprem.yaml": "tests/lab/test_e2e.py",

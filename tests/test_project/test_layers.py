@@ -40,6 +40,7 @@ ROOMS = {
         ("config",),
         ("records",),
         ("space",),
+        ("journal",),
         ("conductor",),
         ("display",),
         ("trials",),

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,6 +180,24 @@ def test_what_is_said(done):
     assert f"winner          trial {done.sweep.winner.trial}: " in done.stdout
     assert "lenet report s" in done.stdout
     assert "±" in done.stdout
+
+
+def test_optuna_opens_a_sweep(done):
+    """As a plain script does that knows nothing of this project."""
+    script = """
+import json, optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+storage = JournalStorage(JournalFileBackend("runs/s/optuna-journal.log"))
+study = optuna.load_study(study_name="s", storage=storage)
+print(json.dumps([study.best_value, len(study.trials)]))
+"""
+    command = [sys.executable, "-c", script]
+    opened = subprocess.run(command, cwd=done.folder, capture_output=True, text=True, check=True)
+    best, count = json.loads(opened.stdout)
+    finished = [t.outcome for t in done.sweep.trials if t.outcome.state == FINISHED]
+    assert best == max(outcome.best.val_accuracy for outcome in finished)
+    assert count == len(done.sweep.trials)
 
 
 def test_a_finished_sweep_is_not_run_again(done, lenet):
