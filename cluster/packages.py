@@ -79,8 +79,9 @@ def install(locks: Sequence[str]) -> int:
         listed = subprocess.run([*PIP, "config", "list"], stdout=subprocess.PIPE, text=True)
         environment = uv_environment(settings(listed.stdout), os.environ)
         uv = (sys.executable, "-m", "uv", "pip")
-        # What is imported is compiled at its first start, in 3 s; all of it would take 25 s here.
-        command = [*uv, *QUIET, "--python", sys.executable, *wanted]
+        # As pip does: with PYTHONDONTWRITEBYTECODE, which containers and nodes set, every process
+        # would compile TensorFlow and Ray anew, for ever.
+        command = [*uv, *QUIET, "--python", sys.executable, "--compile-bytecode", *wanted]
         if subprocess.run(command, env=environment).returncode == 0:
             return 0
     print("uv could not install the packages here; pip goes on, more slowly", file=sys.stderr)
