@@ -189,7 +189,7 @@ def test_a_key_that_stands_twice_is_refused_by_name(tmp_path):
 BAD = {
     "an unknown setting": ("[learning_rat]\nvalues = [1]", "did you mean 'learning_rate'"),
     "a value that is none": ("[batch_size]\nvalues = [0]", "batch_size: 0: must be between"),
-    "a choice that is none": ("[optimizer]\nvalues = ['adamw']", "did you mean 'adam'"),
+    "a choice that is none": ("[optimizer]\nvalues = ['adan']", "did you mean 'adam'"),
     "no values": ("[optimizer]\nvalues = []", "a list of at least one"),
     "an unknown key": ("[batch_size]\nvalue = [1]", "did you mean 'values'"),
     "no range": ("[batch_size]\nlow = 16", "give `values`, or `low` and `high`"),
@@ -233,7 +233,7 @@ def test_a_bad_space_is_one_line_that_names_the_file_and_the_fix(case, tmp_path)
 def test_a_file_that_is_none_is_named(tmp_path):
     with pytest.raises(InputError, match=r"--space .*can't be read: No such file"):
         read_space(str(tmp_path / "none.toml"))
-    with pytest.raises(InputError, match=r"name a \.toml or \.yaml file"):
+    with pytest.raises(InputError, match=r"name a \.toml, \.yaml or \.yml file"):
         read_space(file_with(tmp_path, "{}", "json"))
 
 
