@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md, from docs/results/scaling.json."""
+"""The tables of docs/studies/scaling.md, from docs/results/scaling.json."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Writes what the documents take from data and code: tables, figures, docs/reference.md.
 
-Tables stand between markers in README.md and docs/*.md. Nothing is measured: the data are those of
-docs/results; `make results` makes them anew.
+Tables stand between markers in README.md and the pages of docs. Nothing is measured: the data are
+those of docs/results; `make results` makes them anew.
 
     python -m docs.make.pages            # rewrites; `make docs` is the same
     python -m docs.make.pages --check    # exit code 1 where something is not what it is made from
@@ -105,13 +105,13 @@ def filled(text: str) -> str:
 def made() -> Iterator[tuple[Path, bytes]]:
     """Every file that has something from data or code, with what it should be."""
     generated = ROOT / "docs" / "reference.md"
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         if path != generated:
             yield path, filled(path.read_text()).encode()
     yield generated, reference.page().encode()
     yield ROOT / "docs" / "terminal.svg", terminal.picture()
     for name, draw in figures.FIGURES.items():
-        yield ROOT / "docs" / name, draw()
+        yield ROOT / "docs" / "studies" / name, draw()
 
 
 def is_current(path: Path, content: bytes) -> bool:

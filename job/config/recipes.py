@@ -3,7 +3,8 @@
 notebook: those of S. Jansen's notebooks ("MNIST with FFNN and LeNet5"; for AlexNet its successor,
     "Image classification with AlexNet"), at Keras' default rates. The batch of the FFNN is not on
     record. AlexNet's early stopping looked at the accuracy there, and looks at the loss here.
-quick: chosen on validation accuracy (docs/recipes.md); AlexNet's is not searched (docs/fashion.md).
+quick: chosen on validation accuracy (docs/studies/recipes.md); AlexNet's is not searched
+(docs/studies/fashion.md).
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ in the *global* batch, so that the summed gradients are those of one worker.
 
 On a CPU a worker divides its slice once more, into lanes: parts that run side by side, each from
 the first layer to its gradients on one thread. Threads that share the work of every layer have to
-meet at each of them instead, which costs a quarter of the rate at batch 32 (docs/performance.md).
+meet at each of them instead, which costs a quarter of the rate at batch 32
+(docs/studies/performance.md).
 """
 
 from __future__ import annotations

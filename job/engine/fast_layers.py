@@ -3,7 +3,8 @@
 The form is one that oneDNN is better at on processors, and XLA on GPUs. Models stay plain Keras:
 `training_twin` swaps these in.
 
-What it brings is in docs/performance.md (`python -m benchmarks.speed.ablation`) and docs/gpu.md.
+What it brings is in docs/studies/performance.md (`python -m benchmarks.speed.ablation`) and
+docs/gpu.md.
 """
 
 from __future__ import annotations

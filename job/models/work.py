@@ -33,7 +33,7 @@ def lanes_for(threads: int, images: float, multiplications: int | None) -> int:
     """In how many lanes to compute a step: no more than pay.
 
     Threads that are left have nothing to do. They could share the operations of each lane; but
-    where a lane does not pay, that does not either (docs/performance.md).
+    where a lane does not pay, that does not either (docs/studies/performance.md).
 
     Args:
         threads: Threads that compute.
