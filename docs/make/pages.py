@@ -40,7 +40,7 @@ from benchmarks.speed import (
     train_rate,
     workers,
 )
-from docs.make import figures, reference, terminal
+from docs.make import figures, messages, reference, terminal
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -78,6 +78,8 @@ TABLES = {
     "e2e": lambda: campaign("e2e"),
     "notebook-ffnn": notebook_story.ffnn_table,
     "notebook-leak": notebook_story.leak_table,
+    "messages-system": messages.of_the_system,
+    **{f"messages-{name}": functools.partial(messages.listed, name) for name in messages.GROUPS},
     **{f"sweep-{name}": functools.partial(sweep.table, name) for name in sweep.STUDIES},
 }
 CAMPAIGNS = {

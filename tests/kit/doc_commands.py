@@ -56,6 +56,7 @@ OTHERS = {
     r"lenet report": "tests/test_tuning/test_report.py",
     r"lenet doctor": "tests/test_cluster/test_doctor.py",
     r"ray (up|submit|exec|down) cluster/onprem.yaml": "tests/lab/test_e2e.py",
+    r"ray exec ray_cluster.yaml '(ray status|tail )": "not run: it shows what a cloud refused",
     r"ray (up|submit|exec|down) ray_cluster.yaml": "tests/lab/test_e2e_aws.py",
     r"\(umask 077; ray get-auth-token|chmod 600": "tests/lab/launched.py",
     r"aws |for role in": "not run: an AWS account is needed; make e2e compares cluster/iam with "

@@ -73,6 +73,18 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in slugs(other), target
 
 
+def test_pages_that_code_names_are_there():
+    """In messages, comments and the files beside the packages."""
+    folders = ("job", "cluster", "tuning", "benchmarks", "tests")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    files += [*(ROOT / "cluster").glob("*.yaml"), *ROOT.glob("*.yaml"), *ROOT.glob("*.md")]
+    named = {
+        name for f in files for name in re.findall(r"(?<![-\w/])docs/[\w/]+\.md\b", f.read_text())
+    }
+    assert len(named) > 10
+    assert not {name for name in named if not (ROOT / name).is_file()}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_is_named_is_there(page):
     """Files of this project, targets of the Makefile and commands of `lenet`, in running text."""
