@@ -181,16 +181,16 @@ def test_the_quick_ones_run(tmp_path, monkeypatch, mnist, capfd):
     assert "photo.jpg: " in capfd.readouterr().out
 
 
-def files_of_howto(folder: Path) -> str:
+def files_of_models(folder: Path) -> str:
     """The page, once the files that it shows are in a folder."""
-    page = (ROOT / "docs" / "howto.md").read_text()
+    page = (ROOT / "docs" / "models.md").read_text()
     for name, code in re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.DOTALL):
         (folder / name).write_text(code)
     return page
 
 
 def test_whoever_comes_from_keras_has_the_same_model(tmp_path, lenet):
-    page = files_of_howto(tmp_path)
+    page = files_of_models(tmp_path)
     few = "(np.zeros((64, 28, 28), 'u1'), np.arange(64) % 10)"
     code = (tmp_path / "before.py").read_text()
     code = code.replace("keras.datasets.mnist.load_data()", f"{few}, {few}")
@@ -204,7 +204,7 @@ def test_whoever_comes_from_keras_has_the_same_model(tmp_path, lenet):
 
 
 def test_a_model_of_ones_own_is_trained_as_the_page_says(tmp_path, lenet):
-    page = files_of_howto(tmp_path)
+    page = files_of_models(tmp_path)
     (command,) = re.findall(r"^\$ lenet (train --model nets.py:small .*)", page, re.MULTILINE)
     done = lenet(*command.split(), *FEW, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
