@@ -39,8 +39,8 @@ def launched(
     if config.xla is not None:
         return config
     # A processor is slower with it: LeNet5 at 2,300 against 2,800 images/s at batch 32. A GPU that
-    # trains alone is several times faster (docs/gpu.md); several have not been measured, and of a
-    # card that is not known here nobody can tell whether it works.
+    # trains alone is several times faster (docs/studies/gpu.md); several have not been measured,
+    # and of a card that is not known here nobody can tell whether it works.
     # Nor what a user's own model is made of.
     is_known = capability is not None and not is_own(config.model)
     is_faster = kind == "gpu" and is_known and config.worker_limits == (1, 1)

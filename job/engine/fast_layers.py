@@ -4,7 +4,7 @@ The form is one that oneDNN is better at on processors, and XLA on GPUs. Models 
 `training_twin` swaps these in.
 
 What it brings is in docs/studies/performance.md (`python -m benchmarks.speed.ablation`) and
-docs/gpu.md.
+docs/studies/gpu.md.
 """
 
 from __future__ import annotations

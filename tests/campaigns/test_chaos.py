@@ -1,5 +1,5 @@
 """The kill campaign in its short form: three faults, or with --full each kind once. `make chaos`
-runs the long one; its figures are in docs/distributed.md."""
+runs the long one; its figures are in docs/studies/workers.md."""
 
 from tests.campaigns.chaos import AGAIN, FAULTS, campaign, complaints, table
 

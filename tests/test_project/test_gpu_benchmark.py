@@ -60,7 +60,7 @@ def test_what_is_cut_up_is_put_together(packed, tmp_path):
 
 
 def test_what_one_gpu_does_not_need_is_not_carried():
-    """TensorFlow's loader demands none of it (docs/gpu.md); hashes go with their package."""
+    """TensorFlow's loader demands none of it; hashes go with their package."""
     done = script("needed")
     assert done.returncode == 0, done.stderr
     whole, needed = (
