@@ -2,18 +2,19 @@
 
 `optuna-dashboard optuna-journal.log` shows it, `optuna.load_study` opens it. It is made from the
 sweep's own records and nothing is ever read from it; it is written whole, since object stores don't
-append. Where Optuna is not installed there is none.
+append. A later one begins with the bytes of an earlier one, so that a dashboard that is open reads
+on where it was. Where Optuna is not installed there is none.
 """
 
 from __future__ import annotations
 
 import datetime
 import importlib.util
+import itertools
+import json
 import math
-import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.storage.base import Storage
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL_FILE = "optuna-journal.log"
-# Between two that are written while trials are in training: a thousand trials take some seconds.
+# Of the study with two objectives: behind the sweep's name.
+BOTH = ": accuracy and time"
+OBJECTIVES = ("validation accuracy", "seconds in training and validation")
+# Who wrote a line, which is random otherwise.
+WRITER = "lenet"
+# Between two that are written while trials are in training.
 PAUSE_SECONDS = 60.0
 
 
@@ -55,34 +61,73 @@ class Journal:
 
 
 def journal(sweep: Sweep, trials: Iterable[Trial]) -> bytes:
-    """Optuna's journal of a sweep, with one study of its name.
+    """Optuna's journal of a sweep, with two studies.
 
-    Its value is the validation accuracy of the weights that are kept; that of each epoch stands
-    beside it. Trials that are in training are left out.
+    That of the sweep's name has the validation accuracy of the weights that are kept for its value,
+    and that of each epoch beside it. The other has two objectives, that accuracy and the seconds in
+    training and validation; only trials that finished are in it, since nobody knows either of the
+    others.
+
+    Args:
+        sweep: Its settings.
+        trials: By number. Those behind one that has not ended are left out, so that a trial's
+            number is the same here and there.
     """
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     parameters = {
         one.key: one for one in parse_space(sweep.space, SWEEP_FILE, is_kept=True).parameters
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, JOURNAL_FILE)
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name=sweep.name,
-            direction="maximize",
+    lines = _lines()
+    storage = JournalStorage(lines)
+    study, both = (
+        optuna.create_study(storage=storage, study_name=name, directions=directions)
+        for name, directions in (
+            (sweep.name, ["maximize"]),
+            (sweep.name + BOTH, ["maximize", "minimize"]),
         )
-        study.set_user_attr("data set", sweep.dataset["name"])
-        for trial in trials:
-            if trial.outcome.state != UNFINISHED:
-                study.add_trial(_frozen(trial, parameters))
-        return path.read_bytes()
+    )
+    for one in (study, both):
+        one.set_user_attr("data set", sweep.dataset["name"])
+        one.set_user_attr("objectives", OBJECTIVES[: len(one.directions)])
+    for trial in itertools.takewhile(lambda one: one.outcome.state != UNFINISHED, trials):
+        outcome = trial.outcome
+        values = (
+            [outcome.best.val_accuracy, outcome.train_seconds]
+            if outcome.state == FINISHED and outcome.best
+            else None
+        )
+        study.add_trial(_frozen(trial, parameters, values and values[:1]))
+        if values:
+            both.add_trial(_frozen(trial, parameters, values))
+    return b"".join(
+        json.dumps({**log, "worker_id": WRITER}, separators=(",", ":")).encode() + b"\n"
+        for log in lines.logs
+    )
 
 
-def _frozen(trial: Trial, parameters: dict[str, SearchRange]) -> FrozenTrial:
+def _lines() -> Any:
+    """A list that Optuna keeps its journal in; its own file is synced line by line."""
+    from optuna.storages.journal import BaseJournalBackend
+
+    class Lines(BaseJournalBackend):
+        def __init__(self) -> None:
+            self.logs: list[dict[str, Any]] = []
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            self.logs += logs
+
+        def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+            return self.logs[log_number_from:]
+
+    return Lines()
+
+
+def _frozen(
+    trial: Trial, parameters: dict[str, SearchRange], values: list[float] | None
+) -> FrozenTrial:
     from optuna.trial import FrozenTrial, TrialState
 
     plan, outcome = trial.plan, trial.outcome
@@ -90,6 +135,7 @@ def _frozen(trial: Trial, parameters: dict[str, SearchRange]) -> FrozenTrial:
     best = outcome.best
     began = datetime.datetime.fromtimestamp(outcome.started or 0.0)
     told: dict[str, Any] = {
+        "trial": plan.number,
         "kind": plan.kind,
         "settings": plan.settings,
         "seed": plan.seed,
@@ -102,7 +148,8 @@ def _frozen(trial: Trial, parameters: dict[str, SearchRange]) -> FrozenTrial:
         number=plan.number,
         trial_id=plan.number,
         state=states[outcome.state],
-        value=best.val_accuracy if best and outcome.state == FINISHED else None,
+        value=None,
+        values=values,
         datetime_start=began,
         datetime_complete=began + datetime.timedelta(seconds=outcome.seconds),
         params=drawn,
