@@ -75,7 +75,11 @@ def sweep(
     metavar="FOLDER",
     help="Where to write; report-NAME, or report-comparison, by default.",
 )
-@click.option("--price-per-hour", metavar="PRICE", help="Of what one trial or run occupies.")
+@click.option(
+    "--price-per-hour",
+    metavar="PRICE",
+    help="Of what one trial of a sweep holds, with its currency: 2.50EUR.",
+)
 @json_option
 def report(
     names: Sequence[str],

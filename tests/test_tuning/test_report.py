@@ -43,10 +43,13 @@ from tuning.report.charts.importance import (
 )
 from tuning.report.charts.parameters import Parameter, binned, plain
 from tuning.report.command import report, write_report
+from tuning.report.frame import Frame, Price, price_of
 from tuning.report.page import embedded
 from tuning.report.runs import ranked
 
 THIN = "\u202f"
+FRAME = Frame(written=BEGAN)
+PRICED = Frame(written=BEGAN, price=Price(amount=0.8, currency="EUR"))
 
 
 class Page(HTMLParser):
@@ -57,7 +60,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict]] = []
         self.rows: list[list[str]] = []
         self.text = ""
-        self._skipping = False
+        self._skipping = self._in_cell = False
         self.feed(content.decode())
 
     def handle_starttag(self, tag, attributes):
@@ -67,21 +70,28 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+            self._in_cell = True
 
     def handle_endtag(self, tag):
         self._skipping = False
+        if tag in ("td", "th"):
+            self._in_cell = False
 
     def handle_data(self, data):
         if self._skipping:
             return
         self.text += data
-        if self.rows and self.rows[-1]:
+        if self._in_cell:
             self.rows[-1][-1] += data
+
+    def rows_of(self, first: str) -> list[list[str]]:
+        """The cells of each row that begins so."""
+        found = [[cell.strip() for cell in row] for row in self.rows if row]
+        return [row for row in found if row[0] == first]
 
     def row(self, first: str, table: int = -1) -> list[str]:
         """The cells of the row that begins so; by default of the last such row."""
-        found = [[cell.strip() for cell in row] for row in self.rows if row]
-        return [row for row in found if row[0] == first][table]
+        return self.rows_of(first)[table]
 
     @property
     def words(self) -> str:
@@ -95,7 +105,7 @@ def sweep() -> Sweep:
 
 @pytest.fixture(scope="module")
 def files(sweep) -> dict[str, bytes]:
-    return write_report([sweep], price_per_hour=0.8)
+    return write_report([sweep], PRICED)
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +144,14 @@ def test_tables_hold_the_records_to_the_last_digit(sweep, files):
             assert row["val_loss"] == (best and best.val_loss)
             if trial.outcome.state == UNFINISHED:
                 assert row["train_seconds"] is row["total_seconds"] is row["cost"] is None
+                assert row["cpu_hours"] is row["gpu_hours"] is None
             else:
                 assert row["train_seconds"] == pytest.approx(trial.outcome.train_seconds, rel=1e-15)
                 assert row["total_seconds"] == trial.outcome.seconds
                 assert row["cost"] == pytest.approx(trial.outcome.seconds / 3600 * 0.8, rel=1e-15)
+                assert row["cpu_hours"] == pytest.approx(trial.outcome.seconds / 3600, rel=1e-15)
+                assert row["gpu_hours"] == 0
+            assert row["currency"] == "EUR"
             # CSV knows no difference between no text and none.
             assert (row["error"] or "") == trial.outcome.error
         tested = {row["trial"]: row["test_accuracy"] for row in rows if row["test_accuracy"]}
@@ -160,10 +174,10 @@ def test_epochs_hold_every_history(sweep, files):
 
 def test_the_page_shows_every_trial(sweep, page):
     for trial in sweep.trials:
-        # Failed trials have a row in the table of failures too.
-        row = page.row(str(trial.plan.number), 0)
+        # Those of the front and failed ones have rows in other tables, too.
+        found = page.rows_of(str(trial.plan.number))
+        (row,) = [row for row in found if row[1].startswith(trial.outcome.state)]
         best = trial.outcome.best
-        assert row[1].startswith(trial.outcome.state)
         assert row[2:4] == [
             str(trial.plan.settings["batch_size"]),
             trial.plan.settings["optimizer"],
@@ -188,7 +202,7 @@ def test_the_winner_heads_the_page(sweep, page):
 
 def test_without_a_winner_the_page_says_so():
     sweep = realistic_sweep(ended=False)
-    shown = Page(write_report([sweep])["report.html"]).words
+    shown = Page(write_report([sweep], FRAME)["report.html"]).words
     best = max((t for t in sweep.trials), key=lambda t: merit(t.outcome))
     assert f"Leading so far: trial {best.plan.number}" in shown
     assert "not known yet" in shown
@@ -216,13 +230,44 @@ def test_what_stopping_saved(sweep, page):
 
 
 def test_time_and_cost_hide_nothing(sweep, page):
-    spent = facts.spent(sweep, 0.8)
+    spent = facts.spent(sweep, PRICED.price)
     assert spent.held == sum(t.outcome.seconds for t in sweep.trials)
     assert spent.repeats == sum(t.outcome.seconds for t in sweep.trials[16:])
     assert spent.cost == pytest.approx(spent.held / 3600 * 0.8)
     assert (spent.first, spent.running) == (BEGAN, 1)
-    assert f"= {spent.held / 3600:.4f} hours held × 0.8 per hour" in page.words
+    assert f"= {spent.held / 3600:.4f} hours held × 0.8 EUR per hour" in page.words
+    assert f"CPU-hours{spent.held / 3600:.4f} = " in page.words
+    assert "GPU-hours" not in page.words
     assert "1 unfinished trial, whose time is not recorded yet" in page.words
+
+
+def test_hours_of_gpus_are_counted_where_there_are_any(sweep):
+    config = {**sweep.config, "workers_per_trial": 2, "cpus_per_trial": 4.0, "gpus_per_trial": 0.5}
+    files = write_report([dataclasses.replace(sweep, config=config)], FRAME)
+    hours = sum(t.outcome.seconds for t in sweep.trials) / 3600
+    rows = pyarrow.parquet.read_table(io.BytesIO(files["trials.parquet"])).to_pylist()
+    assert sum(row["gpu_hours"] or 0 for row in rows) == pytest.approx(hours / 2)
+    assert sum(row["cpu_hours"] or 0 for row in rows) == pytest.approx(hours * 4)
+    assert {row["currency"] for row in rows} == {None}
+    page = Page(files["report.html"])
+    assert f"GPU-hours{hours / 2:.4f} = {hours:.4f} hours held × 0.5" in page.words
+    assert "2 workers, 4 CPUs, 0.5 GPU" in page.words
+    heads = next(row for row in page.rows if row and row[0] == "trial" and "GPU-hours" in row)
+    cell = page.row("2")[heads.index("GPU-hours")]
+    assert float(cell) == pytest.approx(sweep.trials[2].outcome.seconds / 7200, abs=5e-5)
+
+
+PRICES = {
+    "2.50": Price(amount=2.5),
+    0.8: Price(amount=0.8),
+    "2.50EUR": Price(amount=2.5, currency="EUR"),
+    " 1e-1 usd ": Price(amount=0.1, currency="USD"),
+}
+
+
+@pytest.mark.parametrize(("given", "price"), PRICES.items())
+def test_a_price_may_name_its_currency(given, price):
+    assert price_of(given) == price
 
 
 def test_epsilon_squared_is_that_of_kruskal_and_wallis():
@@ -302,7 +347,7 @@ def test_any_space_makes_a_report(settings, state):
         for i, each in enumerate(settings)
     )
     sweep = realistic_sweep(ended=False, trials=trials, space={})
-    files = write_report([sweep])
+    files = write_report([sweep], FRAME)
     drawn = data_of(files["report.html"])["charts"]
     for chart in drawn:
         vl_convert.vegalite_to_vega(chart["spec"])
@@ -316,7 +361,7 @@ def test_any_space_makes_a_report(settings, state):
 
 
 def test_hostile_texts_stay_texts(files):
-    content = write_report([hostile_sweep()])["report.html"]
+    content = write_report([hostile_sweep()], FRAME)["report.html"]
     tame, wild = Page(files["report.html"]), Page(content)
 
     def foreign(page: Page) -> set:
@@ -438,7 +483,12 @@ ERRORS = {
     "one place twice": (["run", "runs/run"], {}, "is named twice"),
     "a sweep without a winner": (["run", "going"], {}, "has no winner yet"),
     "other data": (["run", "fashion"], {}, "was trained on fashion-mnist, but run on mnist"),
-    "a bad price": (["run"], {"price_per_hour": "cheap"}, "--price-per-hour 'cheap': not a number"),
+    "a bad price": (
+        ["run"],
+        {"price_per_hour": "cheap"},
+        "--price-per-hour 'cheap': not a number; give",
+    ),
+    "a bad currency": (["run"], {"price_per_hour": "$2"}, "give a price such as 2.50 or 2.50EUR"),
     "a negative price": (["run"], {"price_per_hour": -1}, "must be at least 0"),
     "a file in the way": (["run"], {"out": "file"}, "--out 'file': is a file; name a folder"),
 }

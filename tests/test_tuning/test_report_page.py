@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from job.storage.disk import LocalStorage
-from tests.kit.report_data import HOSTILE, hostile_sweep, keep_run, realistic_sweep
+from tests.kit.report_data import BEGAN, HOSTILE, hostile_sweep, keep_run, realistic_sweep
 from tuning.report.command import report, write_report
+from tuning.report.frame import Frame, Price
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -29,6 +30,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+FRAME = Frame(written=BEGAN)
+PRICED = Frame(written=BEGAN, price=Price(amount=0.8, currency="EUR"))
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and not WANTED, reason="no Chromium here: apt-get install chromium"
@@ -77,7 +81,7 @@ class Opened:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    for name, content in write_report([realistic_sweep()], price_per_hour=0.8).items():
+    for name, content in write_report([realistic_sweep()], PRICED).items():
         (folder / name).write_bytes(content)
     return folder / "report.html"
 
@@ -308,7 +312,7 @@ def test_its_parts_are_named_and_in_order(opened):
 
 def test_hostile_texts_do_nothing(browser, tmp_path):
     path = tmp_path / "report.html"
-    path.write_bytes(write_report([hostile_sweep()])["report.html"])
+    path.write_bytes(write_report([hostile_sweep()], FRAME)["report.html"])
     opened = Opened(browser, path)
     page = opened.page
     for plot in page.locator(".plot svg").all():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from job.compare.record import Record, check_comparable
-from job.config.fields import number, run_name
+from job.config.fields import run_name
 from job.errors import InputError
 from job.extras import check_installed
 from job.runs.folder import absolute, usable
@@ -22,9 +22,12 @@ from job.waiting import waiting
 from tuning.records import SWEEP_FILE, Sweep, read_sweep
 from tuning.report import tables
 from tuning.report import totals as facts
+from tuning.report.frame import Frame, price_of
 from tuning.report.runs import record_of_run, records_of_winner
 
 PAGE = "report.html"
+# A sweep, or runs side by side.
+Content = Sweep | list[Record]
 # A heading names so many.
 TITLED = 4
 
@@ -45,7 +48,7 @@ def report(
         storage: Where runs and sweeps are kept.
         out: The folder to write to; by default `report-NAME`, for several `report-comparison`, in
             the current folder. A report that is there is replaced.
-        price_per_hour: Of what one trial holds.
+        price_per_hour: Of what one trial holds, with its currency behind it: `2.50EUR`.
 
     Returns:
         The files, the page first.
@@ -54,17 +57,11 @@ def report(
         InputError: A name is unknown, or there is nothing to report; nothing was written.
         JobError: A run's record can't be trusted; nothing was written.
     """
-    price = _price(price_per_hour)
-    if not names:
-        raise InputError("NAME", None, "name a sweep or a run")
-    check_installed("report", "lenet report")
-    places = [absolute(_folder_of(name, storage).uri) for name in names]
-    for name, place in zip(names, places, strict=True):
-        if places.count(place) > 1:
-            raise InputError("NAME", name, "is named twice; a comparison needs different ones")
+    price = price_of(price_per_hour)
+    check_names(names, storage)
     targets = [open_target(name, storage) for name in names]
     folder = _folder(out, names)
-    files = write_report(targets, price_per_hour=price)
+    files = write_report(targets, Frame(written=time.time(), price=price))
     try:
         for name, content in files.items():
             folder.write(name, content)
@@ -73,41 +70,60 @@ def report(
     return [f"{folder.uri}/{name}" for name in files]
 
 
-def write_report(
-    targets: Sequence[Sweep | Run], *, price_per_hour: float | None = None
-) -> dict[str, bytes]:
+def check_names(names: Sequence[str], storage: str) -> None:
+    """Raises InputError where there is none, or one is given twice, or an extra is missing."""
+    if not names:
+        raise InputError("NAME", None, "name a sweep or a run")
+    check_installed("report", "lenet report")
+    places = [absolute(folder_of(name, storage).uri) for name in names]
+    for name, place in zip(names, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError("NAME", name, "is named twice; a comparison needs different ones")
+
+
+def write_report(targets: Sequence[Sweep | Run], frame: Frame) -> dict[str, bytes]:
     """The files of a report by name, the page first.
 
     Raises:
         InputError: There is nothing to report, or what would be compared does not compare.
         JobError: A run's record can't be trusted.
     """
-    written = time.time()
-    if len(targets) == 1 and isinstance(targets[0], Sweep):
-        return _of_sweep(targets[0], price_per_hour, written)
-    from tuning.report.runs_page import runs_page
+    return files_of(content_of(targets), title_of(targets), frame)
 
+
+def content_of(targets: Sequence[Sweep | Run]) -> Content:
+    """What is to be reported, as values that can be compared. Raises as `write_report`."""
+    if len(targets) == 1 and isinstance(targets[0], Sweep):
+        return targets[0]
     entries = _told_apart([record for target in targets for record in _records(target)])
     check_comparable(entries, "NAME")
-    title = _title(targets)
+    return entries
+
+
+def files_of(content: Content, title: str, frame: Frame) -> dict[str, bytes]:
+    """The files of a report by name, the page first. Raises InputError for an empty one."""
+    if isinstance(content, Sweep):
+        return _of_sweep(content, frame)
+    from tuning.report.runs_page import runs_page
+
     return {
-        PAGE: runs_page(entries, title, written),
-        **tables.as_files("runs", tables.run_rows(entries)),
+        PAGE: runs_page(content, title, frame),
+        **tables.as_files("runs", tables.run_rows(content)),
         **tables.as_files(
-            "epochs", tables.epoch_rows("run", ((e.name, e.history) for e in entries))
+            "epochs", tables.epoch_rows("run", ((e.name, e.history) for e in content))
         ),
     }
 
 
-def _of_sweep(sweep: Sweep, price_per_hour: float | None, written: float) -> dict[str, bytes]:
+def _of_sweep(sweep: Sweep, frame: Frame) -> dict[str, bytes]:
     if not any(trial.outcome.history for trial in facts.search_trials(sweep)):
         raise InputError("NAME", sweep.name, "has no trial with a finished epoch yet; let it go on")
     from tuning.report.sweep_page import sweep_page
 
     histories = ((trial.plan.number, trial.outcome.history) for trial in sweep.trials)
     return {
-        PAGE: sweep_page(sweep, price_per_hour, written),
-        **tables.as_files("trials", tables.trial_rows(sweep, price_per_hour)),
+        PAGE: sweep_page(sweep, frame),
+        **tables.as_files("trials", tables.trial_rows(sweep, frame.price)),
         **tables.as_files("epochs", tables.epoch_rows("trial", histories)),
     }
 
@@ -116,7 +132,8 @@ def _records(target: Sweep | Run) -> list[Record]:
     return records_of_winner(target) if isinstance(target, Sweep) else [record_of_run(target)]
 
 
-def _title(targets: Sequence[Sweep | Run]) -> str:
+def title_of(targets: Sequence[Sweep | Run]) -> str:
+    """The heading of a report."""
     names = [each.name for each in targets]
     more = len(names) - TITLED
     return ", ".join(names[:TITLED]) + (f" and {more} more" if more > 0 else "")
@@ -140,7 +157,7 @@ def open_target(name: str, storage: str) -> Sweep | Run:
     Raises:
         InputError: There is neither a sweep nor a run.
     """
-    folder = _folder_of(name, storage)
+    folder = folder_of(name, storage)
     with usable(folder.uri):
         content = folder.list()
         if not content and "/" not in name and meant(name, open_storage(storage)):
@@ -154,7 +171,8 @@ def open_target(name: str, storage: str) -> Sweep | Run:
     raise InputError("NAME", name, f"no sweep and no run in {folder.uri}")
 
 
-def _folder_of(name: str, storage: str) -> Storage:
+def folder_of(name: str, storage: str) -> Storage:
+    """What a name or a path means. Raises InputError where it can be neither."""
     if "/" in name:
         return open_storage(name)
     try:
@@ -180,12 +198,3 @@ def _folder(out: str | None, names: Sequence[str]) -> Storage:
     last = PurePosixPath(os.path.abspath(names[0]) if "://" not in names[0] else names[0]).name
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "report"
     return open_storage(f"report-{safe}" if len(names) == 1 else "report-comparison")
-
-
-def _price(value: str | float | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        return number(minimum=0, maximum=1e9)(value)
-    except ValueError as problem:
-        raise InputError("--price-per-hour", value, str(problem)) from None

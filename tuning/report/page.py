@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from tuning.report import text
 from tuning.report.charts import curves as charts
+from tuning.report.frame import Frame
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("table.js", "charts.js")
@@ -33,7 +34,7 @@ FILTERS = (
     text.chance,
     text.loss,
     text.seconds,
-    text.money,
+    text.amount,
     text.when,
     text.setting,
     text.words,
@@ -59,6 +60,7 @@ class Chart:
 
 def render(
     template: str,
+    frame: Frame,
     *,
     shown: Mapping[str, Any],
     pictures: list[Chart],
@@ -68,6 +70,7 @@ def render(
 
     Args:
         template: Its file's name.
+        frame: What the page is made for.
         shown: The template's variables.
         pictures: The charts that it places.
         tips: By key of a line, what is shown when it is pointed at: names and values.
@@ -84,6 +87,7 @@ def render(
         .get_template(template)
         .render(
             **shown,
+            frame=frame,
             style=Markup(style),
             scripts=[Markup(script) for script in scripts],
             data=embedded(data),

@@ -8,6 +8,7 @@ from job.compare.record import Group, Record, differing
 from job.text import counted
 from tuning.report import text
 from tuning.report.charts import curves as charts
+from tuning.report.frame import Frame
 from tuning.report.grid import Column, numbers, texts
 from tuning.report.page import Chart, render
 from tuning.report.runs import ranked
@@ -15,7 +16,7 @@ from tuning.report.runs import ranked
 KINDS = ("accuracy", "loss")
 
 
-def runs_page(entries: Sequence[Record], title: str, written: float) -> bytes:
+def runs_page(entries: Sequence[Record], title: str, frame: Frame) -> bytes:
     """The page of runs that can be compared."""
     groups = ranked(entries)
     alone = entries[0] if len(entries) == 1 else None
@@ -36,9 +37,8 @@ def runs_page(entries: Sequence[Record], title: str, written: float) -> bytes:
         "facts": [(text.words(k), text.setting(v)) for k, v in facts.items() if v is not None],
         "versions": text.flat(_versions(entries)),
         "pictures": drawn,
-        "written": written,
     }
-    return render("runs.html.j2", shown=shown, pictures=drawn, tips=_tips(groups, varying))
+    return render("runs.html.j2", frame, shown=shown, pictures=drawn, tips=_tips(groups, varying))
 
 
 def _columns(entries: Sequence[Record]) -> list[Column]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from job.config.config import FIELDS
@@ -14,6 +14,7 @@ from tuning.report import totals as facts
 from tuning.report.charts import pictures
 from tuning.report.charts.importance import MIN_TRIALS, drawn_parameters, importances
 from tuning.report.charts.parameters import ABSENT, is_number
+from tuning.report.frame import SECONDS_PER_HOUR, Frame, Price
 from tuning.report.grid import Column, numbers, texts
 from tuning.report.page import render
 from tuning.space.space import SearchRange, parse_space
@@ -31,7 +32,7 @@ class Row:
     repeats: int | None
 
 
-def sweep_page(sweep: Sweep, price_per_hour: float | None, written: float) -> bytes:
+def sweep_page(sweep: Sweep, frame: Frame) -> bytes:
     """The page of a sweep of which at least one search trial has an epoch."""
     searched = facts.search_trials(sweep)
     found = [trial for trial in searched if trial.outcome.best]
@@ -47,6 +48,8 @@ def sweep_page(sweep: Sweep, price_per_hour: float | None, written: float) -> by
         "times": pictures.times(sweep),
     }
     accuracies = [pictures.accuracy_of(trial) for trial in found]
+    held = facts.held_by_one(sweep.config)
+    spent = facts.spent(sweep, frame.price)
     shown = {
         "title": sweep.name,
         "sweep": sweep,
@@ -60,22 +63,24 @@ def sweep_page(sweep: Sweep, price_per_hour: float | None, written: float) -> by
         ],
         "searched": len(searched),
         "repeated": len(sweep.trials) - len(searched),
-        "columns": columns_of(ordered, price_per_hour),
+        "columns": columns_of(ordered, held, frame.price),
         "rows": [row_of(trial, best) for trial in ordered],
         "pictures": drawn,
         "ranked": importances(drawn_parameters(sweep, found), accuracies),
         "compared": len(found),
         "min_trials": MIN_TRIALS,
         "savings": facts.savings(sweep),
-        "spent": facts.spent(sweep, price_per_hour),
-        "price_per_hour": price_per_hour,
-        "resources": facts.resources(sweep.config),
+        "spent": spent,
+        "hours_held": f"{spent.held / SECONDS_PER_HOUR:.4f}",
+        "held": held,
+        "price_text": text.unit(f"{frame.price.amount:g}", frame.price.currency)
+        if frame.price
+        else "",
         "failures": [(t, settings_text(t)) for t in sweep.trials if t.outcome.state == FAILED],
         "provenance": provenance(sweep),
-        "written": written,
     }
     every = [chart for charts in drawn.values() for chart in charts]
-    return render("sweep.html.j2", shown=shown, pictures=every, tips=tips_of(sweep))
+    return render("sweep.html.j2", frame, shown=shown, pictures=every, tips=tips_of(sweep))
 
 
 def model_of(sweep: Sweep, trial: Trial) -> str:
@@ -94,7 +99,7 @@ def row_of(trial: Trial, best: facts.Best) -> Row:
     )
 
 
-def columns_of(trials: Sequence[Trial], price_per_hour: float | None) -> list[Column]:
+def columns_of(trials: Sequence[Trial], held: facts.Held, price: Price | None) -> list[Column]:
     """The table of all trials, but for its first two columns: number and state."""
     outcomes = [trial.outcome for trial in trials]
     names = dict.fromkeys(name for trial in trials for name in trial.plan.settings)
@@ -111,10 +116,18 @@ def columns_of(trials: Sequence[Trial], price_per_hour: float | None) -> list[Co
         numbers("training", [(text.seconds(v), v) for v in map(facts.train_seconds_of, outcomes)]),
         numbers("total", [(text.seconds(v), v) for v in map(facts.seconds_of, outcomes)]),
     ]
-    if price_per_hour is not None:
-        costs = [facts.price(facts.seconds_of(o), price_per_hour) for o in outcomes]
-        columns.append(numbers("cost", [(text.money(v), v) for v in costs]))
+    seconds = [facts.seconds_of(outcome) for outcome in outcomes]
+    columns.append(_amounts("CPU-hours", map(held.cpu_hours, seconds)))
+    if held.gpus:
+        columns.append(_amounts("GPU-hours", map(held.gpu_hours, seconds)))
+    if price is not None:
+        label = f"cost, {price.currency}" if price.currency else "cost"
+        columns.append(_amounts(label, map(price.of, seconds)))
     return columns
+
+
+def _amounts(label: str, values: Iterable[float | None]) -> Column:
+    return numbers(label, [(text.amount(value), value) for value in values])
 
 
 def _setting(name: str, values: Sequence[Any]) -> Column:
@@ -150,7 +163,7 @@ def provenance(sweep: Sweep) -> list[tuple[str, list[tuple[str, str]]]]:
     where = {
         "hardware": sweep.hardware,
         "trained on": ", ".join(devices) or text.NONE,
-        "each trial": facts.resources(sweep.config),
+        "each trial": str(facts.held_by_one(sweep.config)),
         "seeds": ", ".join(map(str, seeds)),
         "started": text.when(sweep.created),
         "last trial ended": text.when(ended),

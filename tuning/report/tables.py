@@ -14,19 +14,20 @@ import pyarrow.parquet
 from job.compare.record import Record
 from job.runs.state import EpochRow
 from tuning.records import Sweep, Trial
-from tuning.report.totals import price, seconds_of, train_seconds_of
+from tuning.report.frame import Price
+from tuning.report.totals import held_by_one, seconds_of, train_seconds_of
 
 Rows = list[dict[str, Any]]
 EPOCH_FIELDS = tuple(EpochRow.__dataclass_fields__)
 
 
-def trial_rows(sweep: Sweep, price_per_hour: float | None) -> Rows:
+def trial_rows(sweep: Sweep, price: Price | None) -> Rows:
     """A row for each trial.
 
     Settings are in columns named `settings.NAME`, what the sampler drew in `drawn.NAME`, so that no
     setting can take another column's name.
     """
-    winner = sweep.winner
+    winner, held = sweep.winner, held_by_one(sweep.config)
     return [
         {
             "trial": trial.plan.number,
@@ -41,7 +42,10 @@ def trial_rows(sweep: Sweep, price_per_hour: float | None) -> Rows:
             "test_accuracy": _test_accuracy(sweep, trial),
             "train_seconds": train_seconds_of(trial.outcome),
             "total_seconds": seconds_of(trial.outcome),
-            "cost": price(seconds_of(trial.outcome), price_per_hour),
+            "cpu_hours": held.cpu_hours(seconds_of(trial.outcome)),
+            "gpu_hours": held.gpu_hours(seconds_of(trial.outcome)),
+            "cost": price.of(seconds_of(trial.outcome)) if price else None,
+            "currency": (price and price.currency) or None,
             "started": trial.outcome.started,
             "restarts": trial.outcome.restarts,
             "device": trial.outcome.device,

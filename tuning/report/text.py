@@ -46,11 +46,17 @@ def seconds(value: float | None) -> str:
     return NONE if value is None else duration(value)
 
 
-def money(value: float | None) -> str:
-    """An amount of whatever the price was given in; small ones with more digits."""
+def amount(value: float | None, currency: str = "") -> str:
+    """Hours, or money of a currency; small amounts with more digits, a dash for None."""
     if value is None:
         return NONE
-    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.4f}"
+    shown = f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.4f}"
+    return unit(shown, currency)
+
+
+def unit(shown: str, name: str) -> str:
+    """What is shown with the name of its unit behind it, if it has one."""
+    return f"{shown}{THIN}{name}" if name else shown
 
 
 def when(value: float | None) -> str:

@@ -24,8 +24,28 @@ from tuning.records import (
     Trial,
     merit,
 )
+from tuning.report.frame import SECONDS_PER_HOUR, Price
 
-SECONDS_PER_HOUR = 3600.0
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Held:
+    """What one trial holds, all its workers together."""
+
+    workers: int
+    cpus: float
+    gpus: float
+
+    def cpu_hours(self, seconds: float | None) -> float | None:
+        """Hours of one processor in some time; None where that is not known."""
+        return None if seconds is None else seconds / SECONDS_PER_HOUR * self.cpus
+
+    def gpu_hours(self, seconds: float | None) -> float | None:
+        """Hours of one GPU in some time; None where that is not known."""
+        return None if seconds is None else seconds / SECONDS_PER_HOUR * self.gpus
+
+    def __str__(self) -> str:
+        parts = {"worker": self.workers, "CPU": self.cpus, "GPU": self.gpus}
+        return ", ".join(f"{n:g} {unit}" + "s" * (n > 1) for unit, n in parts.items() if n)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,27 +199,20 @@ def epochs_of(sweep: Sweep, trial: Trial) -> int:
     return max(len(t.outcome.history) for t in sweep.trials)
 
 
-def spent(sweep: Sweep, price_per_hour: float | None) -> Spent:
+def spent(sweep: Sweep, price: Price | None) -> Spent:
     """The time of all trials, repeats included, and what it cost."""
     outcomes = [trial.outcome for trial in sweep.trials]
     spans = [(o.started, o.started + o.seconds) for o in outcomes if o.started is not None]
     held = sum(outcome.seconds for outcome in outcomes)
     return Spent(
         held=held,
-        trained=sum(outcome.train_seconds for outcome in outcomes),
+        trained=sum(train_seconds_of(outcome) or 0.0 for outcome in outcomes),
         repeats=sum(t.outcome.seconds for t in sweep.trials if t.plan.kind != SEARCH),
         first=min((began for began, _ in spans), default=None),
         last=max((ended for _, ended in spans), default=None),
-        cost=price(held, price_per_hour),
+        cost=price.of(held) if price else None,
         running=states(sweep.trials)[UNFINISHED],
     )
-
-
-def price(seconds: float | None, price_per_hour: float | None) -> float | None:
-    """The price of some time; None where either is not known."""
-    if seconds is None or price_per_hour is None:
-        return None
-    return seconds / SECONDS_PER_HOUR * price_per_hour
 
 
 def seconds_of(outcome: Outcome) -> float | None:
@@ -217,12 +230,11 @@ def states(trials: Sequence[Trial]) -> Counter[str]:
     return Counter(trial.outcome.state for trial in trials)
 
 
-def resources(config: dict[str, Any]) -> str:
-    """What one trial holds, in words, from the sweep's settings."""
+def held_by_one(config: dict[str, Any]) -> Held:
+    """What one trial holds, from the sweep's settings."""
     workers = config.get("workers_per_trial") or 1
-    held = {
-        "worker": workers,
-        "CPU": config.get("cpus_per_trial") or workers,
-        "GPU": config.get("gpus_per_trial") or 0,
-    }
-    return ", ".join(f"{n:g} {unit}" + "s" * (n > 1) for unit, n in held.items() if n)
+    return Held(
+        workers=workers,
+        cpus=config.get("cpus_per_trial") or workers,
+        gpus=config.get("gpus_per_trial") or 0,
+    )
