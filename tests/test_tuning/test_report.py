@@ -270,6 +270,36 @@ def test_a_price_may_name_its_currency(given, price):
     assert price_of(given) == price
 
 
+def test_the_front_is_what_no_other_trial_beats_in_both(sweep, page):
+    finished = [t for t in facts.search_trials(sweep) if t.outcome.state == FINISHED]
+
+    def beats(one: Trial, other: Trial) -> bool:
+        return (
+            one.outcome.train_seconds <= other.outcome.train_seconds
+            and merit(one.outcome)[0] > merit(other.outcome)[0]
+        )
+
+    unbeaten = {t.plan.number for t in finished if not any(beats(o, t) for o in finished)}
+    front = facts.front(sweep)
+    assert {trial.plan.number for trial in front} == unbeaten == {0, 2}
+    assert page.row("2", 0)[2:] == [f"98.67{THIN}%", "2:26"]
+    near = facts.near_best(front)
+    assert near.plan.number == 0
+    assert "Trial 0 is the fastest within 0.1 points" in page.words
+    assert "drawn where they were stopped, hollow" in page.words
+
+
+def test_what_was_stopped_is_never_on_the_front(sweep):
+    """Though it was the best and the fastest."""
+    best, *others = sweep.trials
+    rows = tuple(dataclasses.replace(row, val_accuracy=1.0) for row in best.outcome.history[:1])
+    stopped = dataclasses.replace(best.outcome, state=STOPPED, history=rows)
+    spoilt = dataclasses.replace(
+        sweep, trials=(dataclasses.replace(best, outcome=stopped), *others)
+    )
+    assert 0 not in {trial.plan.number for trial in facts.front(spoilt)}
+
+
 def test_epsilon_squared_is_that_of_kruskal_and_wallis():
     # H = 12 / 42 * (36 / 3 + 225 / 3) - 21 = 27 / 7; (H - 1) / 4; 2 of 20 splits are as good.
     share, chance = epsilon_squared([0, 0, 0, 1, 1, 1], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])

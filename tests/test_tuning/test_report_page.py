@@ -98,7 +98,7 @@ def numbers(texts: list[str]) -> list[float]:
 
 
 def test_it_needs_no_network_and_logs_nothing(opened):
-    assert opened.page.locator(".plot svg").count() == 6
+    assert opened.page.locator(".plot svg").count() == 7
     assert opened.page.locator(".plot svg path").count() > 60
     # What the page may not do is refused, rather than left out by chance.
     assert opened.noticed == []

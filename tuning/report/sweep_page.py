@@ -45,10 +45,11 @@ def sweep_page(sweep: Sweep, frame: Frame) -> bytes:
         "curves": pictures.curves(sweep, best),
         "parallel": pictures.parallel(found, best),
         "heat": pictures.heat(found),
+        "trade": pictures.trade(sweep, best),
         "times": pictures.times(sweep),
     }
     accuracies = [pictures.accuracy_of(trial) for trial in found]
-    held = facts.held_by_one(sweep.config)
+    of_front, held = facts.front(sweep), facts.held_by_one(sweep.config)
     spent = facts.spent(sweep, frame.price)
     shown = {
         "title": sweep.name,
@@ -70,6 +71,11 @@ def sweep_page(sweep: Sweep, frame: Frame) -> bytes:
         "compared": len(found),
         "min_trials": MIN_TRIALS,
         "savings": facts.savings(sweep),
+        "front": [(t, settings_text(t)) for t in of_front],
+        "near": facts.near_best(of_front) if of_front else None,
+        "near_points": f"{100 * facts.NEAR:g}",
+        "cut_short": counts[STOPPED],
+        "devices": sorted({t.outcome.device for t in of_front}),
         "spent": spent,
         "hours_held": f"{spent.held / SECONDS_PER_HOUR:.4f}",
         "held": held,

@@ -1,4 +1,4 @@
-"""What a sweep comes to: its best trial, its time and cost, and what stopping trials early saved.
+"""What a sweep comes to: its best trial, its fast ones, its time and cost, what stopping saved.
 
 Repeats of finalists are counted with the time and the cost, but not with what the search found.
 """
@@ -25,6 +25,9 @@ from tuning.records import (
     merit,
 )
 from tuning.report.frame import SECONDS_PER_HOUR, Price
+
+# So much of the accuracy some would give for time: a tenth of a point.
+NEAR = 0.001
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,6 +200,26 @@ def epochs_of(sweep: Sweep, trial: Trial) -> int:
     if config is not None:
         return config.epochs
     return max(len(t.outcome.history) for t in sweep.trials)
+
+
+def front(sweep: Sweep) -> list[Trial]:
+    """The search trials that no other beats in both accuracy and time, the fastest first.
+
+    Only of those that were trained to their end: of the others neither is known.
+    """
+    finished = [t for t in search_trials(sweep) if t.outcome.state == FINISHED and t.outcome.best]
+    found: list[Trial] = []
+    for trial in sorted(finished, key=lambda t: (t.outcome.train_seconds, -merit(t.outcome)[0])):
+        if not found or merit(trial.outcome)[0] > merit(found[-1].outcome)[0]:
+            found.append(trial)
+    return found
+
+
+def near_best(of_front: Sequence[Trial]) -> Trial:
+    """The fastest of a front whose accuracy is within `NEAR` of the best."""
+    best = merit(of_front[-1].outcome)[0]
+    # Accuracies are shares of a few thousand examples; a difference of NEAR itself is near.
+    return next(t for t in of_front if best - merit(t.outcome)[0] <= NEAR + 1e-9)
 
 
 def spent(sweep: Sweep, price: Price | None) -> Spent:

@@ -100,7 +100,7 @@ def curves(lines: Sequence[Line], *, is_accuracy: bool, height: int = 280) -> Sp
     last = max(point["x"] for point in points)
     base = alt.Chart(alt.Data(values=points)).encode(
         x=_epoch_axis(last),
-        y=_accuracy_axis(points) if is_accuracy else _loss_axis(points),
+        y=accuracy_axis(points) if is_accuracy else _loss_axis(points),
         color=look(COLOUR),
         opacity=opacity(),
     )
@@ -118,7 +118,7 @@ def error(accuracy: float) -> float:
 
 def error_range(errors: Sequence[float]) -> tuple[float, float, list[float]]:
     """The ends of an axis for errors, and its ticks."""
-    low, high, ticks = _log_range(errors, ERRORS)
+    low, high, ticks = log_range(errors, ERRORS)
     return low, min(high, 1.0), ticks
 
 
@@ -127,7 +127,7 @@ def height_of(error: float, low: float, high: float) -> float:
     return math.log(high / error) / math.log(high / low)
 
 
-def _log_range(
+def log_range(
     values: Sequence[float], ticks: Sequence[Sequence[float]]
 ) -> tuple[float, float, list[float]]:
     """The ends of a logarithmic axis, a little beyond the values, and its ticks.
@@ -156,7 +156,8 @@ def _epoch_axis(last: int) -> alt.X:
     )
 
 
-def _accuracy_axis(points: Sequence[Spec]) -> alt.Y:
+def accuracy_axis(points: Sequence[Spec]) -> alt.Y:
+    """Accuracies by their errors, which are the points' `y`."""
     low, high, ticks = error_range([point["y"] for point in points])
     return alt.Y(
         "y:Q",
@@ -166,7 +167,7 @@ def _accuracy_axis(points: Sequence[Spec]) -> alt.Y:
 
 
 def _loss_axis(points: Sequence[Spec]) -> alt.Y:
-    low, high, ticks = _log_range([point["y"] for point in points], ROUND)
+    low, high, ticks = log_range([point["y"] for point in points], ROUND)
     return alt.Y(
         "y:Q",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),

@@ -1,4 +1,4 @@
-"""The charts in which each trial has one place: parallel coordinates, heat maps, and times."""
+"""The charts in which each trial has one place: parallel coordinates, heat maps, time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,29 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from tuning.report.charts.curves import DASHES, SHOWN, WIDTH, Spec, finish, hit, look, opacity
+from tuning.report.charts.curves import (
+    COLOUR,
+    DASHES,
+    ROUND,
+    SHOWN,
+    WIDTH,
+    Spec,
+    accuracy_axis,
+    error,
+    finish,
+    hit,
+    log_range,
+    look,
+    opacity,
+)
 from tuning.report.charts.parameters import Scale
 
 HEAT_STEPS = 5
 CELL_WIDTH = 98
 # The time from which on a unit is used, and its length, in seconds.
 UNITS = (("hours", 3 * 3600.0, 3600.0), ("minutes", 180.0, 60.0), ("seconds", 0.0, 1.0))
+# Times so far apart are drawn by their ratio.
+FAR = 5.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,8 +176,7 @@ def times(parts: Sequence[tuple[str, float, float]], *, height: int = 170) -> Sp
         parts: Key, seconds in training and validation, and seconds of everything else, by trial.
         height: Of the plot, in pixels.
     """
-    longest = max(first + second for _, first, second in parts)
-    unit, _, length = next(each for each in UNITS if longest >= each[1])
+    unit, length = _unit(max(first + second for _, first, second in parts))
     values = [
         {"key": key, "part": part, "time": seconds / length, "order": order}
         for key, *both in parts
@@ -190,6 +205,88 @@ def times(parts: Sequence[tuple[str, float, float]], *, height: int = 170) -> Sp
         )
     )
     return finish(bars, height)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spot:
+    """A trial by its time and accuracy.
+
+    Attributes:
+        key, look: As those of a line.
+        seconds: In training and validation.
+        accuracy: Of the weights that are kept.
+        is_whole: It was trained to its end.
+        is_on_front: No other is better in both.
+    """
+
+    key: str
+    look: str
+    seconds: float
+    accuracy: float
+    is_whole: bool
+    is_on_front: bool
+
+
+def trade(spots: Sequence[Spot], *, height: int = 280) -> Spec:
+    """Accuracy by time; a line joins the front, whose trials are numbered. The last lie on top."""
+    unit, length = _unit(max(spot.seconds for spot in spots))
+    points: list[Spec] = [
+        {
+            "key": spot.key,
+            "look": spot.look,
+            "x": spot.seconds / length,
+            "y": error(spot.accuracy),
+            "whole": spot.is_whole,
+            "front": spot.is_on_front,
+        }
+        for spot in spots
+    ]
+    y = accuracy_axis(points)
+    base = alt.Chart(alt.Data(values=points)).encode(
+        x=_time_axis([point["x"] for point in points], unit),
+        y=y,
+        color=look(COLOUR),
+        opacity=opacity(),
+    )
+    whole, front = base.transform_filter("datum.whole"), base.transform_filter("datum.front")
+    # Between two of the front nothing better is known than the faster one.
+    stairs = front.mark_line(interpolate="step-after", strokeDash=[4, 3], strokeWidth=1.2).encode(
+        color=alt.value("var(--muted)"), opacity=alt.value(1.0)
+    )
+    cut = base.transform_filter("!datum.whole").mark_point(filled=False, size=45, strokeWidth=1.5)
+    numbers = front.mark_text(dy=-12, fontSize=12).encode(
+        text="key:N", color=alt.value("var(--ink)")
+    )
+    near = base.mark_point(filled=True, size=400).encode(
+        opacity=alt.value(0.0), color=alt.value("var(--ink)")
+    )
+    return finish(
+        alt.layer(stairs, cut, whole.mark_point(filled=True, size=70), numbers, near), height
+    )
+
+
+def _time_axis(values: Sequence[float], unit: str) -> alt.X:
+    title = f"training and validation, {unit}"
+    low, high = min(values), max(values)
+    if low > 0 and high / low >= FAR:
+        low, high, ticks = log_range(values, ROUND)
+        return alt.X(
+            "x:Q",
+            scale=alt.Scale(type="log", domain=[low, high], nice=False),
+            axis=alt.Axis(title=title, values=ticks, format="~g", grid=False),
+        )
+    margin = 0.05 * (high - low) or 0.05 * high or 1.0
+    return alt.X(
+        "x:Q",
+        scale=alt.Scale(domain=[max(low - margin, 0.0), high + margin], nice=False),
+        axis=alt.Axis(title=title, grid=False, tickCount=6),
+    )
+
+
+def _unit(longest: float) -> tuple[str, float]:
+    """The unit of times of which this is the longest, and its length in seconds."""
+    unit, _, length = next(each for each in UNITS if longest >= each[1])
+    return unit, length
 
 
 def step_of(rank: int, count: int) -> int:

@@ -20,7 +20,7 @@ from tuning.report.charts.parameters import (
     scaled,
 )
 from tuning.report.page import Chart
-from tuning.report.totals import Best
+from tuning.report.totals import Best, front, search_trials
 
 # More axes than this can't be told apart side by side.
 MAX_AXES = 9
@@ -219,6 +219,36 @@ def _cell_tip(trials: Sequence[Trial]) -> tuple[tuple[str, str], ...]:
         ("its state", f"{top.outcome.state}, {counted(len(top.outcome.history), 'epoch')}"),
         ("trials here", ", ".join(str(trial.plan.number) for trial in trials)),
     )
+
+
+def trade(sweep: Sweep, best: Best) -> list[Chart]:
+    """Accuracy by time of the search trials that ended; nothing where less than two finished."""
+    of_front = front(sweep)
+    ended = [t for t in search_trials(sweep) if t.outcome.state in (FINISHED, STOPPED)]
+    drawn = by_look([t for t in ended if t.outcome.best], best)
+    finished = [t for t in drawn if t.outcome.state == FINISHED]
+    if len(finished) < 2:
+        return []
+    spots = [
+        maps.Spot(
+            key=key_of(trial),
+            look=look_of(trial, best),
+            seconds=trial.outcome.train_seconds,
+            accuracy=accuracy_of(trial),
+            is_whole=trial.outcome.state == FINISHED,
+            is_on_front=trial in of_front,
+        )
+        for trial in drawn
+    ]
+    return [
+        Chart(
+            name="front",
+            spec=maps.trade(spots),
+            alternative=f"Scatter plot: validation accuracy by time in training and validation of "
+            f"{counted(len(finished), 'trial')} that finished and {len(drawn) - len(finished)} "
+            f"that were stopped. The front: trial {', '.join(map(key_of, of_front))}. {IN_TABLE}",
+        )
+    ]
 
 
 def times(sweep: Sweep) -> list[Chart]:
