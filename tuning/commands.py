@@ -91,7 +91,7 @@ def report(
     """Write what a sweep or a run came to as one HTML file; several names are compared.
 
     A name is that of a sweep or a run, or a path to its folder. Tables of trials and epochs are
-    written beside it, as CSV and Parquet.
+    written beside it, as CSV and Parquet, and next-space.yaml, where a next sweep should search.
     """
     from tuning.report.command import report as write
 

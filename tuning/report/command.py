@@ -24,6 +24,8 @@ from tuning.report import tables
 from tuning.report import totals as facts
 from tuning.report.frame import Frame, price_of
 from tuning.report.runs import record_of_run, records_of_winner
+from tuning.space.advice import NEXT_SPACE_FILE, advice
+from tuning.space.space import to_yaml
 
 PAGE = "report.html"
 # A sweep, or runs side by side.
@@ -61,10 +63,14 @@ def report(
     check_names(names, storage)
     targets = [open_target(name, storage) for name in names]
     folder = _folder(out, names)
-    files = write_report(targets, Frame(written=time.time(), price=price))
+    # A command reads a space from this disk only.
+    place = "" if folder.is_remote else f"{folder.uri}/"
+    files = write_report(targets, Frame(written=time.time(), price=price, place=place))
     try:
         for name, content in files.items():
             folder.write(name, content)
+        if NEXT_SPACE_FILE not in files:
+            folder.delete(NEXT_SPACE_FILE)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError("--out", folder.uri, "is a file; name a folder") from error
     return [f"{folder.uri}/{name}" for name in files]
@@ -121,11 +127,15 @@ def _of_sweep(sweep: Sweep, frame: Frame) -> dict[str, bytes]:
     from tuning.report.sweep_page import sweep_page
 
     histories = ((trial.plan.number, trial.outcome.history) for trial in sweep.trials)
-    return {
-        PAGE: sweep_page(sweep, frame),
+    next_one = advice(sweep)
+    files = {
+        PAGE: sweep_page(sweep, next_one, frame),
         **tables.as_files("trials", tables.trial_rows(sweep, frame.price)),
         **tables.as_files("epochs", tables.epoch_rows("trial", histories)),
     }
+    if next_one.space is not None:
+        files[NEXT_SPACE_FILE] = to_yaml(next_one.space)
+    return files
 
 
 def _records(target: Sweep | Run) -> list[Record]:

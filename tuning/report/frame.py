@@ -1,4 +1,4 @@
-"""What a report is made for, whatever it shows: when, and at what price."""
+"""What a report is made for, whatever it shows: when, where, and at what price."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class Frame:
     Attributes:
         written: When, seconds since the epoch.
         price: Of an hour of one trial, where that is known.
+        place: The folder of the files beside it with a `/`, as a command names it; empty for none.
     """
 
     written: float
     price: Price | None = None
+    place: str = ""

@@ -17,6 +17,7 @@ from tuning.report.charts.parameters import ABSENT, is_number
 from tuning.report.frame import SECONDS_PER_HOUR, Frame, Price
 from tuning.report.grid import Column, numbers, texts
 from tuning.report.page import render
+from tuning.space.advice import NEXT_SPACE_FILE, Advice, command
 from tuning.space.space import SearchRange, parse_space
 
 STATES = (FINISHED, STOPPED, FAILED, UNFINISHED)
@@ -32,7 +33,7 @@ class Row:
     repeats: int | None
 
 
-def sweep_page(sweep: Sweep, frame: Frame) -> bytes:
+def sweep_page(sweep: Sweep, advice: Advice, frame: Frame) -> bytes:
     """The page of a sweep of which at least one search trial has an epoch."""
     searched = facts.search_trials(sweep)
     found = [trial for trial in searched if trial.outcome.best]
@@ -76,6 +77,8 @@ def sweep_page(sweep: Sweep, frame: Frame) -> bytes:
         "near_points": f"{100 * facts.NEAR:g}",
         "cut_short": counts[STOPPED],
         "devices": sorted({t.outcome.device for t in of_front}),
+        "advice": advice,
+        "next_command": command(sweep, advice, f"{frame.place}{NEXT_SPACE_FILE}"),
         "spent": spent,
         "hours_held": f"{spent.held / SECONDS_PER_HOUR:.4f}",
         "held": held,

@@ -32,6 +32,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import yaml
+
 from job.config.config import FIELDS, is_fixed, over_recipe
 from job.config.fields import lenient
 from job.config.files import read_document
@@ -137,6 +139,12 @@ class SearchRange:
             value = _between(self.low, self.high, unit)
         value = min(max(value, self.low), self.high)
         return round(value) if self.is_integer else value
+
+    def place(self, value: float) -> float:
+        """Where a value lies: 0 at `low`, 1 at `high`, evenly in its scale."""
+        warp = math.log if self.log else float
+        low, high = warp(self.low), warp(self.high)
+        return (warp(value) - low) / (high - low)
 
     def grid(self) -> list[Any]:
         """The values that a grid takes."""
@@ -254,6 +262,12 @@ class Space:
 def _set(settings: dict, parameter: SearchRange, drawn: Any, base: Mapping[str, Any]) -> None:
     batch_size = over_recipe({**base, **settings}).batch_size if parameter.with_batch else 0
     settings[parameter.field] = parameter.scaled(drawn, batch_size)
+
+
+def to_yaml(space: Space) -> bytes:
+    """A space as a file that `read_space` reads."""
+    written = yaml.safe_dump(space.to_document(), sort_keys=False, allow_unicode=True)
+    return written.encode()
 
 
 def read_space(path: str) -> Space:

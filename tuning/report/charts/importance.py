@@ -11,7 +11,6 @@ will do for an explanation.
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -89,9 +88,7 @@ def _place(ways: Sequence[SearchRange], trial: Trial) -> float | None:
     """Where in its range, from 0 to 1, a trial's value was drawn."""
     for way in ways:
         if way.key in trial.plan.drawn:
-            warp = math.log if way.log else float
-            low, high, value = (warp(v) for v in (way.low, way.high, trial.plan.drawn[way.key]))
-            return (value - low) / (high - low)
+            return way.place(trial.plan.drawn[way.key])
     return ABSENT
 
 
