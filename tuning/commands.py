@@ -21,6 +21,7 @@ from job.config.flags import (
     told,
     verbose_option,
 )
+from job.errors import InputError
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
 
 
@@ -80,12 +81,27 @@ def sweep(
     metavar="PRICE",
     help="Of what one trial of a sweep holds, with its currency: 2.50EUR.",
 )
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="Write nothing, but show it to this machine's browsers, and follow what still trains, "
+    "until Ctrl-C.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="N",
+    help="Where --serve answers; one that is free by default.",
+)
 @json_option
 def report(
     names: Sequence[str],
     storage: str,
     out: str | None,
     price_per_hour: str | None,
+    serve: bool,
+    port: int,
     as_json: bool,
 ) -> None:
     """Write what a sweep or a run came to as one HTML file; several names are compared.
@@ -93,6 +109,19 @@ def report(
     A name is that of a sweep or a run, or a path to its folder. Tables of trials and epochs are
     written beside it, as CSV and Parquet, and next-space.yaml, where a next sweep should search.
     """
+    if serve:
+        if out is not None:
+            raise InputError("--out", out, "nothing is written with --serve; leave one of them out")
+        from tuning.report.frame import price_of
+        from tuning.report.serve import Live
+        from tuning.report.serve import serve as answer
+
+        def announce(url: str) -> None:
+            words = f"{url} follows {', '.join(names)}; Ctrl-C ends it"
+            print(json.dumps({"url": url}) if as_json else words, flush=True)
+
+        answer(Live(names, storage, price_of(price_per_hour)), port, announce)
+        return
     from tuning.report.command import report as write
 
     files = write(names, storage, out, price_per_hour)

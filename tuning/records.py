@@ -177,19 +177,31 @@ def write_winner(folder: Storage, winner: Winner) -> None:
     folder.write(WINNER_FILE, to_json(dataclasses.asdict(winner)))
 
 
-def read_sweep(folder: Storage) -> Sweep:
+def read_sweep(folder: Storage, known: Sweep | None = None) -> Sweep:
     """Reads what a sweep has left so far.
+
+    Args:
+        folder: The sweep's.
+        known: What was read before. Of the same sweep only what is new is read then, since no file
+            is ever written twice.
 
     Raises:
         FileNotFoundError: There is no sweep.
         ValueError: A file is not what a sweep writes; the message names it.
     """
     document = _read(folder, SWEEP_FILE, lambda found: Sweep(**found))
-    ended = {name: _outcome(folder, name) for name in folder.at(OUTCOMES).list()}
+    before: dict[str, Trial] = {}
+    if known is not None and document_of(known) == document_of(document):
+        before = {f"{trial.plan.name}.json": trial for trial in known.trials}
+    ended = set(folder.at(OUTCOMES).list())
     trials = []
     for name in folder.at(PLANS).list():
-        plan = _read(folder, f"{PLANS}/{name}", lambda found: Plan(**found))
-        trials.append(Trial(plan=plan, outcome=ended.get(name, Outcome())))
+        trial = before.get(name) or Trial(
+            plan=_read(folder, f"{PLANS}/{name}", lambda found: Plan(**found))
+        )
+        if name in ended and trial.outcome.state == UNFINISHED:
+            trial = dataclasses.replace(trial, outcome=_outcome(folder, name))
+        trials.append(trial)
     try:
         winner = _read(folder, WINNER_FILE, _winner)
     except FileNotFoundError:

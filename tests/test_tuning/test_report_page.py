@@ -6,13 +6,16 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from job.storage.disk import LocalStorage
-from tests.kit.report_data import BEGAN, HOSTILE, hostile_sweep, keep_run, realistic_sweep
+from tests.kit.report_data import BEGAN, HOSTILE, hostile_sweep, keep, keep_run, realistic_sweep
+from tuning.records import FINISHED, Outcome, write_outcome
+from tuning.report import serve
 from tuning.report.command import report, write_report
 from tuning.report.frame import Frame, Price
 
@@ -53,19 +56,20 @@ def browser() -> Iterator:
 class Opened:
     """A report in a tab, and what was noticed of it."""
 
-    def __init__(self, browser, path: Path, **options) -> None:
+    def __init__(self, browser, path: Path | str, **options) -> None:
+        url = path if isinstance(path, str) else path.as_uri()
         self.noticed: list[str] = []
         self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         page = self.page = self.context.new_page()
-        page.on("request", lambda request: self._request(request.url, path))
+        page.on("request", lambda request: self._request(request.url, url))
         page.on("console", lambda message: self._console(message))
         page.on("pageerror", lambda error: self.noticed.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (self.noticed.append("dialog"), dialog.dismiss()))
-        page.goto(path.as_uri())
+        page.goto(url)
         page.wait_for_selector("html[data-charts=ready]", timeout=60_000)
 
-    def _request(self, url: str, path: Path) -> None:
-        if url != path.as_uri():
+    def _request(self, url: str, wanted: str) -> None:
+        if url != wanted:
             self.noticed.append(f"request: {url}")
 
     def _console(self, message) -> None:
@@ -355,3 +359,40 @@ def test_runs_are_compared_in_the_browser(browser, tmp_path, monkeypatch):
             assert len(shown) == 3
         assert opened.noticed == []
         opened.context.close()
+
+
+def test_a_live_page_follows_its_sweep_and_looks_as_it_did(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "HOLDS_SECONDS", 0.0)
+    place, sweep = LocalStorage(str(tmp_path / "s")), realistic_sweep(ended=False)
+    keep(place, sweep)
+    server = serve.Server(serve.Live([str(tmp_path / "s")], "runs"))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    tab = Opened(browser, server.url)
+    page, live = tab.page, tab.page.locator("#live")
+    # What asks every few seconds asks as well when the tab is looked at again.
+    look = "document.dispatchEvent(new Event('visibilitychange'))"
+    assert live.inner_text() == "Live"
+    page.locator("#filter").fill("adam")
+    page.locator("input.state[value=stopped]").uncheck()
+    page.locator("#grid th", has_text="trial").first.locator("button").click()
+    page.locator("#grid th", has_text="trial").first.locator("button").click()
+    page.locator("#grid tr[data-key='3'] button.pin").click()
+    assert tab.column(1) == ["3", "11", "15"]
+    rows = sweep.trials[3].outcome.history
+    write_outcome(place, sweep.trials[15].plan, Outcome(state=FINISHED, history=rows, seconds=9.0))
+    with page.expect_navigation():
+        page.evaluate(look)
+    page.wait_for_selector("html[data-charts=ready]")
+    page.wait_for_function("document.getElementById('filter').value === 'adam'")
+    assert tab.column(1) == ["3", "11", "15"]
+    assert page.locator("#grid tr[data-key='15']").inner_text().split()[1] == "finished"
+    assert page.locator("button.pin[aria-pressed=true]").count() == 1
+    assert tab.noticed == []
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    page.evaluate(look)
+    page.wait_for_selector("#live.ended")
+    assert live.inner_text() == "Not live: nobody answers any more"
+    tab.context.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 import time
@@ -12,14 +13,14 @@ from pathlib import PurePosixPath
 
 from job.compare.record import Record, check_comparable
 from job.config.fields import run_name
-from job.errors import InputError
+from job.errors import InputError, JobError
 from job.extras import check_installed
 from job.runs.folder import absolute, usable
-from job.runs.run import CONFIG_FILE, Run, meant, open_run
+from job.runs.run import CONFIG_FILE, Run, meant, open_run, run_at
 from job.storage.base import Storage
 from job.storage.open import open_storage
 from job.waiting import waiting
-from tuning.records import SWEEP_FILE, Sweep, read_sweep
+from tuning.records import SWEEP_FILE, TRIALS, UNFINISHED, Outcome, Sweep, Trial, read_sweep
 from tuning.report import tables
 from tuning.report import totals as facts
 from tuning.report.frame import Frame, price_of
@@ -32,6 +33,8 @@ PAGE = "report.html"
 Content = Sweep | list[Record]
 # A heading names so many.
 TITLED = 4
+
+log = logging.getLogger(__name__)
 
 
 @waiting("runs to be read and drawn")
@@ -161,8 +164,8 @@ def _told_apart(entries: Sequence[Record]) -> list[Record]:
     return found
 
 
-def open_target(name: str, storage: str) -> Sweep | Run:
-    """Opens what a name means.
+def open_target(name: str, storage: str, known: Sweep | Run | None = None) -> Sweep | Run:
+    """Opens what a name means; `known` is what it was before.
 
     Raises:
         InputError: There is neither a sweep nor a run.
@@ -175,7 +178,7 @@ def open_target(name: str, storage: str) -> Sweep | Run:
         if CONFIG_FILE in content:
             return open_run(name, storage)
         if SWEEP_FILE in content:
-            return _open_sweep(name, folder)
+            return _open_sweep(name, folder, known if isinstance(known, Sweep) else None)
     if content:
         raise InputError("NAME", name, f"{folder.uri} holds neither a sweep nor a run")
     raise InputError("NAME", name, f"no sweep and no run in {folder.uri}")
@@ -191,15 +194,29 @@ def folder_of(name: str, storage: str) -> Storage:
         raise InputError("NAME", name, str(problem)) from None
 
 
-def _open_sweep(name: str, folder: Storage) -> Sweep:
+def _open_sweep(name: str, folder: Storage, known: Sweep | None) -> Sweep:
     try:
-        sweep = read_sweep(folder)
+        sweep = read_sweep(folder, known)
     except (ValueError, FileNotFoundError) as error:
         raise InputError("NAME", name, f"can't be read: {error}") from error
     numbers = {trial.plan.number for trial in sweep.trials}
     if sweep.winner is not None and not {sweep.winner.trial, *sweep.winner.members} <= numbers:
         raise InputError("NAME", name, "its winner is none of its trials")
-    return sweep
+    trials = (_with_epochs(trial, folder) for trial in sweep.trials)
+    return dataclasses.replace(sweep, trials=tuple(trials))
+
+
+def _with_epochs(trial: Trial, folder: Storage) -> Trial:
+    """A trial; one that has not ended with the epochs that its run has finished so far."""
+    place = folder.at(f"{TRIALS}/{trial.plan.name}")
+    if trial.outcome.state != UNFINISHED or CONFIG_FILE not in place.list():
+        return trial
+    try:
+        return dataclasses.replace(trial, outcome=Outcome(history=run_at(place).history()))
+    except JobError as problem:
+        # The others are worth a report without it.
+        log.warning("trial %d is shown without its epochs: %s", trial.plan.number, problem)
+        return trial
 
 
 def _folder(out: str | None, names: Sequence[str]) -> Storage:

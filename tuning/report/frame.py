@@ -56,8 +56,10 @@ class Frame:
         written: When, seconds since the epoch.
         price: Of an hour of one trial, where that is known.
         place: The folder of the files beside it with a `/`, as a command names it; empty for none.
+        version: Tells it from later pages for whoever follows it; empty for a page in a file.
     """
 
     written: float
     price: Price | None = None
     place: str = ""
+    version: str = ""

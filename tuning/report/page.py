@@ -26,6 +26,8 @@ from tuning.report.frame import Frame
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("table.js", "charts.js")
+FOLLOWS = "live.js"
+CONNECT = "; connect-src 'self'"
 STYLE = "report.css"
 FILTERS = (
     text.percent,
@@ -81,7 +83,8 @@ def render(
         "tips": tips,
     }
     style = _file(STYLE)
-    scripts = [vega_bundle(), *(_file(name) for name in SCRIPTS)]
+    names = (*SCRIPTS, FOLLOWS) if frame.version else SCRIPTS
+    scripts = [vega_bundle(), *map(_file, names)]
     page = (
         _environment()
         .get_template(template)
@@ -91,7 +94,7 @@ def render(
             style=Markup(style),
             scripts=[Markup(script) for script in scripts],
             data=embedded(data),
-            policy=policy(style, scripts),
+            policy=policy(style, scripts, follows=bool(frame.version)),
         )
     )
     # What is no text at all, half of a surrogate pair, must not make the report fail.
@@ -110,12 +113,12 @@ def embedded(document: Any) -> Markup:
     return Markup(content)
 
 
-def policy(style: str, scripts: list[str]) -> str:
-    """The page's Content-Security-Policy."""
+def policy(style: str, scripts: list[str], *, follows: bool) -> str:
+    """The page's Content-Security-Policy; one that `follows` may ask its own server for news."""
     allowed = " ".join(_hash(script) for script in scripts)
     return (
         f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; "
-        "base-uri 'none'; form-action 'none'"
+        f"base-uri 'none'; form-action 'none'{CONNECT if follows else ''}"
     )
 
 

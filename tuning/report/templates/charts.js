@@ -89,3 +89,4 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && pinned !== "") pin(pinned);
 });
 document.documentElement.dataset.charts = "ready";
+document.dispatchEvent(new Event("charts"));
