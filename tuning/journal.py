@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 JOURNAL_FILE = "optuna-journal.log"
 # Of the study with two objectives: behind the sweep's name.
 BOTH = ": accuracy and time"
-OBJECTIVES = ("validation accuracy", "seconds in training and validation")
+OBJECTIVES = ["validation accuracy", "seconds in training and validation"]
 # Who wrote a line, which is random otherwise.
 WRITER = "lenet"
 # Between two that are written while trials are in training.
@@ -91,7 +92,10 @@ def journal(sweep: Sweep, trials: Iterable[Trial]) -> bytes:
     )
     for one in (study, both):
         one.set_user_attr("data set", sweep.dataset["name"])
-        one.set_user_attr("objectives", OBJECTIVES[: len(one.directions)])
+        with warnings.catch_warnings():
+            # That names of objectives may yet change in Optuna is no news for who trains.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            one.set_metric_names(OBJECTIVES[: len(one.directions)])
     for trial in itertools.takewhile(lambda one: one.outcome.state != UNFINISHED, trials):
         outcome = trial.outcome
         values = (
