@@ -29,11 +29,8 @@ FAULT_DETECTION = {
 # them.
 NEEDED = {"RAY_TRAIN_V2_ENABLED": "1"}
 # Ray Train looks at its workers this often; its default of 2 s is a part of every detection time.
-TRAIN_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
+LOOKS_SECONDS = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+TRAIN_SETTINGS = {LOOKS_SECONDS: "0.5", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
 # Under `uv run` Ray would start its workers in a copy of the folder, without the environment that
 # the driver has.
 UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import ray_private
 from cluster.autoscaling import autoscaled
 from cluster.capacity import Share, shares
-from cluster.connection import connected
+from cluster.connection import connected, variables
 from job.errors import (
     DisplacedError,
     JobError,
@@ -41,6 +41,8 @@ from job.waiting import QUIET_SECONDS
 if TYPE_CHECKING:
     from cluster.workers.mailbox import Event
 
+# What Ray's dashboard knows of a run: a process on the head that remembers it, and metrics.
+SHOWN = ("RAY_TRAIN_ENABLE_STATE_TRACKING", "RAY_TRAIN_METRICS_ENABLED")
 POLL_SECONDS = 0.2
 # How a fit ends whose group lost a worker in the moment when training was about to begin.
 BROKEN = "broken at start"
@@ -96,6 +98,8 @@ def launch(
         run = run.launched("gpu" if share.gpus else "cpu")
         threads = None if share.gpus else share.threads
         with (
+            # A cluster of the run's own has no dashboard; a trial is its sweep's business.
+            variables(_shown(not (is_own or is_trial))),
             training_session(run, progress, threads=threads, lock=not is_trial) as (run, examples),
             # Ray Train keeps a little book of its own; nothing is ever restored from it.
             tempfile.TemporaryDirectory(prefix="lenet-ray-train-") as book,
@@ -105,6 +109,11 @@ def launch(
             progress.note(f"workers log to {_logs()} on their nodes")
             trainer = functools.partial(_trainer, run, share, book, not is_trial, is_own, verbose)
             return _supervise(run, trainer, progress, stop_requested)
+
+
+def _shown(is_shown: bool) -> dict[str, str]:
+    """What is to be set for Ray's dashboard to show the run, or not, where its user has not."""
+    return {name: str(int(is_shown)) for name in SHOWN if name not in os.environ}
 
 
 def _import_ray_train() -> None:
@@ -265,7 +274,8 @@ def _trainer(
     backend = TensorflowBackend()
     return DataParallelTrainer(
         work,
-        train_loop_config={"order": order},
+        # The settings are for who looks at Ray's own record of the run.
+        train_loop_config={"order": order, "settings": order.config.to_dict()},
         backend_config=backend,
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import math
+import os
 import time
 from typing import Any
 
+from cluster.connection import LOOKS_SECONDS
 from job.config.config import TrainConfig
 from job.errors import (
     DisplacedError,
@@ -17,13 +20,14 @@ from job.errors import (
 )
 from job.models.source import Source
 from job.runs.run import begun_run
+from job.runs.state import EpochRow
 
 # Training leaves a machine so long before it is taken away: enough for a span of steps and a
 # checkpoint, while the rest of the time that was granted is still used.
 LEAVE_SECONDS = 10.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class WorkOrder:
     """What each worker is told.
 
@@ -50,17 +54,19 @@ class WorkOrder:
     mailbox: Any
 
 
-def work(told: dict[str, WorkOrder]) -> None:
+def work(told: dict[str, Any]) -> None:
     """What each worker does; Ray Train, which wants a dict, runs it in a process of its own."""
     import ray.train
 
+    from cluster.workers.gauges import Gauges
     from cluster.workers.mailbox import WorkerEnd
     from job.runs.data import examples_of
     from job.train import train_and_evaluate
     from job.training.attempt import TrainingProcess, Worker
     from job.training.progress import Silent, warnings_to
 
-    order, context = told["order"], ray.train.get_context()
+    order: WorkOrder = told["order"]
+    context = ray.train.get_context()
     worker = Worker(
         rank=context.get_world_rank(),
         world=context.get_world_size(),
@@ -70,7 +76,7 @@ def work(told: dict[str, WorkOrder]) -> None:
     run = begun_run(order.config, order.created, source=order.source)
     is_chief = worker.rank == 0
     mail = WorkerEnd(order.mailbox)
-    progress = mail if is_chief else Silent()
+    progress = Gauges(run.name, mail) if is_chief else Silent()
     try:
         # Every worker's: only the first one's progress goes anywhere.
         with warnings_to(progress):
@@ -112,6 +118,7 @@ class RaySupervisor:
     mail: Any
     may_leave: bool = True
     _notice: Any = None
+    _reported: float = -math.inf
 
     def stop_requested(self) -> int:
         """The number of the signal that the driver passed on; 0 if none, or without `mail`."""
@@ -134,6 +141,27 @@ class RaySupervisor:
             return False
         deadline = self._notice.deadline_ms
         return deadline is None or time.time() > deadline / 1000 - LEAVE_SECONDS
+
+    def report_due(self) -> bool:
+        """Whether Ray Train has had the time to take the last report away.
+
+        It takes one each time that it looks at the workers. Where epochs are shorter than that,
+        reports would pile up, and the end of training would wait for all of them.
+        """
+        return time.monotonic() - self._reported >= 2 * float(os.environ[LOOKS_SECONDS])
+
+    def report(self, row: EpochRow) -> None:
+        """Tells Ray Train of an epoch, which waits for all workers, without a limit of its own.
+
+        The limit is that of the last `heartbeat`. No checkpoint goes with it: the run has its own.
+        """
+        import ray.train
+
+        self._reported = time.monotonic()
+        # A report is left with a thread: it may not wait for the controller beside the driver.
+        ray.train.report(
+            dataclasses.asdict(row), checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC
+        )
 
     def heartbeat(self, limit: float) -> None:
         """Ends this process with a traceback if it is not called again within `limit` seconds.

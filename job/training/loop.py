@@ -37,6 +37,7 @@ class Agreement(NamedTuple):
 
     end: Ending | None
     checkpoint: bool
+    report: bool
     next_span: int
 
 
@@ -138,9 +139,11 @@ def _run_epochs(
         pace.checkpointed()
         progress.epoch(row, config.epochs, state.best_epoch == row.epoch)
         heard()
-        end = _agree(engine, pace, supervisor, state.step).end
-        if end and not is_finished(state, config):
-            return state, end
+        agreed = _agree(engine, pace, supervisor, state.step)
+        if agreed.report:
+            supervisor.report(row)
+        if agreed.end and not is_finished(state, config):
+            return state, agreed.end
         supervisor.heartbeat(pace.patience)
     return state, Ending.FINISHED
 
@@ -148,16 +151,17 @@ def _run_epochs(
 def _agree(engine: Engine, pace: Pace, supervisor: Supervisor, step: int) -> Agreement:
     """Adds up the workers' wishes; what only a clock can tell is left to the first worker."""
     is_chief = engine.rank == 0
-    stop, leave, checkpoint, next_span = engine.sum_over_workers(
+    stop, leave, checkpoint, report, next_span = engine.sum_over_workers(
         [
             int(supervisor.stop_requested() > 0),
             int(supervisor.leave_requested()),
             int(supervisor.save_requested() or (is_chief and pace.checkpoint_due(step))),
+            int(is_chief and supervisor.report_due()),
             pace.span_steps if is_chief else 0,
         ]
     )
     end = Ending.STOPPED if stop else Ending.LEFT if leave else None
-    return Agreement(end, checkpoint > 0, next_span)
+    return Agreement(end, checkpoint > 0, report > 0, next_span)
 
 
 def _advance(state: RunState, metrics: StepMetrics, rows: np.ndarray, seconds: float) -> RunState:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from job.runs.state import EpochRow
+
 
 class Supervisor(Protocol):
     """Watches over a worker. Of what it requests, one worker's yes is enough."""
@@ -17,6 +19,12 @@ class Supervisor(Protocol):
 
     def leave_requested(self) -> bool:
         """Whether training has to end here now and go on elsewhere, for the same reason."""
+
+    def report_due(self) -> bool:
+        """Whether those who watch are to hear of an epoch that ends now; the first worker's yes."""
+
+    def report(self, row: EpochRow) -> None:
+        """Tells them of it. After the same epochs it is called on every worker."""
 
     def heartbeat(self, limit: float) -> None:
         """Something was achieved; if nothing follows for `limit` seconds, this worker hangs."""
@@ -35,6 +43,13 @@ class Unsupervised:
     def leave_requested(self) -> bool:
         """Never, for the same reason."""
         return False
+
+    def report_due(self) -> bool:
+        """Never: who follows the run in this process hears of every epoch."""
+        return False
+
+    def report(self, row: EpochRow) -> None:
+        """Nobody watches, so nothing is told."""
 
     def heartbeat(self, limit: float) -> None:
         """Nobody watches, so nothing is told."""

@@ -112,11 +112,10 @@ def test_a_gpu_is_not_asked_for_together_with_none():
 
 def test_what_a_user_has_set_of_ray_is_his():
     """But for what the program could not work without."""
-    own = {"RAY_TRAIN_V2_ENABLED": "0", "RAY_TRAIN_METRICS_ENABLED": "1", "PATH": "/bin"}
+    own = {"RAY_TRAIN_V2_ENABLED": "0", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "3", "PATH": "/bin"}
     found = train_settings(own, elastic=True)
     assert found == {
         **{"RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"},
-        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     }
     assert "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S" not in train_settings({}, elastic=False)
