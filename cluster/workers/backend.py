@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.train import UserCallback
 from ray.train.backend import Backend, BackendConfig
 
 from cluster import ray_private
@@ -73,17 +75,29 @@ class TensorflowBackend(BackendConfig):
 def callbacks(backend: TensorflowBackend, mailbox: ray.actor.ActorHandle) -> list[Any]:
     """What Ray Train's controller does for a run at its moments.
 
-    It tells the driver how to end it, and ends groups that it would forget.
+    It tells the driver how to end it, ends groups that it would forget, and logs what is reported.
 
     Args:
         backend: Knows the last group.
         mailbox: Where the driver hears of the controller.
     """
-    return ray_private.train_callbacks(
+    moments = ray_private.train_callbacks(
         controller_started=functools.partial(_introduce, mailbox),
         end_left_behind=functools.partial(_end_left_behind, backend),
         group_starts=let_free,
     )
+    return [*moments, Reported()]
+
+
+class Reported(UserCallback):
+    """Logs each epoch that all workers have reported, where Ray's dashboard shows it."""
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
+    ) -> None:
+        """Logs what the first worker reported; the others say the same."""
+        words = [f"{name} {value:.6g}" for name, value in metrics[0].items()]
+        logging.getLogger("ray.train").info("reported: %s", ", ".join(words))
 
 
 def _introduce(mailbox: ray.actor.ActorHandle) -> None:

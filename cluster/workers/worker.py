@@ -153,7 +153,7 @@ class RaySupervisor:
     def report(self, row: EpochRow) -> None:
         """Tells Ray Train of an epoch, which waits for all workers, without a limit of its own.
 
-        The limit is that of the last `heartbeat`. No checkpoint goes with it: the run has its own.
+        The last `heartbeat` has one. No checkpoint goes with it: the run has its own.
         """
         import ray.train
 

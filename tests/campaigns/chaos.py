@@ -37,7 +37,7 @@ SETTINGS = [
 ]
 FAULTS = (
     *("kill worker", "stop worker", "kill raylet", "kill driver"),
-    *("kill in checkpoint", "hang in checkpoint"),
+    *("kill in checkpoint", "hang in checkpoint", "kill in report", "hang in report"),
 )
 # Every other fault is followed by this one, before training goes on.
 AGAIN = "kill while starting"
@@ -151,9 +151,11 @@ class Campaign:
             case "kill driver":
                 self.driver.kill()
                 self.driver.wait()
-            case "kill in checkpoint" | "hang in checkpoint":
+            case "kill in checkpoint" | "hang in checkpoint" | "kill in report" | "hang in report":
+                deed, _, place = fault.split()
+                number = next(self.operations) if place == "checkpoint" else 0
                 asked = self.trigger.with_suffix(".new")
-                asked.write_text(f"{fault.split()[0]} {next(self.operations)}")
+                asked.write_text(f"{deed} {place} {number}")
                 asked.rename(self.trigger)
                 if not self.nodes.wait(self.driver, lambda: not self.trigger.exists()):
                     return None

@@ -121,6 +121,15 @@ def started(folder: Path, name: str, *extra: object, **env: str) -> subprocess.P
         return subprocess.Popen(command(*arguments), cwd=folder, env=environment(**env), stderr=log)
 
 
+def deadly_site(trigger: Path) -> dict[str, str]:
+    """The environment in which a worker dies or hangs as the file says."""
+    root = Path(__file__).parents[2]
+    return {
+        "CHAOS_TRIGGER": str(trigger),
+        "PYTHONPATH": f"{root}/tests/campaigns/chaos_site:{root}",
+    }
+
+
 def wait_for(condition: Callable[[], bool], driver: subprocess.Popen) -> None:
     """Waits until a run has written something; fails when the driver ends first."""
     while not condition():
@@ -140,15 +149,10 @@ def test_a_death_at_the_start_a_second_driver_and_ctrl_c_cost_nothing(runs, lene
     test_chaos. What is left in the end is equal to the bit to what two workers had without any
     disturbance."""
     trigger = tmp_path / "trigger"
-    trigger.write_text("begin 0")
-    root = Path(__file__).parents[2]
-    site = {
-        "CHAOS_TRIGGER": str(trigger),
-        "PYTHONPATH": f"{root}/tests/campaigns/chaos_site:{root}",
-    }
+    trigger.write_text("kill begin 0")
     # The group fits only if the lost one gave its processors back.
     whole = ("--cpus-per-worker", 1)
-    driver = started(tmp_path, "r", "--checkpoint-every", "5", *whole, **site)
+    driver = started(tmp_path, "r", "--checkpoint-every", "5", *whole, **deadly_site(trigger))
     wait_for((tmp_path / "runs/r/config.json").exists, driver)
     second = lenet("train", "--workers", 2, *WORKERS, "--name", "r", cwd=tmp_path)
     assert second.returncode == 2
@@ -165,6 +169,22 @@ def test_a_death_at_the_start_a_second_driver_and_ctrl_c_cost_nothing(runs, lene
         assert result[key] == undisturbed[key]
     assert result["restarts"] == 1
     assert result["lost_steps"] == 0
+
+
+def test_a_worker_that_hangs_or_dies_in_a_report_to_ray_costs_nothing(runs, tmp_path):
+    """The others wait for it there without a limit of Ray's. The watchdogs of all end them."""
+    trigger = tmp_path / "trigger"
+    trigger.write_text("hang report 0")
+    driver = started(tmp_path, "r", **deadly_site(trigger))
+    reached = tmp_path / "runs/r/reached.json"
+    wait_for(lambda: reached.exists() and json.loads(reached.read_text())["restarts"] == 1, driver)
+    trigger.write_text("kill report 0")
+    result = expect_result(driver, tmp_path, "r")
+    assert not trigger.exists()
+    assert (result["restarts"], result["lost_steps"]) == (2, 0)
+    undisturbed = result_of(runs["lenet5", 2, 0])
+    for key in ("weights_sha256", "best_weights_sha256", "test_accuracy"):
+        assert result[key] == undisturbed[key]
 
 
 @pytest.mark.long
