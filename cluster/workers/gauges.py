@@ -23,10 +23,10 @@ class Gauges(Progress):
     """
 
     def __init__(self, run: str, then: Progress) -> None:
-        self._then, self._run = then, run
-        self._rate = self._gauge("images_per_second", "Images trained in a second, in this epoch.")
-        self._loss = self._gauge("loss", "Mean training loss of this epoch so far.")
-        self._step = self._gauge("step", "Steps trained since the run began.")
+        self._then = then
+        self._rate = _gauge("images_per_second", "Images trained in a second, in this epoch.", run)
+        self._loss = _gauge("loss", "Mean training loss of this epoch so far.", run)
+        self._step = _gauge("step", "Steps trained since the run began.", run)
 
     def span(self, report: SpanReport) -> None:
         """Sets them to what is true of the epoch so far."""
@@ -36,13 +36,13 @@ class Gauges(Progress):
         self._then.span(report)
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
-        """Passes an epoch on: what it has in addition is what `ray.train.report` is told."""
+        """Passes an epoch on; `ray.train.report` is told of it."""
         self._then.epoch(row, epochs, is_best)
 
     def note(self, message: str) -> None:
         """Passes a message on."""
         self._then.note(message)
 
-    def _gauge(self, name: str, description: str) -> Gauge:
-        gauge = Gauge(f"lenet_{name}", description, tag_keys=(RUN,))
-        return gauge.set_default_tags({RUN: self._run})
+
+def _gauge(name: str, description: str, run: str) -> Gauge:
+    return Gauge(f"lenet_{name}", description, tag_keys=(RUN,)).set_default_tags({RUN: run})

@@ -9,6 +9,7 @@ import secrets
 import shlex
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import psutil
@@ -87,6 +88,44 @@ def test_a_run_in_the_background_is_stopped_with_a_checkpoint_and_goes_on(onprem
     result = onprem.read("big", "result.json")
     assert (result["restarts"], result["lost_steps"]) == (1, 0)
     assert result["weights_sha256"] == onprem.read("first", "result.json")["weights_sha256"]
+
+
+TRAIN_RUNS = """
+import json, pathlib, urllib.request
+token = pathlib.Path("~/.ray/auth_token").expanduser().read_text().strip()
+url = "http://127.0.0.1:8265/api/train/v2/runs/v1"
+request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+for run in json.load(urllib.request.urlopen(request))["train_runs"]:
+    print(run["name"], run["status"], len(run["attempts"][-1]["workers"]))
+"""
+
+
+def test_ray_shows_a_run_while_it_trains(onprem):
+    """In its dashboard, and among the metrics that each node has for Prometheus."""
+    train = ["lenet", "train", "--name", "shown", "--data", onprem.data, *SETTINGS, "--epochs", 99]
+    line = f"{shlex.join(map(str, train))} --storage $LENET_STORAGE"
+    onprem.ray("exec", f"ray job submit --no-wait --submission-id shown -- {line}", keep="shown")
+    wait_until(lambda: gauges(onprem, "shown").get("step", 0) > 0, "metrics")
+    seen = gauges(onprem, "shown")
+    assert seen.keys() == {"images_per_second", "loss", "step"}
+    assert seen["images_per_second"] > 0
+    # Untrained it is 2.3; this one reaches 0.3.
+    assert 0.1 < seen["loss"] < 2.5
+    said = onprem.head.run(f"{NODE_BIN}/python", "-c", TRAIN_RUNS, user=USER)
+    assert {"first FINISHED 2", "shown RUNNING 2"} <= set(said.splitlines())
+    onprem.ray("exec", "ray job stop shown", keep="stop shown")
+
+
+def gauges(cluster: Launched, run: str) -> dict[str, float]:
+    """A run's gauges, as Prometheus finds them."""
+    listed = cluster.head.path("/tmp/ray/prom_metrics_service_discovery.json").read_text()
+    found = {}
+    for target in json.loads(listed)[0]["targets"]:
+        with urllib.request.urlopen(f"http://{target}/metrics") as answer:
+            text = answer.read().decode()
+        lines = re.findall(rf'^ray_lenet_(\w+){{.*ray_train_run_name="{run}".*}} (.+)$', text, re.M)
+        found |= {name: float(value) for name, value in lines}
+    return found
 
 
 def test_a_sweep_is_submitted_like_a_run(onprem):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 from ray import cloudpickle
 
 from cluster import ray_private
+from cluster.connection import connected
 from cluster.workers.backend import TensorflowBackend
 from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, lines_of, result_of
@@ -185,6 +188,24 @@ def test_a_worker_that_hangs_or_dies_in_a_report_to_ray_costs_nothing(runs, tmp_
     undisturbed = result_of(runs["lenet5", 2, 0])
     for key in ("weights_sha256", "best_weights_sha256", "test_accuracy"):
         assert result[key] == undisturbed[key]
+
+
+def test_ray_knows_a_run_of_its_cluster(tmp_path, mnist):
+    """What its dashboard shows, without one; with one, and with metrics: test_e2e."""
+    from ray.train.v2._internal.state.state_actor import get_state_actor
+
+    with Nodes(tmp_path, 2) as nodes:
+        nodes.result(nodes.start("r", *SETTINGS, "--workers", 2, "--cpus-per-worker", 1), "r")
+        with connected(nodes.cluster.address):
+            [run] = ray.get(get_state_actor().get_train_runs.remote()).values()
+        logs = Path(nodes.cluster.head_node.get_session_dir_path(), "logs/train")
+        [log] = [path.read_text() for path in logs.glob("ray-train-app-controller-*")]
+    assert (run.name, run.status) == ("r", "FINISHED")
+    assert run.run_settings.train_loop_config["settings"]["learning_rate"] == 0.02
+    loss = re.findall(r"reported: epoch 1, loss ([0-9.]+), accuracy ", log)
+    assert list(map(float, loss)) == [
+        pytest.approx(history(tmp_path / "runs/r")[0]["loss"], rel=1e-5)
+    ]
 
 
 @pytest.mark.long
