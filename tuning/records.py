@@ -65,6 +65,7 @@ class Outcome:
             (not recorded yet: it trains, or its driver is gone).
         error: Why it failed or was stopped, in one line.
         history: Its epochs.
+        best_by: What makes one of them the best, the setting of its run.
         started: When it began, seconds since the epoch; None if it never did.
         seconds: Time it held its resources, start-up, validation and checkpoints included.
         restarts: How often training was taken up again, after a lost process or driver.
@@ -74,6 +75,7 @@ class Outcome:
     state: str = UNFINISHED
     error: str = ""
     history: tuple[EpochRow, ...] = ()
+    best_by: str = "loss"
     started: float | None = None
     seconds: float = 0.0
     restarts: int = 0
@@ -81,8 +83,8 @@ class Outcome:
 
     @property
     def best(self) -> EpochRow | None:
-        """The epoch whose weights are kept: that of the lowest validation loss."""
-        return best_row(self.history)
+        """The epoch whose weights are kept."""
+        return best_row(self.history, self.best_by)
 
     @property
     def train_seconds(self) -> float:
@@ -106,7 +108,7 @@ class Winner:
         trial: The number of the search trial with these settings.
         members: The numbers of all trials with these settings whose test accuracy was read: the
             search trial and its repeats.
-        val_accuracy, test_accuracy: Of each member, of its weights with the best validation loss.
+        val_accuracy, test_accuracy: Of each member, of its best weights.
         command: What trains the same again.
     """
 

@@ -89,7 +89,7 @@ class Record:
     @property
     def best(self) -> EpochRow:
         """The epoch whose weights are kept, of a record that has epochs."""
-        best = best_row(self.history)
+        best = best_row(self.history, self.settings["best_by"])
         assert best is not None
         return best
 

@@ -75,6 +75,7 @@ AS_BEFORE: dict[str, Any] = {
     "seed": 1,
     "limit_train": None,
     "patience": None,
+    "best_by": "loss",
     "deterministic": True,
     "xla": False,
     "output": "auto",
@@ -127,8 +128,8 @@ class TrainConfig(Settings):
     validation: float | None = option(
         None,
         optional(number(above=0, maximum=0.9)),
-        "Share of each label's training rows that validates, of pictures of your own; a fifth by "
-        "default. Those that come with a validation part keep it.",
+        "Share of the training rows that validates, of each label's where pictures of your own "
+        "are converted; a fifth by default. Those that come with a validation part keep it.",
         metavar="SHARE",
         group=DATA,
     )
@@ -308,7 +309,15 @@ class TrainConfig(Settings):
     patience: int | None = option(
         None,
         optional(integer(1)),
-        "Stop early after N epochs without a better validation loss.",
+        "Stop early after N epochs without a better one.",
+        group=TRAINING,
+    )
+    best_by: str = option(
+        "loss",
+        choice("loss", "accuracy"),
+        "Keep the weights with the best validation loss or accuracy. With label smoothing the "
+        "loss, which is against the plain labels, is often best long before the accuracy is.",
+        metavar="NAME",
         group=TRAINING,
     )
     workers: str = option(

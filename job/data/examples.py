@@ -60,7 +60,8 @@ def open_examples(
     Args:
         name: A key of the catalogue, or `own`.
         data: An explicit place, as `--data` names it; `own` needs one.
-        asked: What is to be done with a set that is converted; nothing else can be asked.
+        asked: What is to be done with a set that is converted; of a published one only how
+            much of it validates can be asked.
         patience: Seconds for which an object store may fail to answer.
 
     Raises:
@@ -68,9 +69,10 @@ def open_examples(
         JobError: No source has it.
     """
     if name in CATALOGUE:
-        _check_nothing_asked(asked)
+        _check_no_size_asked(asked)
+        dataset = CATALOGUE[name].validating(asked.validation)
         try:
-            return Examples(CATALOGUE[name], obtain(name, data, patience=patience))
+            return Examples(dataset, obtain(name, data, patience=patience))
         except InputError as error:
             raise InputError(error.field, error.value, error.problem + _hint(data)) from error
     if data is None:
@@ -83,7 +85,14 @@ def open_examples(
             raise InputError(
                 "--data", data, f"holds no {DOCUMENT}; docs/data.md says how to make one"
             )
-        _check_nothing_asked(asked)
+        _check_no_size_asked(asked)
+        if asked.validation is not None:
+            raise InputError(
+                "--validation",
+                asked.validation,
+                f"is for pictures that are converted, and for published sets; {DOCUMENT} says how "
+                "many rows validate",
+            )
         examples = _as_published(found)
         del found
         let_go()
@@ -94,11 +103,10 @@ def open_examples(
     return _as_published(own)._replace(description=made.description)
 
 
-def _check_nothing_asked(asked: Conversion) -> None:
-    size = asked.size and "{}x{}".format(*asked.size)
-    for option, value in {"--image-size": size, "--validation": asked.validation}.items():
-        if value is not None:
-            raise InputError(option, value, "is for pictures that are converted; leave it out")
+def _check_no_size_asked(asked: Conversion) -> None:
+    if asked.size is not None:
+        size = "{}x{}".format(*asked.size)
+        raise InputError("--image-size", size, "is for pictures that are converted; leave it out")
 
 
 def dataset_at(place: str) -> str | None:

@@ -46,7 +46,7 @@ from job.models.architecture import Architecture, model_of
 # they are given with each call, or the loop around the engine has them: test_warm.py.
 FREE = (
     *("recipe", "dataset", "epochs", "batch_size", "learning_rate", "seed", "limit_train"),
-    "patience",
+    *("patience", "best_by"),
 )
 # All others are compiled in.
 COMPILED = tuple(name for name in FIELDS if is_fixed(name) and name not in FREE)

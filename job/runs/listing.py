@@ -172,7 +172,7 @@ def result_facts(result: dict[str, Any]) -> dict[str, Any]:
 def checkpoint_facts(run: Run) -> dict[str, Any]:
     """Epochs done so far, and the validation accuracy of the best one; None before the first."""
     history = run.history()
-    best = best_row(history)
+    best = best_row(history, run.config.best_by)
     return {"epochs": len(history), "val_accuracy": best and best.val_accuracy}
 
 

@@ -44,9 +44,20 @@ def rows_of(documents: Iterable[Mapping[str, Any]]) -> tuple[EpochRow, ...]:
     return tuple(EpochRow(**document) for document in documents)
 
 
-def best_row(history: Iterable[EpochRow]) -> EpochRow | None:
-    """The epoch with the lowest validation loss, None of none."""
-    return min(history, key=lambda row: row.val_loss, default=None)
+def best_row(history: Iterable[EpochRow], best_by: str) -> EpochRow | None:
+    """The first of the best epochs, None of none.
+
+    Args:
+        history: The epochs.
+        best_by: The setting: the lowest validation loss is the best, or the highest validation
+            accuracy and between equals the lowest loss.
+    """
+
+    def badness(row: EpochRow) -> tuple[float, ...]:
+        by_loss = (row.val_loss,)
+        return by_loss if best_by == "loss" else (-row.val_accuracy, *by_loss)
+
+    return min(history, key=badness, default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +80,7 @@ class RunState:
         current: Sums over the epoch in progress; its number is `len(history)`.
         history: The finished epochs.
         weights, optimizer: Arrays by variable path, in the order of the variables.
-        best_epoch: Epoch (from 1) with the lowest validation loss so far; 0 for none.
+        best_epoch: The best epoch so far, from 1, as the run's `best_by` has it; 0 for none.
         best_weights: Its weights; empty before the first epoch's end.
     """
 

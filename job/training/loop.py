@@ -15,7 +15,7 @@ from job.engine.device_split import DeviceSplit
 from job.engine.engine import Engine, StepMetrics
 from job.engine.randomness import batches, example_order
 from job.errors import TrainingDivergedError
-from job.runs.state import EpochProgress, EpochRow, RunState
+from job.runs.state import EpochProgress, EpochRow, RunState, best_row
 from job.training.pace import STARTING_SECONDS, Pace
 from job.training.profile import Profile
 from job.training.progress import Progress, SpanReport
@@ -131,7 +131,7 @@ def _run_epochs(
                 if agreed.end:
                     return state, agreed.end
         supervisor.heartbeat(pace.evaluation_patience)
-        state = _end_epoch(engine, state, validation)
+        state = _end_epoch(engine, state, validation, config.best_by)
         pace.evaluated(state.history[-1].val_seconds)
         supervisor.heartbeat(pace.patience)
         row = state.history[-1]
@@ -189,7 +189,7 @@ def _advance(state: RunState, metrics: StepMetrics, rows: np.ndarray, seconds: f
     )
 
 
-def _end_epoch(engine: Engine, state: RunState, validation: DeviceSplit) -> RunState:
+def _end_epoch(engine: Engine, state: RunState, validation: DeviceSplit, best_by: str) -> RunState:
     began = time.perf_counter()
     val_loss, val_accuracy = engine.evaluate(validation)
     val_seconds = time.perf_counter() - began
@@ -210,7 +210,7 @@ def _end_epoch(engine: Engine, state: RunState, validation: DeviceSplit) -> RunS
         val_seconds=val_seconds,
     )
     state = dataclasses.replace(state, current=EpochProgress(), history=(*state.history, row))
-    if state.best is None or row.val_loss < state.best.val_loss:
+    if best_row(state.history, best_by) is row:
         state = dataclasses.replace(state, best_epoch=row.epoch, best_weights=engine.weights())
     return state
 

@@ -50,7 +50,7 @@ class Progress(NoteTaker, Protocol):
         """Some steps of an epoch are done."""
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:
-        """One of `epochs` is done; `is_best` if its validation loss is the lowest so far."""
+        """One of `epochs` is done; `is_best` if none was better so far."""
 
 
 class Silent:

@@ -257,7 +257,7 @@ def keep_run(
     if not rows:
         return
     weights = {"kernel": np.ones(3, np.float32)}
-    best = best_row(rows)
+    best = best_row(rows, "loss")
     state = RunState(
         step=epochs * 10,
         history=rows,

@@ -302,9 +302,9 @@ def test_a_share_of_each_label_validates(few, tmp_path, lenet):
     assert "30 for validation (the last 30 rows of the training files)" in card
     assert "--validation 0.1" in card
     assert lenet("evaluate", "r", cwd=tmp_path).returncode == 0
-    published = lenet("train", "--validation", 0.1, "--epochs", 1, cwd=tmp_path)
-    assert published.returncode == 2
-    assert "--validation '0.1': is for pictures that are converted" in published.stderr
+    again = lenet("train", "--data", "ours/d", "--validation", 0.2, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "--validation '0.2': is for pictures that are converted" in again.stderr
 
 
 def test_names_of_labels_in_parquet_of_hugging_face(few, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from job.data import sources as download
-from job.data.catalogue import CATALOGUE, SMALL
+from job.data.catalogue import CATALOGUE, SMALL, Dataset
 from job.data.sources import NPM_PACKAGE, cached, obtain
 from job.data.splits import training_splits
 from job.errors import JobError
@@ -38,6 +38,16 @@ def test_validation_is_the_last_fifth_of_the_training_rows(mnist, splits):
     images, labels = (mnist[file.name] for file in DATASET.files[:2])
     assert train.images.tobytes() + validation.images.tobytes() == images[16:]
     assert bytes([*train.labels, *validation.labels]) == labels[8:]
+
+
+def test_a_share_of_a_published_set_validates(mnist, splits):
+    dataset = DATASET.validating(0.05)
+    train, validation = training_splits(mnist, dataset)
+    assert (len(train), len(validation)) == (57_000, 3_000)
+    assert np.array_equal(train.images[:48_000], splits[0].images)
+    assert np.array_equal(validation.labels, splits[1].labels[9_000:])
+    assert Dataset.from_dict(dataset.to_dict()) == dataset
+    assert DATASET.validating(None) == DATASET
 
 
 def test_limit_takes_the_first_training_rows_and_leaves_validation(mnist, splits):

@@ -35,7 +35,7 @@ from job.train import train_and_evaluate, training_session  # noqa: E402
 from job.training.progress import PlainProgress  # noqa: E402
 from job.training.supervisor import Unsupervised  # noqa: E402
 
-SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
+SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "schedule": "constant"}
 
 
 def train(folder: Path, name: str, **more) -> dict:
@@ -179,6 +179,24 @@ def test_early_stopping(tmp_path, mnist):
     """With a rate that changes nothing, no epoch after the first is better."""
     result = train(tmp_path, "r", epochs=9, patience=2, learning_rate=1e-30, schedule="constant")
     assert (result["epochs"], result["best_epoch"]) == (3, 1)
+
+
+def test_the_best_weights_by_accuracy(tmp_path, mnist):
+    """Where few rows are fitted too well, and the loss was best before that."""
+    given = {"limit_train": 512, "epochs": 6, "model": "ffnn", "batch_size": 32, "seed": 3}
+    by = {
+        best_by: train(tmp_path, best_by, best_by=best_by, learning_rate=0.003, **given)
+        for best_by in ("loss", "accuracy")
+    }
+    rows = open_run("accuracy", str(tmp_path)).history()
+    assert [r.val_loss for r in rows] == [
+        r.val_loss for r in open_run("loss", str(tmp_path)).history()
+    ]
+    assert by["accuracy"]["val_accuracy"] == max(row.val_accuracy for row in rows)
+    assert by["loss"]["val_loss"] == min(row.val_loss for row in rows)
+    assert by["loss"]["best_epoch"] != by["accuracy"]["best_epoch"]
+    state = open_run("accuracy", str(tmp_path)).restore()
+    assert state.best == max(rows, key=lambda row: (row.val_accuracy, -row.val_loss))
 
 
 def test_mixed_precision_trains(tmp_path, mnist):

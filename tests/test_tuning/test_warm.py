@@ -35,7 +35,13 @@ SECOND: dict[str, Any] = {
     **{"weight_decay": 0.01, "label_smoothing": 0.1, "augment_shift": 2},
     **{"augment_flip": "horizontal", "precision": "mixed_bfloat16", "seed": 2},
     **{"augment_rotate": 10.0, "augment_scale": 0.1, "augment_elastic": 1.0},
-    **{"limit_train": 64, "patience": 1, "deterministic": False, "xla": True},
+    **{
+        "limit_train": 64,
+        "patience": 1,
+        "best_by": "accuracy",
+        "deterministic": False,
+        "xla": True,
+    },
     "freeze": "*/bias",
 }
 # What says which model of the user's own it is: the last test. No sweep begins with weights.
@@ -43,9 +49,9 @@ OWN = {
     *("output", "model_sha256", "architecture_sha256", "start_from", "start_sha256"),
     *("image_size", "validation"),
 }
-# Those say something else of the same training: processors are deterministic, and two epochs are
-# too few to lose patience.
-SAME = ("deterministic", "patience")
+# Those say something else of the same training: processors are deterministic, two epochs are too
+# few to lose patience, and which of them was the best changes nothing in what comes next.
+SAME = ("deterministic", "patience", "best_by")
 
 NET = """
 from keras import Input, Sequential, layers

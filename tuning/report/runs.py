@@ -27,7 +27,7 @@ def record_of_run(run: Run) -> Record:
         JobError: What it left can't be trusted.
     """
     history, result = run.history(), run.result()
-    best = best_row(history)
+    best = best_row(history, run.config.best_by)
     if best is None:
         raise InputError("NAME", run.name, "has no finished epoch yet; let it train on")
     result = result or {}

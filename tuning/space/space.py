@@ -52,7 +52,7 @@ MOST_WHOLE = 1000
 KEYS = ("values", "low", "high", "log", "points", "with_batch", "when")
 # A sweep sets these itself, or they are the same for all of its trials: `deterministic` can't be
 # taken back in a process, which trains one trial after another.
-NOT_SEARCHED = ("seed", "dataset", "limit_train", "deterministic", *REPLACED)
+NOT_SEARCHED = ("seed", "dataset", "limit_train", "validation", "deterministic", *REPLACED)
 
 DEFAULT: dict[str, Any] = {
     "batch_size": {"values": [16, 32, 64, 128, 256, 512]},

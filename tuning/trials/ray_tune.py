@@ -166,6 +166,7 @@ class Recorder(tune.Callback):
                 state=FAILED,
                 error=error,
                 history=rows_of(report.get("history", ())),
+                best_by=task["run"]["best_by"],
                 restarts=trial.num_failures - 1,
             )
             self._ended(trial, outcome)

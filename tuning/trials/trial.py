@@ -42,7 +42,8 @@ def report_of(
     `merit` is what its scheduler compares: the validation accuracy of the weights that are kept, 0
     before the first epoch and after a failure.
     """
-    best = best_row(history)
+    best_by = task.run["best_by"]
+    best = best_row(history, best_by)
     return {
         "number": task.number,
         "kind": task.kind,
@@ -50,6 +51,7 @@ def report_of(
         "epoch": len(history),
         "merit": best.val_accuracy if best and state != FAILED else 0.0,
         "val_loss": best.val_loss if best else None,
+        "best_by": best_by,
         "history": [dataclasses.asdict(row) for row in history],
         "state": state,
         "error": error,
@@ -169,6 +171,7 @@ def outcome_of(report: dict[str, Any]) -> Outcome:
         state=report["state"],
         error=report["error"],
         history=rows_of(report["history"]),
+        best_by=report["best_by"],
         started=report["started"],
         seconds=report["seconds"],
         restarts=report["restarts"],
