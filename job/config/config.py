@@ -40,7 +40,7 @@ from job.errors import InputError
 from job.models import MODELS
 from job.models.source import is_own, model_name
 
-OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "muon")
 SCHEDULES = ("constant", "warmup-cosine")
 OUTPUTS = ("auto", "probabilities", "logits")
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -152,7 +152,7 @@ class TrainConfig(Settings):
         "momentum",
         choice(*OPTIMIZERS, also={"adamw": "adam"}),
         "Optimizer; momentum is Nesterov's, 0.9. Weight decay is decoupled: adam with it is AdamW, "
-        "and may be called so.",
+        "and may be called so. muon is for kernels, biases have adam.",
         metavar="NAME",
         group=TRAINING,
     )

@@ -169,6 +169,26 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
+class MuonForKernels(keras.optimizers.Muon):
+    """Keras' Muon, which takes matrices only, for kernels of convolutions too.
+
+    A kernel is the matrix from all that it sees at once to its maps, as in Jordan et al., "Muon: an
+    optimizer for hidden layers in neural networks" (2024). Biases have Adam. Updates are as large
+    as Adam's, so that both have one rate (Liu et al., "Muon is scalable for LLM training", 2025).
+    """
+
+    def _should_use_adamw(self, variable: keras.Variable) -> bool:
+        return len(variable.shape) < 2
+
+    def _muon_update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, lr: tf.Tensor, m: keras.Variable
+    ) -> None:
+        m.assign_add(gradient + m * (self.momentum - 1))
+        matrix = tf.reshape(gradient + self.momentum * m, [-1, variable.shape[-1]])
+        update = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        variable.assign_sub(tf.reshape(update, variable.shape))
+
+
 def build_optimizer(config: TrainConfig, rate: float | WarmupCosine) -> keras.optimizers.Optimizer:
     """The optimizer of a config; slot variables are made when it meets the model."""
     common = {
@@ -187,4 +207,6 @@ def build_optimizer(config: TrainConfig, rate: float | WarmupCosine) -> keras.op
             return FusedRMSprop(**common)
         case "adam":
             return FusedAdam(**common)
+        case "muon":
+            return MuonForKernels(adam_weight_decay=common["weight_decay"], **common)
     raise AssertionError(config.optimizer)

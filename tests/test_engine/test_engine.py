@@ -14,10 +14,10 @@ start_tensorflow()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from job.config.config import TrainConfig, resolve  # noqa: E402
+from job.config.config import OPTIMIZERS, TrainConfig, resolve  # noqa: E402
 from job.engine.device_split import DeviceSplit  # noqa: E402
 from job.engine.engine import Engine  # noqa: E402
-from job.engine.optimizers import MOMENTUM, WarmupCosine  # noqa: E402
+from job.engine.optimizers import MOMENTUM, MuonForKernels, WarmupCosine  # noqa: E402
 from job.engine.randomness import batches, example_order  # noqa: E402
 from job.engine.scoring import cross_entropy, cross_entropy_of_logits, predict  # noqa: E402
 from job.models import build_model  # noqa: E402
@@ -60,7 +60,7 @@ def trained(config, small, cuts=()) -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam"])
+@pytest.mark.parametrize("optimizer", KERAS)
 @pytest.mark.parametrize("schedule", ["constant", "warmup-cosine"])
 def test_an_epoch_equals_plain_keras(optimizer, schedule, small):
     """The oracle is Keras' own `train_on_batch`, last partial batch included."""
@@ -87,6 +87,24 @@ def test_an_epoch_equals_plain_keras(optimizer, schedule, small):
     for ours, theirs in pairs:
         assert ours.name == theirs.name
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 2, 7), (50, 7), (7,)])
+def test_muon_takes_a_kernel_as_keras_takes_the_matrix_it_is(shape):
+    """And a matrix or a bias as Keras takes these, over some steps with decay."""
+    random = np.random.default_rng(3)
+    start, *gradients = random.normal(size=(4, *shape)).astype(np.float32)
+    flat = shape if len(shape) == 1 else (-1, shape[-1])
+    ours, theirs = (keras.Variable(start.reshape(s)) for s in (shape, flat))
+    settings = {"learning_rate": 0.01, "weight_decay": 0.1, "adam_weight_decay": 0.1}
+    for variable, optimizer in (
+        (ours, MuonForKernels(**settings)),
+        (theirs, keras.optimizers.Muon(**settings)),
+    ):
+        for gradient in gradients:
+            optimizer.apply([tf.constant(gradient.reshape(variable.shape))], [variable])
+    assert np.abs(ours.numpy() - start).max() > 1e-3
+    np.testing.assert_allclose(ours.numpy().reshape(flat), theirs.numpy().reshape(flat), atol=1e-6)
 
 
 @pytest.mark.parametrize("extra", [{"label_smoothing": 0.1}, {"weight_decay": 0.01}])
@@ -155,7 +173,7 @@ def test_restored_engine_goes_on_with_the_same_bits(small):
     assert sha256_of(whole.weights().values()) == sha256_of(second.weights().values())
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", ["constant", "warmup-cosine"])
 def test_an_engine_started_again_is_as_good_as_new(optimizer, schedule, small):
     """It trained something else before: other seed, batch size, rate and length."""
@@ -174,7 +192,7 @@ def test_an_engine_started_again_is_as_good_as_new(optimizer, schedule, small):
     )
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_that_diverged_leaves_nothing_behind(optimizer, small):
     common = {"model": "lenet5", "optimizer": optimizer, "batch_size": 32}
     engine, data = trained(plain({**common, "learning_rate": 0.01}), small), DeviceSplit.load(small)
