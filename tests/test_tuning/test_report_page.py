@@ -366,7 +366,7 @@ def test_a_live_page_follows_its_sweep_and_looks_as_it_did(browser, tmp_path, mo
     place, sweep = LocalStorage(str(tmp_path / "s")), realistic_sweep(ended=False)
     keep(place, sweep)
     server = serve.Server(serve.Live([str(tmp_path / "s")], "runs"))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     tab = Opened(browser, server.url)
     page, live = tab.page, tab.page.locator("#live")
