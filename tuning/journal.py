@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 JOURNAL_FILE = "optuna-journal.log"
 # Of the study with two objectives: behind the sweep's name.
 BOTH = ": accuracy and time"
-OBJECTIVES = ["validation accuracy", "seconds in training and validation"]
+OBJECTIVES = ["validation accuracy", "training time, seconds"]
 # Who wrote a line, which is random otherwise.
 WRITER = "lenet"
 # Between two that are written while trials are in training.

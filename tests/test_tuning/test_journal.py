@@ -61,7 +61,7 @@ def test_optuna_sees_each_trial_as_it_ended(sweep, tmp_path):
 def test_accuracy_and_time_are_a_study_of_their_own(sweep, tmp_path):
     """In which only those are that were trained to their end."""
     study = opened(journal(sweep, sweep.trials), tmp_path, f"{sweep.name}: accuracy and time")
-    assert study.metric_names == ["validation accuracy", "seconds in training and validation"]
+    assert study.metric_names == ["validation accuracy", "training time, seconds"]
     finished = {t.plan.number: t.outcome for t in ended(sweep) if t.outcome.state == FINISHED}
     assert [trial.user_attrs["trial"] for trial in study.trials] == list(finished)
     for trial, outcome in zip(study.trials, finished.values(), strict=True):

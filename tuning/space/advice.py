@@ -70,7 +70,9 @@ def advice(sweep: Sweep) -> Advice:
     epochs, on_epochs = _on_epochs(sweep, best)
     told = [move.says for _, move in moves if move is not None]
     if not told:
-        told = ["No setting's best trials lie at an edge of what was tried, nor close together."]
+        told = [
+            "The best trials lie at no edge of what was tried, nor close together, beyond chance."
+        ]
     return Advice(
         compared=len(ended),
         best=tuple(trial.plan.number for trial in best),
