@@ -105,20 +105,21 @@ def test_ray_shows_a_run_while_it_trains(onprem):
     train = ["lenet", "train", "--name", "shown", "--data", onprem.data, *SETTINGS, "--epochs", 99]
     line = f"{shlex.join(map(str, train))} --storage $LENET_STORAGE"
     onprem.ray("exec", f"ray job submit --no-wait --submission-id shown -- {line}", keep="shown")
-    wait_until(lambda: gauges(onprem, "shown").get("step", 0) > 0, "metrics")
-    seen = gauges(onprem, "shown")
+    head = onprem.head
+    wait_until(lambda: gauges(head, "shown").get("step", 0) > 0, "metrics")
+    seen = gauges(head, "shown")
     assert seen.keys() == {"images_per_second", "loss", "step"}
     assert seen["images_per_second"] > 0
     # Untrained it is 2.3; this one reaches 0.3.
     assert 0.1 < seen["loss"] < 2.5
-    said = onprem.head.run(f"{NODE_BIN}/python", "-c", TRAIN_RUNS, user=USER)
+    said = head.run(f"{NODE_BIN}/python", "-c", TRAIN_RUNS, user=USER)
     assert {"first FINISHED 2", "shown RUNNING 2"} <= set(said.splitlines())
     onprem.ray("exec", "ray job stop shown", keep="stop shown")
 
 
-def gauges(cluster: Launched, run: str) -> dict[str, float]:
+def gauges(head: Host, run: str) -> dict[str, float]:
     """A run's gauges, as Prometheus finds them."""
-    listed = cluster.head.path("/tmp/ray/prom_metrics_service_discovery.json").read_text()
+    listed = head.path("/tmp/ray/prom_metrics_service_discovery.json").read_text()
     found = {}
     for target in json.loads(listed)[0]["targets"]:
         with urllib.request.urlopen(f"http://{target}/metrics") as answer:
