@@ -53,6 +53,13 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
             ("ffnn", ["--recipe", "quick", "--model", "ffnn"]),
         ],
     ),
+    "best": (
+        5,
+        [
+            ("lenet5", ["--recipe", "best", "--model", "lenet5"]),
+            ("ffnn", ["--recipe", "best", "--model", "ffnn"]),
+        ],
+    ),
     # The winner of docs/sweep-report.html; the sweep itself used seeds 100 and 101.
     "sweep-winner": (
         5,
@@ -104,19 +111,25 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
 }
 
 
+def trained(study: str, title: str, seed: int, storage: str) -> Path:
+    """The result of one of a study's runs, which is trained where it is missing."""
+    name = f"{study}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
+    result = Path(storage) / name / "result.json"
+    if not result.exists():
+        given = [flag.format(seed=seed) for flag in dict(STUDIES[study][1])[title]]
+        command = [sys.executable, "-m", "tuning.cli", "train", *given]
+        where = ["--seed", str(seed), "--storage", storage, "--name", name]
+        subprocess.run([*command, *where], check=True)
+    return result
+
+
 def run(study: str, storage: str) -> None:
     """Trains what is missing; writes docs/results/STUDY.json and, for figures, its histories."""
     seeds, settings = STUDIES[study]
     results, epochs, times = [], [], []
     for title, flags in settings:
         for seed in range(1, seeds + 1):
-            name = f"{study}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
-            result = Path(storage) / name / "result.json"
-            if not result.exists():
-                given = [flag.format(seed=seed) for flag in flags]
-                command = [sys.executable, "-m", "tuning.cli", "train", *given]
-                where = ["--seed", str(seed), "--storage", storage, "--name", name]
-                subprocess.run([*command, *where], check=True)
+            result = trained(study, title, seed, storage)
             times.append(result.stat().st_mtime)
             results.append({"setting": title, "flags": flags, **json.loads(result.read_text())})
             with (result.parent / "history.csv").open() as stream:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import bench
-from benchmarks.accuracy import baselines, fashion, notebook_story, studies
+from benchmarks.accuracy import baselines, best, fashion, notebook_story, studies
 from benchmarks.commands import install, listing
 from benchmarks.gpu import table as gpu_table
 from benchmarks.scaling import lanes
@@ -47,6 +47,10 @@ RESULTS = ROOT / "docs" / "results"
 TABLES = {
     "notebook": lambda: studies.table("notebook"),
     "quick": lambda: studies.table("quick"),
+    "best": lambda: kept(lambda _: studies.table("best"), RESULTS / "best.json"),
+    "best-tests": lambda: kept(lambda _: best.table(), best.COMPARED),
+    "best-sweep-lenet5": lambda: kept(best.sweep_table, best.kept("lenet5")),
+    "best-sweep-ffnn": lambda: kept(best.sweep_table, best.kept("ffnn")),
     "choose-quick": lambda: studies.table("choose-quick"),
     "sweep-winner": lambda: studies.table("sweep-winner"),
     "choose-alexnet": lambda: studies.table("choose-alexnet"),
