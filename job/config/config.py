@@ -135,9 +135,9 @@ class TrainConfig(Settings):
     )
     recipe: str = option(
         "quick",
-        choice("quick", "notebook"),
-        "Settings to start from: 'quick' (tuned for 2 CPU cores) or 'notebook' "
-        "(those of the original). Any other flag overrides it.",
+        choice("quick", "notebook", "best"),
+        "Settings to start from: 'quick' (tuned for 2 CPU cores), 'notebook' (those of the "
+        "original) or 'best' (the highest accuracy on digits). Any other flag overrides it.",
         metavar="NAME",
         group=TRAINING,
     )

@@ -37,6 +37,11 @@ from tuning.sweep import prepare_sweep
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_covers_every_model(recipe, model):
+    """But `best`, which was searched for digits only."""
+    if (recipe, model) == ("best", "alexnet"):
+        with pytest.raises(InputError, match=r"--recipe 'best': has no settings for alexnet"):
+            resolve({"recipe": recipe, "model": model})
+        return
     config = resolve({"recipe": recipe, "model": model})
     assert RECIPES[recipe][model].items() <= config.to_dict().items()
 
