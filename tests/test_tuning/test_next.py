@@ -14,6 +14,7 @@ import pytest
 
 from job.storage.disk import LocalStorage
 from tests.kit.report_data import BEGAN, history, keep, realistic_sweep
+from tuning.cli import cli
 from tuning.commands import sweep as sweep_command
 from tuning.config import split
 from tuning.records import FINISHED, REPEAT, STOPPED, Outcome, Plan, Sweep, Trial
@@ -105,7 +106,9 @@ def test_the_next_command_is_one_that_can_be_typed():
     )
     words = shlex.split(command(sweep, advice(sweep), "a b/next-space.yaml"))
     assert words[:2] == ["lenet", "sweep"]
-    with sweep_command.make_context("sweep", words[2:]) as context:
+    # Below `lenet`, as it is called: what a command's help is named, it takes from there for good.
+    parent = cli.make_context("lenet", words[1:])
+    with sweep_command.make_context("sweep", words[2:], parent=parent) as context:
         given = {k: v for k, v in context.params.items() if v not in (None, False)}
     config, common, base = split(
         {k: v for k, v in given.items() if k not in ("as_json", "verbose", "overwrite")}
