@@ -438,6 +438,15 @@ class TrainConfig(Settings):
         chosen = {k: v for k, v in fixed if v is not None and v != AS_BEFORE[k]}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
+    def hyperparameters(self) -> dict[str, Any]:
+        """What runs are compared by: what is set of what decides the result, and the workers."""
+        shown = {**self.fixed_dict(), "workers": self.workers}
+        return {
+            name: value
+            for name, value in shown.items()
+            if value is not None and not FIELDS[name].metadata["hidden"]
+        }
+
     @property
     def worker_limits(self) -> tuple[int, int]:
         """Least and greatest number of workers."""

@@ -7,24 +7,20 @@ which passes through the whole array; TensorFlow has the same formulas as one op
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
 
 from job.config.config import TrainConfig
+from job.config.schedule import warmup_cosine, warmup_steps
 from job.engine.arrays import handle_of
 
-WARMUP_FRACTION = 0.1
 MOMENTUM = 0.9
 
 
 class WarmupCosine:
-    """A linear warm-up over the first tenth of a run and a cosine to 0.
-
-    After Goyal et al. 2017 and Loshchilov & Hutter 2017, by the formula of
-    `keras.optimizers.schedules.CosineDecay`.
+    """`warmup_cosine`, whose warm-up is the first tenth of a run.
 
     Its numbers are variables, so that compiled steps serve another run with other ones. Keras asks
     for the rate once for each variable, and its own schedule chooses with a condition, for which a
@@ -59,15 +55,12 @@ class WarmupCosine:
 
     def rate(self, step: tf.Tensor) -> tf.Tensor:
         """The learning rate, float32, of a step from 0."""
-        decay_steps, warmup_steps, peak = (tf.convert_to_tensor(n) for n in self._numbers)
-        step = tf.minimum(tf.cast(step, tf.float32), decay_steps + warmup_steps)
-        rising = peak * (step / warmup_steps)
-        falling = peak * (0.5 * (1.0 + tf.cos(math.pi * ((step - warmup_steps) / decay_steps))))
-        return tf.where(step < warmup_steps, rising, falling)
+        decay, warmup, peak = (tf.convert_to_tensor(n) for n in self._numbers)
+        return warmup_cosine(tf.cast(step, tf.float32), peak, warmup, decay, tf)
 
     def set(self, peak: float, total_steps: int) -> None:
         """Makes it that of another run."""
-        warmup = int(total_steps * WARMUP_FRACTION)
+        warmup = warmup_steps(total_steps)
         for variable, value in zip(
             self._numbers, (total_steps - warmup, warmup, peak), strict=True
         ):

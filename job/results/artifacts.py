@@ -2,7 +2,7 @@
 
     config.json        the settings, and when the run was created
     history.csv        one row an epoch; history.parquet has the same
-    tensorboard/       the same as TensorBoard event files
+    tensorboard/       the same as TensorBoard event files, with the settings
     figures/           PNG pictures
     model.keras        the best weights, for plain `keras.models.load_model`
     test_predictions.parquet   what it answered for each test example (job/results/predictions.py)
@@ -20,7 +20,7 @@ import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-import tensorflow as tf
 
 from job.data.catalogue import Dataset
 from job.data.files import Split
 from job.results import figures
-from job.runs.state import EpochRow, RunState
+from job.results.events import FOLDER, Scalars, event_file, hparams_file
+from job.runs.run import Run
+from job.runs.state import EpochRow, RunState, best_row, last_rate
 from job.storage.base import Storage
 
 
-def write_history(run: Storage, rows: Sequence[EpochRow], created: float) -> None:
-    """Writes the history as CSV, Parquet and TensorBoard events."""
+def write_history(run: Run, rows: Sequence[EpochRow]) -> None:
+    """The finished epochs as CSV, Parquet and TensorBoard events, and these with the settings."""
+    storage, config = run.storage, run.config
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows])
     for name, writer in (
         ("history.csv", pyarrow.csv.write_csv),
@@ -47,38 +49,24 @@ def write_history(run: Storage, rows: Sequence[EpochRow], created: float) -> Non
     ):
         stream = io.BytesIO()
         writer(table, stream)
-        run.write(name, stream.getvalue())
-    for part, prefix in (("train", ""), ("validation", "val_")):
-        content = _event_file(
-            created,
-            [
-                (
-                    row,
-                    {f"epoch_{m}": getattr(row, f"{prefix}{m}") for m in ("loss", "accuracy")},
-                )
-                for row in rows
-            ],
-        )
-        run.write(f"tensorboard/{part}/events.out.tfevents.{int(created)}.lenet", content)
-
-
-def _event_file(created: float, scalars: Iterable[tuple[EpochRow, dict[str, float]]]) -> bytes:
-    v1 = tf.compat.v1
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "events"
-        clock = created
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            first = v1.Event(wall_time=clock, file_version="brain.Event:2")
-            writer.write(first.SerializeToString())
-            for row, values in scalars:
-                clock += row.seconds
-                summary = v1.Summary(
-                    value=[v1.Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
-                )
-                writer.write(
-                    v1.Event(wall_time=clock, step=row.epoch, summary=summary).SerializeToString()
-                )
-        return path.read_bytes()
+        storage.write(name, stream.getvalue())
+    train, validation, clock = [], [], run.created
+    for row in rows:
+        clock += row.seconds
+        values = {"epoch_loss": row.loss, "epoch_accuracy": row.accuracy}
+        pace = {"images_per_second": row.images_per_second, "learning_rate": last_rate(row, config)}
+        train.append(Scalars(row.epoch, clock, {**values, **pace}))
+        values = {"epoch_loss": row.val_loss, "epoch_accuracy": row.val_accuracy}
+        validation.append(Scalars(row.epoch, clock, values))
+    best = best_row(rows)
+    assert best is not None  # it is written at the end of an epoch
+    reached = {"best_val_accuracy": best.val_accuracy, "best_val_loss": best.val_loss}
+    for part, content in (
+        ("train/", event_file(train)),
+        ("validation/", event_file(validation)),
+        ("", hparams_file(config.hyperparameters(), reached, best.epoch)),
+    ):
+        storage.write(f"{FOLDER}/{part}events.out.tfevents.{int(run.created)}.lenet", content)
 
 
 def write_data_figures(run: Storage, train: Split, dataset: Dataset, seed: int) -> None:

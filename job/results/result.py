@@ -39,7 +39,7 @@ def finish(
     """
     run.checkpoints.check()
     config, dataset = run.config, examples.dataset
-    artifacts.write_history(run.storage, state.history, run.created)
+    artifacts.write_history(run, state.history)
     test = examples.test()
     model = model_with(run, initial.weights, dataset)
     scorer = Scorer(model)

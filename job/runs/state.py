@@ -13,6 +13,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from job.config.config import TrainConfig
+from job.config.schedule import rate_of
+
 Arrays = dict[str, np.ndarray]
 
 FORMAT = 1
@@ -58,6 +61,17 @@ def best_row(history: Iterable[EpochRow], best_by: str) -> EpochRow | None:
         return by_loss if best_by == "loss" else (-row.val_accuracy, *by_loss)
 
     return min(history, key=badness, default=None)
+
+
+def steps_of(row: EpochRow, batch_size: int) -> int:
+    """Steps of an epoch, from the examples that were trained in it."""
+    return -(-round(row.seconds * row.images_per_second) // batch_size)
+
+
+def last_rate(row: EpochRow, config: TrainConfig) -> float:
+    """The learning rate of the last step of an epoch."""
+    steps = steps_of(row, config.batch_size)
+    return rate_of(config, row.epoch * steps - 1, config.epochs * steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

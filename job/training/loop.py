@@ -239,6 +239,7 @@ def _report(state: RunState, config: TrainConfig, steps_per_epoch: int) -> SpanR
         step=current.steps,
         steps_per_epoch=steps_per_epoch,
         loss=current.loss_sum / current.examples,
+        accuracy=current.correct / current.examples,
         images_per_second=rate,
         eta_seconds=(total - state.step) * config.batch_size / rate,
         val_accuracy=state.history[-1].val_accuracy if state.history else None,

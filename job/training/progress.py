@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpanReport:
-    """Where training stands after a span; `epoch` from 1, `eta_seconds` the run's expected rest."""
+    """Where training stands after a span; `epoch` from 1, `eta_seconds` the run's expected rest.
+
+    `loss`, `accuracy` and `images_per_second` are those of the epoch so far.
+    """
 
     epoch: int
     epochs: int
     step: int
     steps_per_epoch: int
     loss: float
+    accuracy: float
     images_per_second: float
     eta_seconds: float
     val_accuracy: float | None

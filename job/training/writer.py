@@ -49,7 +49,7 @@ class RunWriter:
         # It imports TensorFlow, which the command line does without.
         from job.results.artifacts import write_history
 
-        write_history(self._run.storage, state.history, self._run.created)
+        write_history(self._run, state.history)
 
     def reached(self, state: RunState) -> None:
         """Notes how far the run got, if it is time to."""

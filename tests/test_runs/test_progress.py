@@ -15,6 +15,7 @@ SPAN = SpanReport(
     step=50,
     steps_per_epoch=375,
     loss=0.5,
+    accuracy=0.8,
     images_per_second=3000.0,
     eta_seconds=600.0,
     val_accuracy=None,

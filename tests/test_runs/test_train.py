@@ -29,6 +29,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from job.config.config import FIELDS  # noqa: E402
+from job.engine.optimizers import WarmupCosine  # noqa: E402
 from job.errors import InputError, StopRequestedError, TrainingDivergedError  # noqa: E402
 from job.runs.run import Reached, Run, open_run, prepare_run  # noqa: E402
 from job.train import train_and_evaluate, training_session  # noqa: E402
@@ -261,11 +262,30 @@ def test_history_is_the_same_in_every_form(finished_run):
             for value in event.summary.value
         }
         wanted = {
-            (f"epoch_{metric}", row["epoch"]): pytest.approx(row[f"{prefix}{metric}"], rel=1e-6)
+            (f"epoch_{metric}", row["epoch"]): row[f"{prefix}{metric}"]
             for row in table
             for metric in ("loss", "accuracy")
         }
+        if part == "train":
+            wanted |= {
+                ("images_per_second", row["epoch"]): row["images_per_second"] for row in table
+            }
+            steps = -(-6000 // 32)
+            ends = [WarmupCosine(0.05, 2 * steps).rate(n * steps - 1) for n in (1, 2)]
+            wanted |= {("learning_rate", i + 1): float(rate) for i, rate in enumerate(ends)}
+        wanted = {key: pytest.approx(value, rel=1e-6, abs=1e-7) for key, value in wanted.items()}
         assert found == wanted
+
+
+def test_tensorboard_compares_settings(finished_run):
+    (file,) = (path for path in (finished_run / "tensorboard").iterdir() if path.is_file())
+    kinds = {
+        value.tag
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    }
+    hyperparameters = {f"_hparams_/{kind}" for kind in ("experiment", "session_start_info")}
+    assert kinds >= {*hyperparameters, "best_val_accuracy", "best_val_loss"}
 
 
 def test_figures_are_pictures(finished_run):
