@@ -9,7 +9,7 @@ endif
 GPU_LOCK := $(if $(filter-out 0,$(GPU)),requirements-gpu.lock)
 # What only some commands need is added by name: make venv EXTRAS="report export". What was added
 # stays, also where a lock has changed and all is installed anew.
-ALL := report baselines optuna export dev
+ALL := report baselines optuna trackers export dev
 EXTRAS ?=
 $(foreach extra,$(EXTRAS),$(if $(filter $(extra),$(ALL)),,$(error EXTRAS: $(extra) is none of $(ALL))))
 STAMP := $(VENV)/.installed$(if $(GPU_LOCK),-gpu)

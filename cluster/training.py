@@ -10,6 +10,7 @@ from job.errors import JobError
 from job.reasons import reason_of
 from job.runs.run import Run, open_run, prepare_run
 from job.runs.state import EpochRow
+from job.trackers.tracked import tracked
 from job.training.progress import Progress, Silent
 
 
@@ -79,20 +80,23 @@ def train_run(
         The content of its `result.json`.
 
     Raises:
+        InputError: A tracker of its settings is not installed; nothing was written.
         JobError: As `train_and_evaluate` and `launch`.
     """
-    if run.config.worker_limits == (1, 1) and run.config.address is None:
-        try:
-            result = _train_here(run, progress, stop_requested, verbose)
-        except OSError as error:
-            again = f"after that, continue with: {run.command}"
-            raise JobError(f"{reason_of(error)}; {again}") from error
-    else:
-        from cluster.workers.launch import launch
+    with tracked(run, progress) as follower:
+        if run.config.worker_limits == (1, 1) and run.config.address is None:
+            try:
+                result = _train_here(run, follower, stop_requested, verbose)
+            except OSError as error:
+                again = f"after that, continue with: {run.command}"
+                raise JobError(f"{reason_of(error)}; {again}") from error
+        else:
+            from cluster.workers.launch import launch
 
-        result = launch(run, progress, stop_requested=stop_requested, verbose=verbose)
-    # Only a trial of a sweep, and a worker that is not the first, have none.
-    assert result is not None
+            result = launch(run, follower, stop_requested=stop_requested, verbose=verbose)
+        # Only a trial of a sweep, and a worker that is not the first, have none.
+        assert result is not None
+        follower.finished(result)
     return result
 
 

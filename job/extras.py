@@ -12,6 +12,7 @@ EXTRAS = {
     "report": ("altair", "vl_convert"),
     "baselines": ("sklearn", "threadpoolctl"),
     "optuna": ("optuna",),
+    "trackers": ("mlflow", "sqlalchemy", "alembic", "wandb", "trackio"),
     "export": ("tf2onnx", "onnx", "onnxruntime"),
 }
 

@@ -28,7 +28,6 @@ from job.errors import InputError
 
 SEARCHES = ("random", "optuna", "grid")
 SCHEDULERS = ("asha", "fifo")
-TRACKERS = ("mlflow", "wandb")
 DEFAULT_TRIALS = 16
 SEARCH = "Search"
 # Settings of a run that a sweep has its own words for.
@@ -110,14 +109,6 @@ class SweepConfig(Settings):
         optional(parse_duration),
         "Start no trial, and stop those in training, so long after the command began (30m).",
         metavar="TIME",
-        fixed=False,
-        group=SEARCH,
-    )
-    tracker: str | None = option(
-        None,
-        optional(choice(*TRACKERS)),
-        "Also report trials to MLflow or Weights & Biases (installed and configured by you).",
-        metavar="NAME",
         fixed=False,
         group=SEARCH,
     )

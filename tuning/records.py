@@ -191,7 +191,7 @@ def read_sweep(folder: Storage, known: Sweep | None = None) -> Sweep:
         FileNotFoundError: There is no sweep.
         ValueError: A file is not what a sweep writes; the message names it.
     """
-    document = _read(folder, SWEEP_FILE, lambda found: Sweep(**found))
+    document = _read(folder, SWEEP_FILE, _sweep)
     before: dict[str, Trial] = {}
     if known is not None and document_of(known) == document_of(document):
         before = {f"{trial.plan.name}.json": trial for trial in known.trials}
@@ -216,6 +216,15 @@ def _outcome(folder: Storage, name: str) -> Outcome:
         return Outcome(**{**found, "history": rows_of(found["history"])})
 
     return _read(folder, f"{OUTCOMES}/{name}", parse)
+
+
+def _sweep(found: Mapping[str, Any]) -> Sweep:
+    # Sweeps of before had a tracker of their own; now it is a setting of runs.
+    config, base = dict(found["config"]), dict(found["base"])
+    tracker = config.pop("tracker", None)
+    if tracker:
+        base.setdefault("tracker", tracker)
+    return Sweep(**{**found, "config": config, "base": base})
 
 
 def _winner(found: Mapping[str, Any]) -> Winner:

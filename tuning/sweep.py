@@ -15,7 +15,6 @@ if __name__ == "__main__":
     command.load()(["sweep", *sys.argv[1:]])
 
 import dataclasses
-import importlib.util
 import itertools
 import logging
 import os
@@ -44,6 +43,8 @@ from job.runs.run import sha256_of_bytes
 from job.runs.start import START_FILE, to_bytes
 from job.storage.base import Storage
 from job.text import counted
+from job.trackers.teller import Tellers, telling
+from job.trackers.tracked import check_trackers
 from job.training.beginning import start_of
 from job.training.building import architecture_of
 from job.versions import versions
@@ -63,6 +64,7 @@ from tuning.records import (
 )
 from tuning.space.search import GridSearch, open_search
 from tuning.space.space import DEFAULT, Space, parse_space, read_space
+from tuning.tracking import SweepTrackers
 
 KIND = Kind(
     noun="sweep",
@@ -146,10 +148,6 @@ def prepare_sweep(
     config, common, base = split(given)
     if config.search == "optuna":
         check_installed("optuna", "--search", config.search)
-    if config.tracker and importlib.util.find_spec(config.tracker) is None:
-        raise InputError(
-            "--tracker", config.tracker, f"is not installed; pip install {config.tracker}"
-        )
     name = common.name or f"sweep-{short_name(common.model)}-{time.strftime('%m%d-%H%M%S')}"
     folder = find_folder(
         KIND, name, common.storage, patience=common.storage_timeout, overwrite=overwrite
@@ -166,6 +164,7 @@ def prepare_sweep(
         architecture: Architecture | None,
         start: bytes | None = None,
     ) -> OpenSweep:
+        check_trackers(over_recipe(sweep.base))
         return OpenSweep(
             config=config,
             space=space,
@@ -344,8 +343,13 @@ def run_sweep(
         files = architecture_file(opened.architecture)
         if opened.start is not None:
             files[START_FILE] = opened.start
-        with opened.folder.claimed(document_of(sweep), files):
-            conductor = _search(opened, sweep, config, slots, display, stop_requested, verbose)
+        with (
+            opened.folder.claimed(document_of(sweep), files),
+            telling(over_recipe(base).trackers) as tellers,
+        ):
+            conductor = _search(
+                opened, sweep, config, slots, display, tellers, stop_requested, verbose
+            )
             if stop_requested():
                 again = flag_of(source_of(opened.architecture))
                 raise StopRequestedError(
@@ -410,6 +414,7 @@ def _search(
     config: SweepConfig,
     slots: int,
     display: SweepDisplay,
+    tellers: Tellers,
     stop_requested: Callable[[], int],
     verbose: bool,
 ) -> Conductor:
@@ -436,6 +441,7 @@ def _search(
         is_over=is_over,
     )
     display.follow(conductor, slots)
+    trackers = SweepTrackers(tellers, sweep, opened.folder.storage, conductor)
     if not verbose:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="lenet-ray-tune-") as book:
@@ -443,6 +449,7 @@ def _search(
             conductor,
             config,
             display=display,
+            trackers=trackers,
             slots=slots,
             epochs=opened.epochs,
             max_failures=opened.max_failures,
@@ -451,6 +458,8 @@ def _search(
             is_over=is_over,
         )
     journal.write(conductor.trials)
+    if conductor.winner:
+        trackers.won(conductor.winner)
     return conductor
 
 

@@ -24,6 +24,7 @@ from job.config.fields import (
     glob,
     integer,
     interval,
+    names,
     number,
     option,
     optional,
@@ -46,6 +47,7 @@ OUTPUTS = ("auto", "probabilities", "logits")
 PRECISIONS = ("float32", "mixed_bfloat16")
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "own")
 DEVICES = ("auto", "gpu", "cpu")
+TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 DIGITS = ("mnist",)
 # Other words for the same.
 PRECISIONS_TOO = {"fp32": "float32", "bf16": "mixed_bfloat16", "bfloat16": "mixed_bfloat16"}
@@ -372,6 +374,15 @@ class TrainConfig(Settings):
         fixed=False,
         group=WHERE,
     )
+    tracker: str | None = option(
+        None,
+        names(*TRACKERS),
+        "Follow it there, several with commas between: tensorboard (steps, in the run's folder), "
+        "mlflow, wandb or trackio, by their own environment variables; none for nowhere.",
+        fixed=False,
+        metavar="NAMES",
+        group=KEEPING,
+    )
     max_failures: int = option(
         3,
         integer(0),
@@ -437,6 +448,11 @@ class TrainConfig(Settings):
         fixed = self.fixed_dict().items()
         chosen = {k: v for k, v in fixed if v is not None and v != AS_BEFORE[k]}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in `tracker`."""
+        return tuple(self.tracker.split(",")) if self.tracker else ()
 
     def hyperparameters(self) -> dict[str, Any]:
         """What runs are compared by: what is set of what decides the result, and the workers."""

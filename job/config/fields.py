@@ -80,6 +80,20 @@ def several(*names: str) -> Parser:
     return parse
 
 
+def names(*known: str) -> Parser:
+    """Accepts some of these names, with commas between, and `none`; gives them in their order."""
+    check = several(*known)
+
+    def parse(value: Any) -> str | None:
+        if value is None or value == "none":
+            return None
+        if not isinstance(value, str):
+            raise ValueError("give names with commas between")
+        return ",".join(check(value))
+
+    return parse
+
+
 def integer(minimum: int, maximum: int = 2**31 - 1) -> Limited:
     """Accepts whole numbers from `minimum` to `maximum`, also as text, but no bool."""
 

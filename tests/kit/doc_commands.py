@@ -28,6 +28,7 @@ OTHERS = {
     r"(export )?LENET_|lenet train --config|lenet (evaluate|predict) last": (
         "tests/test_config/test_command_line.py"
     ),
+    r"(\w+=\S+ )?lenet (train|sweep) .*--tracker": "tests/test_trackers/test_trackers.py",
     r"lenet train .*--(on-end|profile)": "tests/test_runs/test_on_end.py",
     r"lenet runs (--sort|small)": "tests/test_runs/test_listing.py",
     r"make test": "not run: it is the suite",

@@ -124,7 +124,6 @@ def realistic_sweep(*, ended: bool = True, **changed: Any) -> Sweep:
             "cpus_per_trial": 1.0,
             "gpus_per_trial": 0.0,
             "time_budget": None,
-            "tracker": None,
         },
         base={"model": "lenet5", "dataset": "mnist", "label_smoothing": 0.05},
         space=SPACE,

@@ -82,6 +82,8 @@ def test_a_run_needs_no_extra(tmp_path):
         ("report", ("report", "r")),
         ("baselines", ("baselines",)),
         ("optuna", ("sweep", "--search", "optuna")),
+        ("trackers", ("train", "--tracker", "tensorboard,mlflow")),
+        ("trackers", ("sweep", "--tracker", "trackio")),
         ("export", ("export", ROOT / "tests/test_runs/kept/finished")),
     ],
 )

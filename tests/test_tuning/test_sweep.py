@@ -507,8 +507,7 @@ BAD = {
     ),
     "a bad time": (["--time-budget", "soon"], "such as 90s, 30m or 1.5h"),
     "an unknown model": (["--model", "lenet"], "did you mean 'lenet5'"),
-    "an unknown tracker": (["--tracker", "tensorboard"], "choose one of mlflow, wandb"),
-    "a tracker that is not there": (["--tracker", "mlflow"], "pip install mlflow"),
+    "an unknown tracker": (["--tracker", "mlflw"], "did you mean 'mlflow'"),
     "no data": (["--data", "nowhere"], "--data"),
     "a dead address": (["--address", "127.0.0.1:1"], "no Ray cluster answers there"),
 }

@@ -21,6 +21,7 @@ from tuning.conductor import EVALUATE, TRAIN, Conductor
 from tuning.config import SweepConfig
 from tuning.display import SweepDisplay
 from tuning.records import FAILED, STOPPED, UNFINISHED, Outcome
+from tuning.tracking import SweepTrackers
 from tuning.trials.trial import TrialProcess, outcome_of
 
 # Of the trials that reach an epoch of 1, 3, 9, ... the better third goes on (Li et al., "A system
@@ -109,6 +110,7 @@ class Recorder(tune.Callback):
     Args:
         conductor: Keeps it.
         display: Shows it.
+        trackers: Are told of it.
         is_over: Whether the time for searching has run out.
         started: Called when a trial has its process.
     """
@@ -117,11 +119,12 @@ class Recorder(tune.Callback):
         self,
         conductor: Conductor,
         display: SweepDisplay,
+        trackers: SweepTrackers,
         is_over: Callable[[], bool],
         started: Callable[[], None],
     ) -> None:
         self._conductor, self._display, self._is_over = conductor, display, is_over
-        self._started = started
+        self._trackers, self._started = trackers, started
         # Why the sweep can't go on.
         self.failure = ""
 
@@ -139,6 +142,8 @@ class Recorder(tune.Callback):
         """Shows an epoch that was trained."""
         if result["kind"] == TRAIN:
             self._display.report(result)
+            history = rows_of(result["history"])
+            self._trackers.reached(result["number"], history, result["started"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keeps a trial's outcome or the winner's evaluation; or `failure`, why neither came."""
@@ -177,6 +182,7 @@ class Recorder(tune.Callback):
         number = trial.config["task"]["number"]
         self._conductor.trained(number, outcome)
         self._display.ended(number)
+        self._trackers.ended(number, outcome)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -187,6 +193,7 @@ def tune_with(
     config: SweepConfig,
     *,
     display: SweepDisplay,
+    trackers: SweepTrackers,
     slots: int,
     epochs: int,
     max_failures: int,
@@ -200,6 +207,7 @@ def tune_with(
         conductor: Says what is to be done, and keeps what came of it.
         config: The sweep's settings, with the resources of a trial.
         display: Shows it.
+        trackers: Are told of it.
         slots: How many trials run at once.
         epochs: Of a whole trial.
         max_failures: How often the process of one trial may be lost.
@@ -213,7 +221,7 @@ def tune_with(
     # Ray Tune reads them once, for the first process. Who stores the sweep's files has read them by
     # then, and may have to again; trials have those of their node.
     hidden = contextlib.ExitStack()
-    recorder = Recorder(conductor, display, is_over, hidden.close)
+    recorder = Recorder(conductor, display, trackers, is_over, hidden.close)
 
     def is_stopped() -> bool:
         return bool(stop_requested() or recorder.failure)
@@ -253,7 +261,7 @@ def tune_with(
             failure_config=tune.FailureConfig(max_failures=max_failures),
             # Runs have checkpoints of their own.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[recorder, *trackers(config, conductor.name)],
+            callbacks=[recorder],
             verbose=0,
         ),
     )
@@ -262,19 +270,6 @@ def tune_with(
         tuner.fit()
     if recorder.failure:
         raise JobError(recorder.failure)
-
-
-def trackers(config: SweepConfig, name: str) -> list[tune.Callback]:
-    """The experiment tracker that was asked for."""
-    if config.tracker is None:
-        return []
-    if config.tracker == "mlflow":
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-        return [MLflowLoggerCallback(experiment_name=name)]
-    from ray.air.integrations.wandb import WandbLoggerCallback
-
-    return [WandbLoggerCallback(project="lenet-on-ray", group=name)]
 
 
 def _why(trial: Any) -> str:
