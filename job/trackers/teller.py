@@ -183,8 +183,10 @@ class Teller:
         if self._thread.is_alive():
             self._warn(LATE)
             self._has_given_up = True
-            if self._process:
-                self._process.kill()
+            # Its thread may let go of it just now.
+            process = self._process
+            if process:
+                process.kill()
 
     def _work(self) -> None:
         pause, is_last = PAUSE_SECONDS, False

@@ -11,7 +11,7 @@ from job.config.config import TrainConfig
 from job.config.schedule import rate_of
 from job.extras import check_installed
 from job.runs.folder import absolute
-from job.runs.run import Run, run_at
+from job.runs.run import Run
 from job.runs.state import EpochRow, last_rate, steps_of
 from job.trackers.base import FINISHED, Beginning, Point
 from job.trackers.teller import Tellers, telling
@@ -122,9 +122,8 @@ class TrackedProgress(Progress):
             return
         self._has_begun = True
         run = self._run
-        # As its folder has them: some were decided when training began.
-        settings = run_at(run.storage).config.hyperparameters()
-        beginning = Beginning(name=run.name, settings=settings, folder=absolute(run.storage.uri))
+        settings, folder = run.config.hyperparameters(), absolute(run.storage.uri)
+        beginning = Beginning(name=run.name, settings=settings, folder=folder)
         self._tellers.follow(run.name, beginning, run.storage)
         if self._before:
             self._add(epoch_points(self._before, run.config, run.created))
