@@ -58,7 +58,7 @@ def write_history(run: Run, rows: Sequence[EpochRow]) -> None:
         train.append(Scalars(row.epoch, clock, {**values, **pace}))
         values = {"epoch_loss": row.val_loss, "epoch_accuracy": row.val_accuracy}
         validation.append(Scalars(row.epoch, clock, values))
-    best = best_row(rows)
+    best = best_row(rows, config.best_by)
     assert best is not None  # it is written at the end of an epoch
     reached = {"best_val_accuracy": best.val_accuracy, "best_val_loss": best.val_loss}
     for part, content in (
