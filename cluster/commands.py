@@ -20,6 +20,7 @@ from job.config.flags import (
     json_option,
     on_end_option,
     options_of,
+    run_names,
     told,
     verbose_option,
 )
@@ -100,7 +101,7 @@ def summary(result: dict[str, Any], folder: str) -> str:
 
 
 @click.command()
-@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=run_names)
 @options_of(BASELINE_FIELDS)
 @click.option("--overwrite", is_flag=True, help="Train methods again that are finished.")
 @verbose_option
@@ -119,8 +120,8 @@ def baselines(
     from job.training.progress import PlainProgress
     from job.training.signals import stop_on_signal
 
-    given = {name: value for name, value in options.items() if value is not None}
-    study = prepare_study(given, runs, overwrite=overwrite)
+    given, usual = told(options, None, BASELINE_FIELDS)
+    study = prepare_study(given, runs, usual=usual, overwrite=overwrite)
     study.folder.storage.probe()
     progress = PlainProgress()
     with stop_on_signal(progress) as stop:
@@ -158,14 +159,15 @@ def doctor(cluster_file: str | None, as_json: bool, **options: str | None) -> No
     """
     from cluster.doctor.examine import examine, examine_file, to_document
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given, usual = told(options, None, FIELDS)
     # While a cluster is connected, what is printed to stdout is Ray's and dropped.
     out = sys.stdout
     found = []
     with waiting("the next check") as heard:
         for finding in itertools.chain(
             examine_file(cluster_file) if cluster_file else (),
-            examine(resolve(given)) if given or not cluster_file else (),
+            # What is usual here asks for nothing.
+            examine(resolve({**usual, **given})) if given or not cluster_file else (),
         ):
             heard()
             found.append(finding)

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import BashComplete, add_completion_class
 
 from job.config.flags import variable
-from job.errors import JobError, StopRequestedError
+from job.errors import InputError, JobError, StopRequestedError
 from job.reasons import reason_of
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -40,6 +41,19 @@ COMMANDS = {
 TYPED_ONLY = ("overwrite", "clean", "delete", "yes", "pin", "unpin")
 
 
+class _Bash(BashComplete):
+    """Joins what bash divides: it hands over `--name=value` in three words."""
+
+    name = "bash"
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        words, incomplete = super().get_completion_args()
+        return [word for word in words if word != "="], incomplete
+
+
+add_completion_class(_Bash)
+
+
 class Commands(click.Group):
     """The commands of `COMMANDS`."""
 
@@ -55,7 +69,7 @@ class Commands(click.Group):
         command = getattr(importlib.import_module(module), name)
         for param in command.params:
             if isinstance(param, click.Option) and param.name not in TYPED_ONLY:
-                param.envvar = param.envvar or variable(param.opts[0].lstrip("-"))
+                param.envvar = param.envvar or variable(param.opts[0])
         return command
 
 
@@ -103,7 +117,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
     except JobError as error:
-        print(f"error: {reason_of(error)}", file=sys.stderr)
+        print(f"error: {reason_of(_by_variable(error, given))}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
@@ -122,6 +136,19 @@ def _variable_of(error: click.ClickException) -> str:
         return ""
     is_from_variable = context.get_parameter_source(param.name) is ParameterSource.ENVIRONMENT
     return f"(from the variable {param.envvar})" if is_from_variable else ""
+
+
+def _by_variable(error: JobError, given: Sequence[str]) -> JobError:
+    """The error, of which a variable is named where that gave the value, and not an option."""
+    if not isinstance(error, InputError) or not error.field.startswith("--"):
+        return error
+    name, words = variable(error.field), (error.field, error.field.replace("--", "--no-", 1))
+    said = os.environ.get(name)
+    if not said or any(word.partition("=")[0] in words for word in given):
+        return error
+    # Others came from the settings of a run, which the variable did not change.
+    is_its = error.value is None or str(error.value) in (said, os.path.abspath(said))
+    return InputError(name, error.value, error.problem) if is_its else error
 
 
 def _failed(error: Exception, given: Sequence[str]) -> int:

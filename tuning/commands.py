@@ -14,15 +14,17 @@ from job.config.flags import (
     GroupedCommand,
     config_option,
     json_option,
+    names_in_storage,
     on_end_option,
     options_of,
-    run_names,
     storage_option,
     told,
     verbose_option,
 )
 from job.errors import InputError
 from tuning.config import RUN_FIELDS, SWEEP_FIELDS
+
+REPORTED = names_in_storage("config.json", "sweep.json")
 
 
 @click.command(cls=GroupedCommand)
@@ -52,9 +54,13 @@ def sweep(
     from job.training.signals import stop_on_signal
     from tuning.display import sweep_display
     from tuning.records import WINNER_FILE
+    from tuning.space.space import DEFAULT, read_space
     from tuning.sweep import prepare_sweep, run_sweep, summary
 
-    given, usual = told(options, config_file, {**SWEEP_FIELDS, **RUN_FIELDS})
+    # Of another run a sweep takes what it does not search itself.
+    is_own = config_file and options["space"]
+    searched = read_space(str(options["space"])).fields if is_own else set(DEFAULT)
+    given, usual = told(options, config_file, {**SWEEP_FIELDS, **RUN_FIELDS}, but=searched)
     opened = prepare_sweep(given, usual=usual, overwrite=overwrite)
     opened.folder.storage.probe()
     folder = opened.folder
@@ -68,7 +74,7 @@ def sweep(
 
 
 @click.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=run_names)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=REPORTED)
 @storage_option
 @click.option(
     "--out",

@@ -37,9 +37,10 @@ from job.errors import InputError, JobError, StopRequestedError
 from job.extras import check_installed
 from job.models.architecture import Architecture, source_of
 from job.models.source import Source, flag_of, is_own, short_name
-from job.runs.folder import Folder, Kind, find_folder, with_data
+from job.runs.folder import Folder, Kind, find_folder, usual_for, with_data
 from job.runs.model import architecture_file, check_source, kept_architecture, with_source
-from job.runs.run import sha256_of_bytes
+from job.runs.names import in_full, is_word_for, made_name
+from job.runs.run import RUNS, sha256_of_bytes
 from job.runs.start import START_FILE, to_bytes
 from job.storage.base import Storage
 from job.text import counted
@@ -143,18 +144,15 @@ def prepare_sweep(
     Raises:
         InputError: A setting, the space or the tracker is unusable, or the name is taken.
     """
-    typed = given
-    source, given = with_source(with_data({**(usual or {}), **given}))
+    given = {**usual_for(given, usual or {}, overwrite=overwrite), **given}
+    source, given = with_source(with_data(given))
     config, common, base = split(given)
     if config.search == "optuna":
         check_installed("optuna", "--search", config.search)
-    name = common.name or f"sweep-{short_name(common.model)}-{time.strftime('%m%d-%H%M%S')}"
+    name = common.name or made_name(f"sweep-{short_name(common.model)}", common.storage)
     folder = find_folder(
         KIND, name, common.storage, patience=common.storage_timeout, overwrite=overwrite
     )
-    if usual and not folder.is_new:
-        found = {"name": name, "storage": common.storage}
-        return prepare_sweep({**typed, **found}, overwrite=overwrite)
 
     def opened(
         config: SweepConfig,
@@ -195,6 +193,8 @@ def prepare_sweep(
     if source:
         architecture = architecture_of(source, over_recipe(base), examples.dataset)
         base["architecture_sha256"] = architecture.sha256
+    if common.start_from:
+        base["start_from"] = in_full(common.start_from, common.storage, RUNS)
     start = _start(common, space, base, architecture, examples.dataset)
     if start is not None:
         base["start_sha256"] = sha256_of_bytes(start)
@@ -220,8 +220,7 @@ def _start(
 ) -> bytes | None:
     """What all trials begin with, as it is kept with the sweep; None for fresh weights."""
     config = dataclasses.replace(over_recipe(base), storage=common.storage)
-    searched = {parameter.field for parameter in space.parameters}
-    if config.start_from and (bad := sorted(searched & {"model", "precision", "start_from"})):
+    if config.start_from and (bad := sorted(space.fields & {"model", "precision", "start_from"})):
         raise InputError(
             flag("start_from"), config.start_from, f"goes with one {bad[0]}; do not search it"
         )
@@ -244,6 +243,9 @@ def _continued(
         **{**sweep.config, **{k: v for k, v in given.items() if k in sweep.config}}
     )
     what = f"sweep {sweep.name!r}"
+    if is_word_for(base.get("start_from"), sweep.base.get("start_from")):
+        # Which run it stood for was decided when this one began.
+        base = {**base, "start_from": sweep.base["start_from"]}
     if source and source.name == sweep.base.get("model"):
         check_source(what, source, sweep.base.get("model_sha256"))
     check_unchanged(what, stored.fixed_dict(), config.fixed_dict(), given)

@@ -25,7 +25,7 @@ from job.errors import InputError, StopRequestedError
 from job.extras import check_installed
 from job.results.predictions import write_predictions
 from job.runs.data import keep_dataset
-from job.runs.folder import Folder, Kind, find_folder, with_data
+from job.runs.folder import Folder, Kind, find_folder, usual_for, with_data
 from job.runs.run import RESULT_FILE
 from job.storage.base import Storage
 from job.storage.documents import read_document, to_json
@@ -78,24 +78,32 @@ class Study:
 
 
 def prepare_study(
-    given: Mapping[str, Any], beside: Sequence[str] = (), *, overwrite: bool = False
+    given: Mapping[str, Any],
+    beside: Sequence[str] = (),
+    *,
+    usual: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Study:
     """Finds out which study `lenet baselines` is to start or continue. Writes nothing.
 
     Args:
         given: The settings that the user gave, by field name.
         beside: Record runs to show in the same table, as `open_finished` takes them.
+        usual: Those of a new study where nothing is given; where it is kept in any case.
         overwrite: Start anew where one of that name exists.
 
     Raises:
         InputError: A setting is unusable, the name is taken, or a run does not compare.
         JobError: No source has the data set, or a run's record can't be trusted.
     """
-    check_given(given, BASELINE_FIELDS)
+    usual = usual or {}
+    check_given({**usual, **given}, BASELINE_FIELDS)
     check_installed("baselines", "lenet baselines")
-    given = with_data(given)
+    wanted = BaselineConfig(**with_data({**usual, **given}))
+    name = wanted.name or _usual_name(wanted)
+    counted = usual_for({"name": name, **given}, usual, overwrite=overwrite)
+    given = with_data({**counted, **given})
     config = BaselineConfig(**given)
-    name = config.name or _usual_name(config)
     folder = find_folder(
         KIND, name, config.storage, patience=config.storage_timeout, overwrite=overwrite
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from job.config.config import FIELDS
+from job.config.config import DATASETS, FIELDS
 from job.config.fields import checked_place
-from job.config.flags import PLACE, json_option, variable
+from job.config.flags import PLACE, beginnings, json_option, variable
 from job.errors import InputError, JobError
 
 
@@ -19,7 +19,12 @@ from job.errors import InputError, JobError
 @click.argument(
     "action", type=click.Choice(["show", "verify", "download", "stage"]), default="show"
 )
-@click.argument("names", metavar="[DEST] [DATASET]...", nargs=-1)
+@click.argument(
+    "names",
+    metavar="[DEST] [DATASET]...",
+    nargs=-1,
+    shell_complete=beginnings([name for name in DATASETS if name != "own"], or_file=True),
+)
 @click.option("--data", type=PLACE, metavar="PLACE", help="Look there instead of in the cache.")
 @click.option(
     "--name",

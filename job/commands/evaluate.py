@@ -7,7 +7,7 @@ import json
 import click
 
 from job.config.flags import (
-    PLACE,
+    data_option,
     json_option,
     model_option,
     run_names,
@@ -26,7 +26,7 @@ from job.config.flags import (
     show_default=True,
     help="Which examples.",
 )
-@click.option("--data", type=PLACE, metavar="PLACE", help="Where the data set is, as for training.")
+@data_option
 @model_option
 @verbose_option
 @json_option
@@ -41,9 +41,9 @@ def evaluate(
 ) -> None:
     """Evaluate the best weights of RUN (a name, or the path of a run folder)."""
     from job.engine.runtime import start_anywhere
-    from job.runs.run import open_run, verified_best
+    from job.runs.run import find_run, verified_best
 
-    opened = open_run(run, storage).with_source(model)
+    opened = find_run(run, storage).with_source(model)
     state = verified_best(opened)
     start_anywhere(verbose=verbose)
     from job.results.evaluate import evaluate as evaluate_run

@@ -10,6 +10,7 @@ import click
 
 from job.config.flags import (
     PLACE,
+    data_option,
     json_option,
     model_option,
     run_names,
@@ -32,7 +33,7 @@ from job.results.export_formats import FORMATS
 )
 @click.option("--out", type=PLACE, metavar="FOLDER", help="The folder to make.  [export-RUN]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export there.")
-@click.option("--data", type=PLACE, metavar="PLACE", help="Where the data set is, as for training.")
+@data_option
 @model_option
 @verbose_option
 @json_option
@@ -55,9 +56,9 @@ def export(
     set; the labels of the test set are not looked at. What differs is not kept.
     """
     from job.results.export import Comparison, export_run
-    from job.runs.run import open_run
+    from job.runs.run import find_run
 
-    opened = open_run(run, storage).with_source(model)
+    opened = find_run(run, storage).with_source(model)
     place = f"export-{opened.name}" if out is None else out
     if "://" in place:
         raise InputError("--out", place, "an export is written to disk; name a folder")

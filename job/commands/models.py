@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from job.config.config import TrainConfig
-from job.config.flags import json_option
+from job.config.flags import beginnings, json_option
 from job.errors import InputError
 from job.models import MODELS, build_model
 from job.models.source import find_source, is_own, short_name
@@ -20,7 +20,7 @@ MOST_CLASSES = 256
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=beginnings(tuple(MODELS), or_file=True))
 @click.option(
     "--image-shape", default="28x28x1", metavar="HxWxC", help="Of its pictures.  [28x28x1]"
 )

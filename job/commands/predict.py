@@ -19,7 +19,9 @@ from job.config.flags import (
 
 @click.command()
 @click.argument("run", shell_complete=run_names)
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument(
+    "inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=PLACE.shell_complete
+)
 @click.option(
     "--out",
     type=PLACE,
@@ -50,11 +52,11 @@ def predict(
     from job.results.predict import Form, describe, read_examples
     from job.results.predictions import check_table, write_table
     from job.runs.data import dataset_of
-    from job.runs.run import open_run, verified_best
+    from job.runs.run import find_run, verified_best
 
     if out is not None:
         check_table(out)
-    opened = open_run(run, storage).with_source(model)
+    opened = find_run(run, storage).with_source(model)
     state = verified_best(opened)
     dataset = dataset_of(opened)
     form = Form(dataset.image_shape, dataset.is_digits, opened.config.dataset not in CATALOGUE)
@@ -67,7 +69,8 @@ def predict(
     probabilities = predict_images(net, images)
     if out is not None:
         write_table(out, sources, probabilities, dataset.labels)
-        print(f"{len(sources):,} predictions are in {out}")
+        written = {"out": out, "predictions": len(sources)}
+        print(json.dumps(written) if as_json else f"{len(sources):,} predictions are in {out}")
         return
     results = [describe(*pair, dataset.labels) for pair in zip(sources, probabilities, strict=True)]
     if as_json:

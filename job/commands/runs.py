@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from job.config.flags import json_option, run_names, storage_option
+from job.config.flags import beginnings, json_option, run_names, storage_option
 from job.errors import InputError, JobError, nearest
+from job.runs.order import COLUMNS
+
+if TYPE_CHECKING:
+    from job.runs.listing import Listed
 
 
 @click.command()
@@ -18,7 +23,8 @@ from job.errors import InputError, JobError, nearest
 @click.option(
     "--sort",
     metavar="COLUMN",
-    help="By name, model, dataset, state, epochs, val_accuracy, test_accuracy, age or size.  [age]",
+    shell_complete=beginnings(tuple(COLUMNS)),
+    help=f"By {', '.join(COLUMNS)}.  [age]",
 )
 @click.option(
     "--filter",
@@ -50,63 +56,86 @@ def runs(
     """List the runs kept in a place, or show each RUN with its checkpoints."""
     from job.runs import listing
     from job.runs import table as show
+    from job.runs.order import in_order, matching
 
-    if sort is not None and sort not in listing.COLUMNS:
-        known = ", ".join(listing.COLUMNS)
-        raise InputError("--sort", sort, f"choose one of {known}{nearest(sort, listing.COLUMNS)}")
     pins = pin is not None or unpin is not None
+    if sort is not None and sort not in COLUMNS:
+        raise InputError(
+            "--sort", sort, f"choose one of {', '.join(COLUMNS)}{nearest(sort, COLUMNS)}"
+        )
+    if delete + clean + pins > 1:
+        raise InputError("--delete" if delete else "--clean", None, "goes with no other change")
     if (delete and not names) or (pins and len(names) != 1):
         what = "runs that are to go" if delete else "run whose checkpoint is meant"
         raise InputError("RUN", None, f"name the {what}")
-    found = listing.list_runs(storage, only=names)
-    for name in names:
+    # What is to go has to be named in full.
+    meant = names if delete else _in_full(names, storage)
+    found = listing.list_runs(storage, only=meant)
+    for name in meant:
         if name not in {run.name for run in found}:
             raise InputError("RUN", name, f"no such run in {storage}; `lenet runs` lists them")
-    found = listing.matching(found, filters)
+    found = matching(found, filters)
     if sort is not None:
-        found = listing.in_order(found, sort)
+        found = in_order(found, sort)
     for step, pinned in ((pin, True), (unpin, False)):
         if step is not None:
-            listing.pin(found[0], step, pinned)
-    if delete:
-        _delete(found, storage, yes)
-    elif clean:
-        _clean(found, yes)
+            for run in found:
+                listing.pin(run, step, pinned)
+    if delete or clean:
+        removed = _delete(found, storage, yes) if delete else _clean(found, yes)
+        if as_json:
+            print(json.dumps({"removed": list(removed)}))
+            return
+        for one in removed:
+            print(f"removed {one}")
     elif as_json:
         print(json.dumps(show.as_documents(found, detail=bool(names))))
     else:
         show.print_runs(storage, found, detail=bool(names))
 
 
-def _delete(found: Sequence[Any], storage: str, yes: bool) -> None:
-    from job.runs import listing
-    from job.runs.table import size
-    from job.storage.base import LockedError
+def _in_full(names: Sequence[str], storage: str) -> list[str]:
+    from job.runs.names import find
+    from job.runs.run import RUNS
 
-    total = size(sum(run.size for run in found))
-    names = ", ".join(run.name for run in found)
-    if not yes and not click.confirm(f"Remove {names}: {total}?", err=True):
+    return [find(name, storage, RUNS).name for name in names]
+
+
+def _delete(found: Sequence[Listed], storage: str, yes: bool) -> Iterator[str]:
+    from job.runs.listing import delete
+    from job.runs.table import size
+
+    names = ", ".join(run.name for run in found) or "nothing"
+    if not yes and not click.confirm(
+        f"Remove {names}: {size(sum(run.size for run in found))}?", err=True
+    ):
         return
     for run in found:
-        try:
-            listing.delete(run, storage)
-        except LockedError as holder:
-            raise JobError(f"{run.name}: {holder} trains this run; it was left") from holder
-        print(f"removed {run.name}")
+        with _left_if_held(run):
+            delete(run, storage)
+        yield run.name
 
 
-def _clean(found: Sequence[Any], yes: bool) -> None:
-    from job.runs import listing
+def _clean(found: Sequence[Listed], yes: bool) -> Iterator[str]:
+    from job.runs.listing import orphans, remove_orphans
+
+    left = orphans(found)
+    for run, folders in left:
+        click.echo(f"{run.name}: {', '.join(folders)}", err=True)
+    if not left:
+        click.echo("nothing to remove", err=True)
+    elif yes or click.confirm("Remove these unfinished checkpoints?", err=True):
+        for run, _ in left:
+            with _left_if_held(run):
+                folders = remove_orphans(run)
+            yield from (f"{run.name}/{folder}" for folder in folders)
+
+
+@contextlib.contextmanager
+def _left_if_held(run: Listed) -> Iterator[None]:
     from job.storage.base import LockedError
 
-    left = listing.orphans(found)
-    for run, folders in left:
-        print(f"{run.name}: {', '.join(folders)}")
-    if not left:
-        print("nothing to remove")
-    elif yes or click.confirm("Remove these unfinished checkpoints?"):
-        for run, _ in left:
-            try:
-                listing.remove_orphans(run)
-            except LockedError as holder:
-                raise JobError(f"{run.name}: {holder} trains this run; it was left") from holder
+    try:
+        yield
+    except LockedError as holder:
+        raise JobError(f"{run.name}: {holder} trains this run; it was left") from holder

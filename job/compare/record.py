@@ -17,12 +17,12 @@ from job.errors import InputError, JobError
 from job.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from job.runs.data import dataset_of, kept_dataset
 from job.runs.folder import usable
-from job.runs.run import CONFIG_FILE, RESULT_FILE, Run, checked_name, open_run
+from job.runs.names import find
+from job.runs.run import CONFIG_FILE, RESULT_FILE, RUNS, Run, run_at
 from job.runs.state import EpochRow, best_row
 from job.stats import mean_sd
 from job.storage.base import Storage
 from job.storage.documents import read_document
-from job.storage.open import open_storage
 
 # Where settings come from makes no other model.
 IRRELEVANT = ("recipe",)
@@ -150,16 +150,17 @@ class Group:
 def open_finished(name: str, storage: str = "runs") -> Record:
     """Opens a finished run or baseline, by its name below `storage` or by a path, which has a `/`.
 
+    Of a run, `last` or the beginning of its name will do.
+
     Raises:
         InputError: There is none, or it has not finished.
         JobError: Its record can't be trusted.
     """
-    folder = open_storage(name) if "/" in name else open_storage(storage).at(checked_name(name))
+    name, folder, content = find(name, storage, RUNS)
     with usable(folder.uri):
-        content = folder.list()
         below = [] if CONFIG_FILE in content else [n for n in content if _is_method(folder.at(n))]
     if CONFIG_FILE in content:
-        return _of_run(open_run(name, storage), name)
+        return _of_run(run_at(folder), name)
     if RESULT_FILE in content:
         return of_baseline(folder, name)
     if below:

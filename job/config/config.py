@@ -14,6 +14,7 @@ from typing import Any
 
 from job.config.fields import (
     SIDES,
+    Limited,
     Settings,
     check_given,
     check_unchanged,
@@ -97,10 +98,9 @@ class TrainConfig(Settings):
 
     model: str = option(
         "lenet5",
-        model_name,
+        Limited(model_name, model_name, tuple(MODELS), "FILE:FUNCTION"),
         "Model: a built-in one, or your own: FILE.py:FUNCTION or package.module:function, called "
         "with image_shape and classes.",
-        metavar=f"[{'|'.join(MODELS)}|FILE:FUNCTION]",
         group=MODEL,
     )
     dataset: str = option(

@@ -33,11 +33,18 @@ class Limited:
         read: Takes any value of the kind.
         parse: Refuses values beyond the limits, too.
         names: What is accepted, where that is one of a few names.
+        other: What is accepted beside the names, as help calls it.
     """
 
     read: Parser
     parse: Parser
     names: tuple[str, ...] = ()
+    other: str | None = None
+
+    @property
+    def choices(self) -> str:
+        """What it may be, as help shows it; empty where that is no matter of names."""
+        return f"[{'|'.join(filter(None, (*self.names, self.other)))}]" if self.names else ""
 
     def __call__(self, value: Any) -> Any:
         """As `parse`, so that it serves wherever a parser does."""
@@ -267,7 +274,8 @@ def optional(parser: Parser) -> Limited:
         return lambda value: None if value is None else parse(value)
 
     names = parser.names if isinstance(parser, Limited) else ()
-    return Limited(or_none(lenient(parser)), or_none(parser), names)
+    other = parser.other if isinstance(parser, Limited) else None
+    return Limited(or_none(lenient(parser)), or_none(parser), names, other)
 
 
 def option(
@@ -287,7 +295,7 @@ def option(
     from what the user gives and are no options.
     """
     if isinstance(parse, Limited) and parse.names:
-        metavar = f"[{'|'.join(parse.names)}]"
+        metavar = parse.choices
     return dataclasses.field(
         default=default,
         metadata={

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from job.config.config import RECIPES
-from job.config.fields import Limited, check_value, checked_place, flag, place
+from job.config.fields import Limited, checked_place, flag
 from job.config.files import read_settings
 
 
@@ -27,8 +26,15 @@ class Place(click.ParamType):
         """As `checked_place`."""
         return checked_place(param.opts[0] if param else "PLACE", value)
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Leaves it to the shell, which knows the files that there are."""
+        return [CompletionItem(incomplete, type="file")]
+
 
 PLACE = Place()
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 class GroupedOption(click.Option):
@@ -81,9 +87,9 @@ def _option_of(field: dataclasses.Field, is_by_recipe: bool) -> Callable[[Callab
         # None, unless one of the two is given.
         spelling, more = f"{spelling}/{flag(f'no_{field.name}')}", {"default": None}
     if isinstance(parse, Limited) and parse.names:
-        more["shell_complete"] = functools.partial(_beginnings, parse.names)
-    elif parse is place or field.name == "data":
-        more["shell_complete"] = _files
+        more["shell_complete"] = beginnings(parse.names, or_file=parse.other is not None)
+    elif metavar in COMPLETED:
+        more["shell_complete"] = COMPLETED[metavar]
     return click.option(
         spelling,
         field.name,
@@ -97,25 +103,47 @@ def _option_of(field: dataclasses.Field, is_by_recipe: bool) -> Callable[[Callab
 
 def variable(name: str) -> str:
     """The environment variable that gives an option its value."""
-    return f"LENET_{name.upper().replace('-', '_')}"
+    return f"LENET_{name.lstrip('-').upper().replace('-', '_')}"
 
 
-def _beginnings(
-    names: Sequence[str], ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
+def beginnings(names: Sequence[str], *, or_file: bool = False) -> Complete:
+    """Completes one of a few names, or what the shell does where none begins so."""
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        # The first leaves it to the shell, unless another follows.
+        files = PLACE.shell_complete(ctx, param, incomplete) if or_file else []
+        return [*files, *(CompletionItem(name) for name in names if name.startswith(incomplete))]
+
+    return complete
 
 
-def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(incomplete, type="file")]
+def names_in_storage(*marks: str) -> Complete:
+    """Completes the names of folders with one of these files below `--storage`, or a path.
+
+    Only a folder on this disk is looked at: a store would keep the shell waiting.
+    """
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        storage = str(ctx.params.get("storage") or os.environ.get(variable("storage")) or "runs")
+        root = Path(storage).expanduser()
+        found = [] if "://" in storage else [p for mark in marks for p in root.glob(f"*/{mark}")]
+        names = ["last", *sorted({path.parent.name for path in found})]
+        return beginnings(names, or_file=True)(ctx, param, incomplete)
+
+    return complete
 
 
-def run_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The runs of a folder on this disk, for shells that complete what is typed."""
-    storage = str(ctx.params.get("storage") or os.environ.get(variable("storage")) or "runs")
-    found = [] if "://" in storage else sorted(Path(storage).glob("*/config.json"))
-    names = ["last", *(path.parent.name for path in found)]
-    return [name for name in names if name.startswith(incomplete)]
+run_names = names_in_storage("config.json")
+# By what help calls a value.
+COMPLETED: dict[str | None, Complete] = {
+    "PLACE": PLACE.shell_complete,
+    "FILE": PLACE.shell_complete,
+    "RUN": run_names,
+}
 
 
 def on_end_option(command: Callable) -> Callable:
@@ -136,14 +164,16 @@ def config_option(command: Callable) -> Callable:
         "config_file",
         type=PLACE,
         metavar="FILE",
-        shell_complete=_files,
         help="Settings of a new run from a TOML or YAML file, by the options' names, or those of "
         "another run from its config.json. Options and variables go before them.",
     )(command)
 
 
 def told(
-    values: Mapping[str, Any], config_file: str | None, fields: Mapping[str, dataclasses.Field]
+    values: Mapping[str, Any],
+    config_file: str | None,
+    fields: Mapping[str, dataclasses.Field],
+    but: Collection[str] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divides what a command was told into options and what is usual here.
 
@@ -153,19 +183,18 @@ def told(
         values: The options' values by field name, None where nothing was said.
         config_file: As `--config`.
         fields: The settings that the command has.
+        but: Settings that are not taken where the file is that of another run.
 
     Returns:
         What was typed; and what variables and the file say, which hold for what is new.
 
     Raises:
-        InputError: A variable's value, or the file, is unusable.
+        InputError: The file is unusable.
     """
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in values.items() if value is not None}
     variables = {k: v for k, v in given.items() if source(k) is ParameterSource.ENVIRONMENT}
-    for name, value in variables.items():
-        check_value(variable(name), value, fields[name])
-    usual = read_settings(config_file, fields) if config_file else {}
+    usual = read_settings(config_file, fields, but) if config_file else {}
     typed = {name: value for name, value in given.items() if name not in variables}
     return typed, {**usual, **variables}
 
@@ -188,8 +217,23 @@ def model_option(command: Callable) -> Callable:
     """Adds `--model`: the user's file again, for a run whose model has parts that it defines."""
     return click.option(
         "--model",
+        # LENET_MODEL is what new runs train.
+        envvar=variable("run_model"),
         metavar="FILE.py:FUNCTION",
-        help="The file that RUN was trained with, if its model has layers that the file defines.",
+        help="The file that RUN was trained with, if its model has layers that the file defines.  "
+        "[$LENET_RUN_MODEL]",
+    )(command)
+
+
+def data_option(command: Callable) -> Callable:
+    """Adds `--data`: where a run's data set is, if not where it was when it was trained."""
+    return click.option(
+        "--data",
+        type=PLACE,
+        # LENET_DATA is what new runs are trained on.
+        envvar=variable("run_data"),
+        metavar="PLACE",
+        help="Where the data set is, as for training.  [$LENET_RUN_DATA]",
     )(command)
 
 

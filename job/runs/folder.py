@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from job.config.config import FIELDS
-from job.config.fields import checked_place
+from job.config.fields import check_given, checked_place
 from job.data.examples import dataset_at
 from job.errors import InputError
 from job.reasons import reason_of
@@ -175,6 +175,32 @@ def find_folder(
         is_new=overwrite or not content,
         replaces=overwrite and bool(content),
     )
+
+
+def usual_for(
+    given: Mapping[str, Any], usual: Mapping[str, Any], *, overwrite: bool
+) -> Mapping[str, Any]:
+    """Of what is usual here, what holds for the folder that is meant: for a new one, all of it.
+
+    One that goes on is as it was begun, whatever is usual by now, and whether it is usable at all;
+    only its name and where it is kept count.
+
+    Args:
+        given: Settings that were given for it.
+        usual: Those that variables and files name.
+        overwrite: It starts anew, if there is one.
+
+    Raises:
+        InputError: The place can't be read, or it or the name is unusable.
+    """
+    where = {name: value for name, value in usual.items() if name in ("name", "storage")}
+    meant = {"storage": FIELDS["storage"].default, **where, **given}
+    if not usual or overwrite or not meant.get("name"):
+        return usual
+    check_given({"name": meant["name"]}, FIELDS)
+    root = open_storage(checked_place("--storage", meant["storage"]))
+    with usable(root.uri):
+        return where if root.at(meant["name"]).list() else usual
 
 
 def _flag_of(place: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from job.config.config import FIELDS
-from job.errors import InputError, JobError, nearest
+from job.errors import InputError, JobError
 from job.runs.folder import usable
-from job.runs.run import AT_ONCE, CHECKPOINTS, CONFIG_FILE, RESULT_FILE, Run, run_at
+from job.runs.names import AT_ONCE
+from job.runs.run import CHECKPOINTS, CONFIG_FILE, RESULT_FILE, Run, run_at
 from job.runs.state import best_row
 from job.storage.base import Storage, StoreError
 from job.storage.open import open_storage
@@ -99,47 +99,6 @@ def describe(folder: Storage, name: str, files: dict[str, int]) -> Listed:
         run=run,
         **facts,
     )
-
-
-# What a list is sorted by, and whether the greatest comes first.
-COLUMNS = {
-    **{"name": False, "model": False, "dataset": False, "state": False, "age": False},
-    **{"epochs": True, "val_accuracy": True, "test_accuracy": True, "size": True},
-}
-
-
-def in_order(runs: Sequence[Listed], column: str) -> list[Listed]:
-    """The runs by one of `COLUMNS`; what is not known comes last."""
-
-    def key(run: Listed) -> tuple[bool, Any]:
-        value = getattr(run, column)
-        return (value is None, -value if COLUMNS[column] and value is not None else value or 0)
-
-    known = [run for run in runs if getattr(run, column) is not None]
-    return [*sorted(known, key=key), *(run for run in runs if run not in known)]
-
-
-def matching(runs: Sequence[Listed], filters: Sequence[str]) -> list[Listed]:
-    """The runs for which each of FIELD=VALUE holds.
-
-    Raises:
-        InputError: One names no field of a list, and no setting.
-    """
-    for one in filters:
-        field, sign, value = one.partition("=")
-        name = field.replace("-", "_")
-        if not sign or name not in (*COLUMNS, *FIELDS):
-            why = "give FIELD=VALUE, such as state=finished or batch-size=64"
-            raise InputError("--filter", one, f"{why}{nearest(name, (*COLUMNS, *FIELDS))}")
-        runs = [run for run in runs if _text_of(run, name) == value]
-    return list(runs)
-
-
-def _text_of(listed: Listed, field: str) -> str:
-    if field in COLUMNS or listed.run is None:
-        return str(getattr(listed, field, ""))
-    value = getattr(listed.run.config, field)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def delete(listed: Listed, place: str) -> None:

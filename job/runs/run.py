@@ -9,10 +9,8 @@ import hashlib
 import json
 import logging
 import math
-import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from job.config.config import FIELDS, TrainConfig, resolve, resume
@@ -23,8 +21,9 @@ from job.models.architecture import Architecture, sees_whole_batch, source_of
 from job.models.source import Source, find_source, flag_of, short_name
 from job.models.work import lanes_for, multiplications
 from job.reasons import reason_of
-from job.runs.folder import Folder, Kind, find_folder, usable, with_data
+from job.runs.folder import Folder, Kind, find_folder, usable, usual_for, with_data
 from job.runs.model import architecture_file, check_source, kept_architecture, with_source
+from job.runs.names import find, in_full, is_word_for, made_name
 from job.runs.start import START_FILE, kept_start, to_bytes
 from job.runs.state import STATE_FILE, Arrays, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
@@ -38,12 +37,8 @@ RESULT_FILE = "result.json"
 REACHED_FILE = "reached.json"
 DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
-# What stands for the newest run, unless one is called so.
-LAST = "last"
-# Requests to a store at one time: each waits for its answer, and threads cost little.
-AT_ONCE = 32
-# Of names that are too many.
-SHOWN = 5
+# As `find` takes them.
+RUNS = {CONFIG_FILE: "run"}
 KIND = Kind(
     noun="run",
     verb="train",
@@ -287,22 +282,25 @@ def prepare_run(
     Raises:
         InputError: A setting is unusable, or the name is taken.
     """
-    typed = given
-    found_now, given = with_source(with_data({**(usual or {}), **given}))
+    given = {**usual_for(given, usual or {}, overwrite=overwrite), **given}
+    found_now, given = with_source(with_data(given))
     source = source or found_now
     config = resolve(given)
-    now = time.time()
-    name = config.name or _new_name(config, now)
+    name = config.name or made_name(short_name(config.model), config.storage)
     folder = find_folder(
         KIND, name, config.storage, patience=config.storage_timeout, overwrite=overwrite
     )
     if folder.is_new:
+        # Of a trial the sweep has found it out.
+        if config.start_sha256 is None:
+            start = in_full(config.start_from, config.storage, RUNS)
+            config = dataclasses.replace(config, start_from=start)
         config = dataclasses.replace(config, name=name)
-        return Run(config=config, folder=folder, created=now, source=source)
-    if usual:
-        found = {"name": name, "storage": config.storage}
-        return prepare_run({**typed, **found}, overwrite=overwrite, source=source)
+        return Run(config=config, folder=folder, created=time.time(), source=source)
     stored, created = _read_config(folder.storage)
+    if is_word_for(given.get("start_from"), stored.get("start_from")):
+        # Which run it stood for was decided when this one began.
+        given = {**given, "start_from": stored["start_from"]}
     # Another model is refused as another setting is.
     if source and source.name == stored["model"]:
         check_source(f"run {name!r}", source, stored.get("model_sha256"))
@@ -316,65 +314,44 @@ def prepare_run(
     return run
 
 
+def open_run(name: str, storage: str = "runs") -> Run:
+    """Opens an existing run, by its name below `storage` or by a path, which has a `/`.
+
+    Raises:
+        InputError: There is no such run.
+    """
+    place = open_storage(name) if "/" in name else open_storage(storage).at(checked_name(name))
+    with usable(place.uri):
+        return _run_in(place, name, place.list())
+
+
+def find_run(word: str, storage: str = "runs") -> Run:
+    """As `open_run`, for what a user typed: `last`, or the beginning of one name, will do.
+
+    Raises:
+        InputError: There is no such run, or several begin so.
+    """
+    found = find(word, storage, RUNS)
+    with usable(found.folder.uri):
+        return _run_in(found.folder, word, found.content)
+
+
+def _run_in(place: Storage, name: str, content: Sequence[str]) -> Run:
+    if CONFIG_FILE not in content:
+        raise InputError("RUN", name, f"no run in {place.uri}; `lenet train` makes one")
+    return run_at(place)
+
+
 def checked_name(name: str) -> str:
     """A name that a run can have. Raises InputError for others."""
     TrainConfig(name=name)
     return name
 
 
-def open_run(name: str, storage: str = "runs") -> Run:
-    """Opens an existing run, by its name below `storage` or by a path, which has a `/`.
-
-    Where none has that name, the beginning of one name stands for it, and `last` for the newest.
-
-    Raises:
-        InputError: There is no such run, or several begin so.
-    """
-    root = open_storage(name if "/" in name else storage)
-    place = root if "/" in name else root.at(checked_name(name))
-    with usable(place.uri):
-        if CONFIG_FILE not in place.list():
-            found = None if "/" in name else meant(name, root)
-            if found is None:
-                raise InputError("RUN", name, f"no run in {place.uri}; `lenet train` makes one")
-            log.warning("%s is run %s", name, found)
-            place = root.at(found)
-        return run_at(place)
-
-
 def run_at(place: Storage) -> Run:
     """The run in a folder. Raises InputError where there is none, or its settings are no run's."""
     stored, created = _read_config(place)
     return begun_run(TrainConfig.kept(stored), created, place)
-
-
-def meant(name: str, root: Storage) -> str | None:
-    """The run for which `last`, or the beginning of a name, stands; None where there is none.
-
-    Raises:
-        InputError: Several begin so.
-    """
-    names = root.list()
-    if name == LAST:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            times = pool.map(lambda one: _created(root.at(one)), names)
-            created = dict(zip(names, times, strict=True))
-        begun = {one: when for one, when in created.items() if when is not None}
-        return max(begun, key=begun.__getitem__, default=None)
-    found = [one for one in names if one.startswith(name)]
-    found = [one for one in found if CONFIG_FILE in root.at(one).list()]
-    if len(found) > 1:
-        shown = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
-        raise InputError("RUN", name, f"{len(found)} runs begin so: {shown}")
-    return found[0] if found else None
-
-
-def _created(folder: Storage) -> float | None:
-    try:
-        return _read_config(folder)[1]
-    except InputError:
-        # No run, or one that can't be read: neither is the last.
-        return None
 
 
 def begun_run(
@@ -436,9 +413,3 @@ def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a count")
     return value
-
-
-def _new_name(config: TrainConfig, now: float) -> str:
-    # Several runs may be started in one second; the last letters tell them apart.
-    stamp = time.strftime("%m%d-%H%M", time.localtime(now))
-    return f"{short_name(config.model)}-{stamp}-{secrets.token_hex(2)}"

@@ -12,7 +12,7 @@ from job.config.config import TrainConfig
 from job.data.catalogue import Dataset
 from job.errors import InputError
 from job.models.architecture import Architecture, model_of, own_objects
-from job.runs.run import Run, open_run, verified_best
+from job.runs.run import Run, find_run, verified_best
 from job.runs.start import FLAG, check_fits
 from job.runs.state import Arrays
 from job.training.apart import Answer, EndedError, apart
@@ -51,7 +51,7 @@ def start_of(
     place = config.start_from or ""
     given: Arrays = {}
     if place and not place.endswith(KERAS_FILE):
-        given = dict(verified_best(open_run(place, config.storage)).best_weights)
+        given = dict(verified_best(find_run(place, config.storage)).best_weights)
     with tempfile.TemporaryDirectory(prefix="lenet-start-") as folder:
         kept = Path(folder) / "weights.safetensors"
         asked = {

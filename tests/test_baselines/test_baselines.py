@@ -190,6 +190,13 @@ def test_a_name_keeps_its_settings(tmp_path, mnist, cluster):
     assert prepare_study({"storage": str(tmp_path), "name": "b"}).missing()[-1] == "svm-gradients"
     with pytest.raises(InputError, match=r"--limit-train '600': study 'b' was started with 500"):
         prepare_study({**given, "limit_train": "600"})
-    (tmp_path / "b" / "baselines.json").write_text("{")
+    # What is usual here is for new studies.
+    usual = {"limit_train": "600", "name": "b", "storage": str(tmp_path), "methods": "svm-poly9"}
+    assert prepare_study({}, usual=usual).config.limit_train == 500
+    assert prepare_study({"name": "c"}, usual=usual).config.limit_train == 600
+    (tmp_path / "b").rename(tmp_path / "baselines-mnist-500")
+    usual = {"limit_train": "500", "address": "local", "storage": str(tmp_path)}
+    assert prepare_study({}, usual=usual).config.address != "local"
+    (tmp_path / "baselines-mnist-500" / "baselines.json").write_text("{")
     with pytest.raises(InputError, match="can't be continued"):
-        prepare_study(given)
+        prepare_study({**given, "name": "baselines-mnist-500"})

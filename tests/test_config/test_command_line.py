@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,13 +16,14 @@ import pytest
 
 from job.config.config import FIELDS, resolve
 from job.errors import InputError
-from job.runs.run import open_run, prepare_run
+from job.runs.run import find_run, open_run, prepare_run
 from tests.kit.commands import command, environment
 from tuning.cli import TYPED_ONLY, cli
 from tuning.config import SWEEP_FIELDS
 from tuning.sweep import prepare_sweep
 
-DIGITS = str(Path(__file__).parents[1] / "test_runs/kept/digits")
+KEPT = Path(__file__).parents[1] / "test_runs/kept"
+DIGITS = str(KEPT / "digits")
 QUICK = ("--model", "ffnn", "--dataset", "own", "--data", DIGITS, "--limit-train", 64)
 
 
@@ -77,7 +82,7 @@ def test_the_same_holds_for_sweeps(tmp_path, lenet):
     usual = {"storage": str(tmp_path), "name": "s", "trials": 3, "batch_size": 32}
     opened = prepare_sweep({"model": "ffnn", "dataset": "own", "data": DIGITS}, usual=usual)
     assert (opened.trials, opened.sweep.base["batch_size"]) == (3, 32)
-    shutil.copytree(Path(__file__).parents[1] / "test_runs/kept/sweep", tmp_path / "s")
+    shutil.copytree(KEPT / "sweep", tmp_path / "s")
     (tmp_path / "s/winner.json").unlink(missing_ok=True)
     again = prepare_sweep({}, usual={**usual, "max_epochs": 9})
     assert again.config.trials != 3
@@ -115,6 +120,10 @@ def test_the_settings_of_another_run_can_be_taken(finished_run, tmp_path):
         ),
         ("lanes = 3", "c.toml", "c.toml: lanes: no such setting"),
         ("[1]", "c.json", "--config 'c.json': holds no settings by name"),
+        ("batch-size = 1\nbatch_size = 2", "c.toml", "c.toml: batch_size: stands twice; leave one"),
+        ('{"epochs": 1, "epochs": 2}', "c.json", "is no valid json: key 'epochs' stands twice"),
+        ("[" * 100_000, "c.json", "--config 'c.json': is no valid json: "),
+        ('{"created": 1, "config": {"epoch": 1}}', "c.json", "c.json: epoch: no such setting"),
         ("", "c.ini", "--config 'c.ini': name a .toml, .yaml, .yml or .json file"),
         (None, "c.toml", "--config 'c.toml': can't be read: No such file or directory"),
     ],
@@ -170,34 +179,61 @@ def test_every_setting_is_in_a_group():
         assert field.metadata["group"], name
 
 
-def completed(shell_words: str, cwd: Path) -> list[str]:
-    """What click offers for the last word, as bash asks it."""
-    words = shell_words.split(" ")
-    done = lenet(
-        cwd=cwd,
-        _LENET_COMPLETE="bash_complete",
-        COMP_WORDS=shell_words,
-        COMP_CWORD=str(len(words) - 1),
+def completed(typed: str, cwd: Path, **variables: str) -> list[str]:
+    """The words of a line once a real bash has completed its last in all ways that it offers."""
+    called = cwd / "called"
+    if not called.exists():
+        called.mkdir()
+        (called / "lenet").write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+        (called / "lenet").chmod(0o755)
+        script = lenet("completion", "bash", cwd=cwd).stdout
+        # Esc * writes what Tab would show; a line's end may be in the midst of a word.
+        (called / "rc").write_text(f"{script}\nbind 'set bell-style none'\nPS1=\n")
+    keys = f"{typed}\x1b*\x01printf '%s\\n' \x05 > called/words\nexit\n"
+    ours, theirs = pty.openpty()
+    env = environment(PATH=f"{called}:{os.environ['PATH']}", TERM="dumb", **variables)
+    bash = subprocess.Popen(
+        ["bash", "--rcfile", called / "rc", "-i"],
+        **{"cwd": cwd, "env": env, "stdin": theirs, "stdout": theirs, "stderr": theirs},
+        start_new_session=True,
     )
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    os.close(theirs)
+    os.write(ours, keys.encode())
+    # It ends when the last process has closed its side.
+    with contextlib.suppress(OSError):
+        while os.read(ours, 4096):
+            pass
+    os.close(ours)
+    assert bash.wait() == 0
+    return (called / "words").read_text().split("\n")[:-1]
 
 
-def test_values_are_completed_too(finished_run, tmp_path):
-    shutil.copytree(finished_run, tmp_path / "runs/mine")
-    assert completed("lenet ev", tmp_path) == ["evaluate"]
-    assert completed("lenet train --optimizer m", tmp_path) == ["momentum"]
-    assert "--augment-elastic" in completed("lenet train --augm", tmp_path)
-    assert completed("lenet evaluate ", tmp_path) == ["last", "mine"]
-    assert completed("lenet completion ", tmp_path) == ["bash", "zsh", "fish"]
-
-
-def test_bash_takes_the_script(tmp_path):
-    script = lenet("completion", "bash", cwd=tmp_path)
-    assert script.returncode == 0
-    loaded = subprocess.run(
-        ["bash", "-c", f"{script.stdout}\ncomplete -p lenet"], capture_output=True, text=True
-    )
-    assert loaded.stdout.strip().endswith("_lenet_completion lenet")
+def test_bash_completes_values_too(tmp_path):
+    for name in ("mine", "more"):
+        shutil.copytree(KEPT / "finished", tmp_path / "runs" / name)
+    shutil.copytree(KEPT / "sweep", tmp_path / "runs/searched")
+    (tmp_path / "nets.py").touch()
+    for typed, words in {
+        "lenet ev": ["evaluate"],
+        "lenet train --optimizer m": ["momentum"],
+        "lenet train --optimizer=m": ["--optimizer=momentum"],
+        "lenet train --augment-e": ["--augment-elastic"],
+        "lenet train --model l": ["lenet5"],
+        "lenet train --model n": ["nets.py"],
+        "lenet train --config n": ["nets.py"],
+        "lenet train --storage=kept --optimizer m": ["momentum"],
+        "lenet evaluate ": ["last", "mine", "more"],
+        "lenet evaluate runs/mi": ["runs/mine"],
+        "lenet report s": ["searched"],
+        "lenet train --start-from la": ["last"],
+        "lenet runs --sort val": ["val_accuracy"],
+        "lenet data download fa": ["fashion-mnist"],
+        "lenet completion ": ["bash", "zsh", "fish"],
+    }.items():
+        before = typed.rpartition(" ")[0].split()
+        assert completed(typed, tmp_path) == [*before, *words], typed
+    elsewhere = completed("lenet evaluate m", tmp_path, LENET_STORAGE="elsewhere")
+    assert elsewhere == ["lenet", "evaluate", "m"]
 
 
 @pytest.mark.parametrize(
@@ -222,13 +258,16 @@ def test_a_name_may_be_begun_or_last(finished_run, tmp_path, caplog):
     (tmp_path / "other").mkdir()
     for given, found in (("fi", "first"), ("second", "second"), ("last", "last-of-all")):
         caplog.clear()
-        assert open_run(given, str(tmp_path)).storage.uri == str(tmp_path / found)
+        assert find_run(given, str(tmp_path)).storage.uri == str(tmp_path / found)
         said = [] if given == found else [f"{given} is run {found}"]
         assert [record.getMessage() for record in caplog.records] == said
-    with pytest.raises(InputError, match="2 runs begin so: second, secondary"):
-        open_run("sec", str(tmp_path))
+    with pytest.raises(InputError, match="RUN 'sec': 2 begin so: second, secondary"):
+        find_run("sec", str(tmp_path))
     shutil.copytree(tmp_path / "first", tmp_path / "last")
-    assert open_run("last", str(tmp_path)).storage.uri == str(tmp_path / "last")
+    assert find_run("last", str(tmp_path)).storage.uri == str(tmp_path / "last")
     for nothing in ("other", "x"):
         with pytest.raises(InputError, match="no run in"):
-            open_run(nothing, str(tmp_path))
+            find_run(nothing, str(tmp_path))
+    # A program's word is meant as it is.
+    with pytest.raises(InputError, match="no run in"):
+        open_run("fi", str(tmp_path))

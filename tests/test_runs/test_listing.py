@@ -91,13 +91,15 @@ def test_what_a_crash_left_is_removed_when_the_user_agrees(place):
     left.mkdir()
     kept = sorted((place / "runs/cut-off/checkpoints").glob("step-*"))
     refused = runs(place, "--clean", answer="n\n")
-    assert f"cut-off: {left.name}" in refused.stdout
+    assert f"cut-off: {left.name}" in refused.stderr
+    assert refused.stdout == ""
     assert left.exists()
-    assert runs(place, "--clean", answer="y\n").returncode == 0
+    done = runs(place, "--clean", "--json", answer="y\n")
+    assert json.loads(done.stdout) == {"removed": [f"cut-off/{left.name}"]}
     assert sorted((place / "runs/cut-off/checkpoints").glob("step-*")) == [
         path for path in kept if path != left
     ]
-    assert runs(place, "--clean").stdout == "nothing to remove\n"
+    assert runs(place, "--clean").stderr.endswith("nothing to remove\n")
 
 
 def test_a_list_is_sorted_and_filtered(place):
@@ -115,11 +117,17 @@ def test_a_list_is_sorted_and_filtered(place):
     assert names("--sort", "test_accuracy")[0] == "done"
     assert names("--filter", "state=finished") == ["done"]
     assert names("--filter", "seed=9") == ["cut-off"]
+    # As a value of the setting, not as its letters; nothing behind it finds what is not set.
+    assert names("--filter", "learning_rate=5e-2", "--filter", "xla=False") != []
+    assert names("--filter", "patience=", "--filter", "state=finished") == ["done"]
+    assert names("--filter", "test-accuracy=", "--sort", "name") == ["broken", "cut-off"]
     assert names("--filter", "batch-size=32", "--filter", "state=finished") == ["done"]
     for option, value, why in (
         ("--sort", "tset_accuracy", "did you mean 'test_accuracy'?"),
         ("--filter", "batchsize=3", "did you mean 'batch_size'?"),
         ("--filter", "done", "give FIELD=VALUE"),
+        ("--filter", "batch-size=many", "--filter 'batch-size=many': not a whole number"),
+        ("--filter", "state=finishd", "unreadable; did you mean 'finished'?"),
     ):
         refused = runs(place, option, value)
         assert refused.returncode == 2
@@ -138,6 +146,26 @@ def test_a_list_fits_a_terminal_of_80_columns(place):
     start = next(i for i, line in enumerate(lines) if line.startswith("a-name"))
     parts = [line.split()[0] for line in lines[start:] if line.split()[0] in long]
     assert "".join(parts) == long
+
+
+def test_a_run_may_be_called_by_a_beginning_but_not_to_delete_it(place):
+    (shown,) = json.loads(runs(place, "cut", "--json").stdout)
+    assert shown["name"] == "cut-off"
+    refused = runs(place, "cut", "--delete", "--yes")
+    assert refused.returncode == 2
+    assert "error: RUN 'cut': no such run in runs" in refused.stderr
+
+
+def test_what_a_filter_leaves_is_what_is_changed(place):
+    nothing = runs(place, "done", "--filter", "state=stopped", "--pin", 1)
+    assert (nothing.returncode, nothing.stderr) == (0, "")
+    some = ("done", "cut-off", "--filter", "state=stopped", "--delete", "--yes", "--json")
+    assert json.loads(runs(place, *some).stdout) == {"removed": ["cut-off"]}
+    assert (place / "runs/done").exists()
+    both = runs(place, "done", "--delete", "--clean", "--yes")
+    assert both.returncode == 2
+    assert "error: --delete: goes with no other change" in both.stderr
+    assert (place / "runs/done").exists()
 
 
 def test_runs_are_deleted_when_the_user_agrees(place):

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from job.compare.record import Record, check_comparable
-from job.config.fields import run_name
 from job.errors import InputError, JobError
 from job.extras import check_installed
 from job.runs.folder import absolute, usable
-from job.runs.run import CONFIG_FILE, Run, meant, open_run, run_at
+from job.runs.names import Found, find
+from job.runs.run import CONFIG_FILE, RUNS, Run, run_at
 from job.storage.base import Storage
 from job.storage.open import open_storage
 from job.waiting import waiting
@@ -33,6 +33,7 @@ PAGE = "report.html"
 Content = Sweep | list[Record]
 # A heading names so many.
 TITLED = 4
+REPORTED = {**RUNS, SWEEP_FILE: "sweep"}
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def report(
     Among several, a sweep is represented by its winner.
 
     Args:
-        names: Names below `storage`, or paths, which have a `/`.
+        names: Names below `storage`, their beginnings, `last`, or paths, which have a `/`.
         storage: Where runs and sweeps are kept.
         out: The folder to write to; by default `report-NAME`, for several `report-comparison`, in
             the current folder. A report that is there is replaced.
@@ -63,9 +64,9 @@ def report(
         JobError: A run's record can't be trusted; nothing was written.
     """
     price = price_of(price_per_hour)
-    check_names(names, storage)
-    targets = [open_target(name, storage) for name in names]
-    folder = _folder(out, names)
+    meant = found_by(names, storage)
+    targets = [_opened(found) for found in meant]
+    folder = _folder(out, [found.name for found in meant])
     # A command reads a space from this disk only.
     place = "" if folder.is_remote else f"{folder.uri}/"
     files = write_report(targets, Frame(written=time.time(), price=price, place=place))
@@ -79,15 +80,20 @@ def report(
     return [f"{folder.uri}/{name}" for name in files]
 
 
-def check_names(names: Sequence[str], storage: str) -> None:
-    """Raises InputError where there is none, or one is given twice, or an extra is missing."""
+def found_by(names: Sequence[str], storage: str) -> list[Found]:
+    """What each name means. Raises InputError where there is none, or one is given twice, or an
+    extra is missing.
+    """
     if not names:
         raise InputError("NAME", None, "name a sweep or a run")
     check_installed("report", "lenet report")
-    places = [absolute(folder_of(name, storage).uri) for name in names]
-    for name, place in zip(names, places, strict=True):
+    meant = [find(name, storage, REPORTED, field="NAME") for name in names]
+    places = [absolute(found.folder.uri) for found in meant]
+    for found, place in zip(meant, places, strict=True):
         if places.count(place) > 1:
-            raise InputError("NAME", name, "is named twice; a comparison needs different ones")
+            why = "is named twice; a comparison needs different ones"
+            raise InputError("NAME", found.name, why)
+    return meant
 
 
 def write_report(targets: Sequence[Sweep | Run], frame: Frame) -> dict[str, bytes]:
@@ -170,28 +176,19 @@ def open_target(name: str, storage: str, known: Sweep | Run | None = None) -> Sw
     Raises:
         InputError: There is neither a sweep nor a run.
     """
-    folder = folder_of(name, storage)
+    return _opened(find(name, storage, REPORTED, field="NAME"), known)
+
+
+def _opened(found: Found, known: Sweep | Run | None = None) -> Sweep | Run:
+    name, folder, content = found
     with usable(folder.uri):
-        content = folder.list()
-        if not content and "/" not in name and meant(name, open_storage(storage)):
-            return open_run(name, storage)
         if CONFIG_FILE in content:
-            return open_run(name, storage)
+            return run_at(folder)
         if SWEEP_FILE in content:
             return _open_sweep(name, folder, known if isinstance(known, Sweep) else None)
     if content:
         raise InputError("NAME", name, f"{folder.uri} holds neither a sweep nor a run")
     raise InputError("NAME", name, f"no sweep and no run in {folder.uri}")
-
-
-def folder_of(name: str, storage: str) -> Storage:
-    """What a name or a path means. Raises InputError where it can be neither."""
-    if "/" in name:
-        return open_storage(name)
-    try:
-        return open_storage(storage).at(run_name(name))
-    except ValueError as problem:
-        raise InputError("NAME", name, str(problem)) from None
 
 
 def _open_sweep(name: str, folder: Storage, known: Sweep | None) -> Sweep:

@@ -20,10 +20,9 @@ from job.waiting import waiting
 from tuning.records import Sweep
 from tuning.report.command import (
     PAGE,
-    check_names,
     content_of,
     files_of,
-    folder_of,
+    found_by,
     open_target,
     title_of,
 )
@@ -66,11 +65,13 @@ class Live:
     """
 
     def __init__(self, names: Sequence[str], storage: str, price: Price | None = None) -> None:
-        check_names(names, storage)
-        self._names, self._storage, self._price = names, storage, price
-        is_remote = any(folder_of(name, storage).is_remote for name in names)
+        meant = found_by(names, storage)
+        # What `last` stands for is decided once.
+        self._names = [found.name for found in meant]
+        self._storage, self._price = storage, price
+        is_remote = any(found.folder.is_remote for found in meant)
         self._holds = HOLDS_REMOTE_SECONDS if is_remote else HOLDS_SECONDS
-        self._targets: list[Sweep | Run | None] = [open_target(name, storage) for name in names]
+        self._targets: list[Sweep | Run | None] = [open_target(n, storage) for n in self._names]
         self._lock = threading.Lock()
         self._read = -float("inf")
         self._version, self._files = "", dict[str, bytes]()

@@ -240,6 +240,11 @@ class Space:
             return None
         return len({identity(settings) for _, settings in whole.grid(base)})
 
+    @property
+    def fields(self) -> set[str]:
+        """The settings that it searches."""
+        return {parameter.field for parameter in self.parameters}
+
     def without(self, given: Mapping[str, Any]) -> Space:
         """The space without the settings that are given: those hold for all trials."""
         return Space(parameters=tuple(p for p in self.parameters if p.field not in given))

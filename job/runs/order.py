@@ -1,0 +1,61 @@
+"""Which runs of a list are shown, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from job.config.config import FIELDS
+from job.config.fields import choice, lenient
+from job.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from job.runs.listing import Listed
+
+STATES = ("finished", "training", "stopped", "unreadable")
+# What a list is sorted by, and whether the greatest comes first.
+COLUMNS = {
+    **{"name": False, "model": False, "dataset": False, "state": False, "age": False},
+    **{"epochs": True, "val_accuracy": True, "test_accuracy": True, "size": True},
+}
+
+
+def in_order(runs: Sequence[Listed], column: str) -> list[Listed]:
+    """The runs by one of `COLUMNS`; what is not known comes last."""
+    known = [run for run in runs if getattr(run, column) is not None]
+    unknown = [run for run in runs if getattr(run, column) is None]
+    return sorted(known, key=lambda run: getattr(run, column), reverse=COLUMNS[column]) + unknown
+
+
+def matching(runs: Sequence[Listed], filters: Sequence[str]) -> list[Listed]:
+    """The runs for which each of FIELD=VALUE holds: of a column, or of any setting of a run.
+
+    Raises:
+        InputError: One names neither, or no value of it.
+    """
+    for name, value in map(_parsed, filters):
+        runs = [run for run in runs if _has(run, name, value)]
+    return list(runs)
+
+
+def _parsed(one: str) -> tuple[str, Any]:
+    """The field and the value that is wanted, as runs have it: `1e-3` is 0.001, nothing None."""
+    field, sign, word = one.partition("=")
+    name = field.replace("-", "_")
+    if not sign or name not in (*COLUMNS, *FIELDS):
+        why = "give FIELD=VALUE, such as state=finished or batch-size=64"
+        raise InputError("--filter", one, f"{why}{nearest(name, (*COLUMNS, *FIELDS))}")
+    parse = FIELDS[name].metadata["parse"] if name in FIELDS else str
+    if name == "state":
+        parse = choice(*STATES)
+    try:
+        return name, lenient(parse)(word) if word else None
+    except ValueError as problem:
+        raise InputError("--filter", one, str(problem)) from None
+
+
+def _has(listed: Listed, name: str, value: Any) -> bool:
+    if name in COLUMNS:
+        found = getattr(listed, name)
+        return found == value if name in FIELDS or found is None else str(found) == value
+    return listed.run is not None and getattr(listed.run.config, name) == value
