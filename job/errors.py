@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Letters of a value in an error: a path has fewer.
+LONGEST_SHOWN = 400
+
 
 class JobError(Exception):
     """Something went wrong while the job ran: one clear message, exit code 1."""
@@ -19,7 +22,7 @@ class InputError(JobError):
 
     def __init__(self, field: str, value: object, problem: str) -> None:
         self.field, self.value, self.problem = field, value, problem
-        shown = "" if value is None else f" {str(value)!r}"
+        shown = "" if value is None else f" {_shortened(str(value))!r}"
         super().__init__(f"{field}{shown}: {problem}")
 
 
@@ -45,6 +48,11 @@ class StopRequestedError(JobError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def _shortened(value: str) -> str:
+    """A value with no more of it than tells which is meant."""
+    return value if len(value) <= LONGEST_SHOWN else f"{value[: LONGEST_SHOWN // 2]}…"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from click.shell_completion import BashComplete, add_completion_class
 
 from job.config.flags import variable
-from job.errors import InputError, JobError, StopRequestedError
+from job.errors import InputError, JobError, StopRequestedError, nearest
 from job.reasons import reason_of
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -71,6 +71,15 @@ class Commands(click.Group):
             if isinstance(param, click.Option) and param.name not in TYPED_ONLY:
                 param.envvar = param.envvar or variable(param.opts[0])
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As of the base class. Raises UsageError, with the nearest name, for an unknown one."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = nearest(args[0], COMMANDS) or "; `lenet --help` lists them"
+            raise click.UsageError(f"No such command {args[0]!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Commands, context_settings=HELP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def export(
     if "://" in place:
         raise InputError("--out", place, "an export is written to disk; name a folder")
     # Made absolute, so that `.` and `..` have a name and a folder above them.
-    target = Path(place).resolve()
+    target = Path(os.path.realpath(place))
     document = export_run(
         opened,
         list(dict.fromkeys(names)) or list(FORMATS),

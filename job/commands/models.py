@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from job.config.config import TrainConfig
+from job.config.fields import SIDES
 from job.config.flags import beginnings, json_option
 from job.errors import InputError
 from job.models import MODELS, build_model
@@ -32,7 +33,7 @@ def models(model: str | None, image_shape: str, classes: int, output: str, as_js
     shape = _parsed_shape(image_shape)
     if not 2 <= classes <= MOST_CLASSES:
         raise InputError("--classes", classes, f"must be between 2 and {MOST_CLASSES}")
-    chosen = TrainConfig(model=model or next(iter(MODELS)), output=output)
+    chosen = TrainConfig(model=next(iter(MODELS)) if model is None else model, output=output)
     architecture = None
     if model and is_own(model):
         from job.training.building import Order, build
@@ -64,8 +65,9 @@ def models(model: str | None, image_shape: str, classes: int, output: str, as_js
 
 def _parsed_shape(text: str) -> tuple[int, int, int]:
     sizes = text.lower().split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and 0 < int(size) < 10_000 for size in sizes):
-        raise InputError("--image-shape", text, "give height, width and channels, such as 28x28x1")
+    if len(sizes) != 3 or not all(size in map(str, range(1, SIDES[1] + 1)) for size in sizes):
+        why = f"give height, width and channels, each up to {SIDES[1]}, such as 28x28x1"
+        raise InputError("--image-shape", text, why)
     height, width, channels = map(int, sizes)
     return height, width, channels
 

@@ -56,7 +56,7 @@ def runs(
     """List the runs kept in a place, or show each RUN with its checkpoints."""
     from job.runs import listing
     from job.runs import table as show
-    from job.runs.order import in_order, matching
+    from job.runs.order import condition, in_order, matching
 
     pins = pin is not None or unpin is not None
     if sort is not None and sort not in COLUMNS:
@@ -68,13 +68,14 @@ def runs(
     if (delete and not names) or (pins and len(names) != 1):
         what = "runs that are to go" if delete else "run whose checkpoint is meant"
         raise InputError("RUN", None, f"name the {what}")
+    wanted = [condition(one) for one in filters]
     # What is to go has to be named in full.
     meant = names if delete else _in_full(names, storage)
     found = listing.list_runs(storage, only=meant)
     for name in meant:
         if name not in {run.name for run in found}:
             raise InputError("RUN", name, f"no such run in {storage}; `lenet runs` lists them")
-    found = matching(found, filters)
+    found = matching(found, wanted)
     if sort is not None:
         found = in_order(found, sort)
     for step, pinned in ((pin, True), (unpin, False)):
@@ -90,6 +91,8 @@ def runs(
             print(f"removed {one}")
     elif as_json:
         print(json.dumps(show.as_documents(found, detail=bool(names))))
+    elif filters and not found:
+        print(f"none of the runs in {storage} has {' and '.join(filters)}")
     else:
         show.print_runs(storage, found, detail=bool(names))
 

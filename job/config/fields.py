@@ -203,8 +203,9 @@ def place(value: Any) -> str:
         raise ValueError(f"did you mean {scheme}://{rest.lstrip('/')}?")
     # Shells leave it alone behind a `=` and in quotes.
     found = os.path.expanduser(written)
-    if found.partition("/")[0] == "~":
-        raise ValueError("there is no home folder here; give the whole path")
+    if found.startswith("~"):
+        # A folder of that name is ./~NAME.
+        raise ValueError("there is no such home folder here; give the whole path")
     return found
 
 

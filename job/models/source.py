@@ -111,15 +111,19 @@ def search_path() -> list[str]:
 
 
 def _file_of(module: str) -> str:
-    """The file of a module, which is not imported, nor are the packages that it is in."""
+    """The file of a module, which is not imported, nor are the packages that it is in.
+
+    Where there is none, or a folder that is no package, a file that is not there.
+    """
+    nowhere = f"{module}.py"
     places: Sequence[str] | None = search_path()
     parts = module.split(".")
     for i, _ in enumerate(parts):
         spec = PathFinder.find_spec(".".join(parts[: i + 1]), places)
         if spec is None:
-            return ""
+            return nowhere
         places = spec.submodule_search_locations
-    return spec.origin or "" if spec else ""
+    return (spec and spec.origin) or nowhere
 
 
 def _from_here(is_file: bool) -> str:

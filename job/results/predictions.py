@@ -19,10 +19,13 @@ import numpy as np
 
 from job.data.readers.dataset_json import MAX_ROWS
 from job.errors import InputError
+from job.reasons import text_of
 from job.storage.base import Storage
 
 PREDICTIONS_FILE = "test_predictions.parquet"
 TABLES = (".parquet", ".csv", ".json")
+# What a table's name ends with until it is whole.
+NEW = ".new"
 COLUMNS = ("label", "predicted")
 MAX_BYTES = 2 * MAX_ROWS + (1 << 16)
 
@@ -59,10 +62,17 @@ def check_table(out: str) -> None:
     """Raises InputError for a file that `write_table` would not write."""
     if Path(out).suffix.lower() not in TABLES:
         raise InputError("--out", out, f"give a file that ends in {', '.join(TABLES)}")
-    if Path(out).exists():
-        raise InputError("--out", out, "is there already; name another file")
-    if not Path(out).parent.is_dir():
-        raise InputError("--out", out, "its folder is not there; make it first")
+    beside = Path(out + NEW)
+    try:
+        if Path(out).exists():
+            raise InputError("--out", out, "is there already; name another file")
+        if not Path(out).parent.is_dir():
+            raise InputError("--out", out, "its folder is not there; make it first")
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        why = f"can't be written ({text_of(error)}); name another file"
+        raise InputError("--out", out, why) from error
 
 
 def write_table(
@@ -94,7 +104,7 @@ def write_table(
             },
         }
     )
-    beside = f"{out}.new"
+    beside = out + NEW
     match Path(out).suffix.lower():
         case ".parquet":
             pyarrow.parquet.write_table(table, beside)

@@ -218,7 +218,8 @@ def with_data(given: Mapping[str, Any]) -> Mapping[str, Any]:
     if not given.get("data"):
         return given
     place = absolute(checked_place("--data", given["data"]))
-    named = {} if given.get("dataset") else {"dataset": dataset_at(place)}
+    with usable(place, "--data"):
+        named = {} if given.get("dataset") else {"dataset": dataset_at(place)}
     return {**given, "data": place, **{k: v for k, v in named.items() if v}}
 
 
@@ -228,11 +229,11 @@ def absolute(place: str) -> str:
 
 
 @contextlib.contextmanager
-def usable(place: str) -> Iterator[None]:
-    """Turns what a store says when it can't be used into an error that names the place."""
+def usable(place: str, option: str = "--storage") -> Iterator[None]:
+    """Turns what a store says when it can't be used into an error that names option and place."""
     try:
         yield
     except OSError as error:
-        raise InputError("--storage", place, f"can't be read: {reason_of(error)}") from error
+        raise InputError(option, place, f"can't be read: {reason_of(error)}") from error
     except StoreError as error:
-        raise InputError("--storage", place, str(error)) from error
+        raise InputError(option, place, str(error)) from error

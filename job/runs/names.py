@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from job.config.fields import run_name
+from job.config.fields import checked_place, run_name
 from job.errors import InputError
 from job.runs.folder import usable
 from job.storage.base import Storage
@@ -55,8 +55,8 @@ def find(word: str, storage: str, marks: Mapping[str, str], *, field: str = "RUN
         InputError: It is no name, several begin so, or the place can't be read.
     """
     if "/" in word:
-        folder = open_storage(word)
-        with usable(folder.uri):
+        folder = open_storage(checked_place(field, word), option=field)
+        with usable(folder.uri, field):
             return Found(word, folder, folder.list())
     try:
         root = open_storage(storage)
@@ -95,9 +95,9 @@ def _begun(folder: Storage, marks: Mapping[str, str]) -> tuple[float, str] | Non
         try:
             created = float(read_document(folder, mark)["created"])
             return (created if math.isfinite(created) else UNKNOWN), mark
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             continue
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ArithmeticError, ValueError, KeyError, TypeError):
             # It can't be read, but is there: its name has another beginning for none.
             return UNKNOWN, mark
     return None

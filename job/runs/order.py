@@ -27,19 +27,17 @@ def in_order(runs: Sequence[Listed], column: str) -> list[Listed]:
     return sorted(known, key=lambda run: getattr(run, column), reverse=COLUMNS[column]) + unknown
 
 
-def matching(runs: Sequence[Listed], filters: Sequence[str]) -> list[Listed]:
-    """The runs for which each of FIELD=VALUE holds: of a column, or of any setting of a run.
+def matching(runs: Sequence[Listed], wanted: Sequence[tuple[str, Any]]) -> list[Listed]:
+    """The runs that have each of these values in a column or a setting, as `condition` gives it."""
+    return [run for run in runs if all(_has(run, name, value) for name, value in wanted)]
+
+
+def condition(one: str) -> tuple[str, Any]:
+    """FIELD=VALUE as runs have it: `1e-3` is 0.001, nothing is None.
 
     Raises:
-        InputError: One names neither, or no value of it.
+        InputError: It names no column and no setting, or no value of it.
     """
-    for name, value in map(_parsed, filters):
-        runs = [run for run in runs if _has(run, name, value)]
-    return list(runs)
-
-
-def _parsed(one: str) -> tuple[str, Any]:
-    """The field and the value that is wanted, as runs have it: `1e-3` is 0.001, nothing None."""
     field, sign, word = one.partition("=")
     name = field.replace("-", "_")
     if not sign or name not in (*COLUMNS, *FIELDS):

@@ -325,20 +325,22 @@ def open_run(name: str, storage: str = "runs") -> Run:
         return _run_in(place, name, place.list())
 
 
-def find_run(word: str, storage: str = "runs") -> Run:
+def find_run(word: str, storage: str = "runs", *, field: str = "RUN") -> Run:
     """As `open_run`, for what a user typed: `last`, or the beginning of one name, will do.
+
+    `field` is what errors call the word.
 
     Raises:
         InputError: There is no such run, or several begin so.
     """
-    found = find(word, storage, RUNS)
+    found = find(word, storage, RUNS, field=field)
     with usable(found.folder.uri):
-        return _run_in(found.folder, word, found.content)
+        return _run_in(found.folder, word, found.content, field)
 
 
-def _run_in(place: Storage, name: str, content: Sequence[str]) -> Run:
+def _run_in(place: Storage, name: str, content: Sequence[str], field: str = "RUN") -> Run:
     if CONFIG_FILE not in content:
-        raise InputError("RUN", name, f"no run in {place.uri}; `lenet train` makes one")
+        raise InputError(field, name, f"no run in {place.uri}; `lenet train` makes one")
     return run_at(place)
 
 
@@ -398,7 +400,7 @@ def _read_config(folder: Storage) -> tuple[dict[str, Any], float]:
         if not math.isfinite(created):
             raise ValueError("created is not a time")
         TrainConfig.kept(stored)
-    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, InputError) as error:
         why = reason_of(error) or error
         raise InputError("RUN", folder.uri, f"{CONFIG_FILE} can't be read ({why})") from error
     return stored, created

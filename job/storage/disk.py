@@ -90,7 +90,12 @@ class LocalStorage:
         return hashlib.sha256(content).hexdigest()
 
     def files(self) -> dict[str, int]:
-        """Sizes in bytes by path, without hidden files and those that vanish meanwhile."""
+        """Sizes in bytes by path, without hidden files and those that vanish meanwhile.
+
+        Raises NotADirectoryError where something else than a folder is there.
+        """
+        if os.path.lexists(self.root) and not self.root.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self.uri)
         sizes = {}
         for path in self.root.rglob("*"):
             name = path.relative_to(self.root)

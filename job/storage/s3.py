@@ -339,9 +339,9 @@ class S3Storage:
             case "NoSuchBucket":
                 return f"there is no bucket {self._bucket!r}; create it or name another"
             case "InvalidBucketName":
-                return f"{self._bucket!r} is not a bucket's name"
+                return f"{self._bucket!r} is not a bucket's name; give s3://BUCKET/PREFIX"
             case "ParamValidationError" if "bucket" in str(error).lower():
-                return f"{self._bucket!r} is not a bucket's name"
+                return f"{self._bucket!r} is not a bucket's name; give s3://BUCKET/PREFIX"
             case "AccessDenied" | "403" | "Forbidden" | "AllAccessDisabled":
                 return f"these credentials have no permission for {self.uri} (AccessDenied)"
             case "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" as code:

@@ -51,7 +51,7 @@ def start_of(
     place = config.start_from or ""
     given: Arrays = {}
     if place and not place.endswith(KERAS_FILE):
-        given = dict(verified_best(find_run(place, config.storage)).best_weights)
+        given = dict(verified_best(find_run(place, config.storage, field=FLAG)).best_weights)
     with tempfile.TemporaryDirectory(prefix="lenet-start-") as folder:
         kept = Path(folder) / "weights.safetensors"
         asked = {

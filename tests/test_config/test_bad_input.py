@@ -77,7 +77,7 @@ TRAIN = {
         "there is no net.py",
     ),
     "freeze with a space": (["--freeze", "a b"], "--freeze 'a b'", "such as 'CONV*'"),
-    "weights of no run": (["--start-from", "nowhere"], "RUN", "no run in"),
+    "weights of no run": (["--start-from", "nowhere"], "--start-from 'nowhere'", "no run in"),
     "unknown flag": (["--epoch", "3"], "No such option", "--epochs"),
     "flag without value": (["--epochs"], "--epochs", "argument"),
     "stray word": (["lenet5"], "lenet5", "unexpected extra argument"),
@@ -276,6 +276,72 @@ def test_pictures_that_are_none(lenet, tmp_path, own_run):
     assert "Missing argument" in refused(lenet, tmp_path, "predict", "smoke")
 
 
+PLACES = {
+    "nobody's home": (
+        ["runs", "--storage", "~nobody-here/x"],
+        "--storage '~nobody-here/x'",
+        "home",
+    ),
+    "nobody's run": (["evaluate", "~nobody-here/x"], "RUN '~nobody-here/x'", "no such home folder"),
+    "a run on the web": (
+        ["evaluate", "http://x/y"],
+        "RUN 'http://x/y'",
+        "name a local folder or s3",
+    ),
+    "runs in a file": (["runs", "--storage", "a-file"], "--storage 'a-file'", "Not a directory"),
+    "a long name of data": (["train", "--data", "x" * 300], "--data", "File name too long"),
+    "a table in a file": (
+        ["predict", "smoke", "p.png", "--out", "a.csv/"],
+        "--out 'a.csv/'",
+        "can't",
+    ),
+    "a table of a long name": (
+        ["predict", "smoke", "p.png", "--out", f"{'x' * 300}.csv"],
+        "--out",
+        "can't be written (File name too long)",
+    ),
+    "a report to a file": (["report", "smoke", "--out", "a-file"], "--out 'a-file'", "can't be"),
+    "a long name of a cluster's file": (
+        ["doctor", "--cluster-file", "x" * 300],
+        "--cluster-file",
+        "no such file",
+    ),
+    "pictures too large": (
+        ["models", "lenet5", "--image-shape", "9999x9999x1"],
+        "--image-shape '9999x9999x1'",
+        "each up to 128",
+    ),
+    "no model": (["models", ""], "--model ''", "choose one of"),
+    "a folder for a module": (["evaluate", "smoke", "--model", "a:f"], "--model 'a:f'", "no a in"),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_places_that_are_none(case, lenet, tmp_path, own_run):
+    (tmp_path / "a-file").write_text("x")
+    (tmp_path / "a").mkdir()
+    Image.new("L", (28, 28)).save(tmp_path / "p.png")
+    arguments, where, why = PLACES[case]
+    line = refused(lenet, tmp_path, *arguments)
+    assert where in line
+    assert why in line
+
+
+def test_an_export_to_a_link_to_itself(lenet, tmp_path, own_run):
+    (tmp_path / "loop").symlink_to("loop")
+    done = lenet("export", "smoke", "--out", "loop", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"error: --out '{tmp_path / 'loop'}': exists; name another" in done.stderr
+
+
+def test_a_value_of_any_length_is_one_short_line(lenet, tmp_path):
+    line = refused(lenet, tmp_path, "train", "--epochs", "9" * 6000)
+    assert line.startswith("error: --epochs '999")
+    assert line.endswith("…': not a whole number\n")
+    assert len(line) < 400
+
+
 def test_unknown_data_set_and_command(lenet, tmp_path):
     assert "did you mean 'mnist'" in refused(lenet, tmp_path, "data", "show", "minst")
-    assert "No such command" in refused(lenet, tmp_path, "trian")
+    assert "No such command 'trian'; did you mean 'train'?" in refused(lenet, tmp_path, "trian")
+    assert "No such command 'x'; `lenet --help` lists them" in refused(lenet, tmp_path, "x")

@@ -255,8 +255,11 @@ def test_a_name_may_be_begun_or_last(finished_run, tmp_path, caplog):
         shutil.copytree(finished_run, tmp_path / name)
         document = json.loads((tmp_path / name / "config.json").read_text())
         (tmp_path / name / "config.json").write_text(json.dumps({**document, "created": number}))
-    (tmp_path / "other").mkdir()
-    for given, found in (("fi", "first"), ("second", "second"), ("last", "last-of-all")):
+    # Neither is what no run ever wrote in the way of the others.
+    (tmp_path / "other/config.json").mkdir(parents=True)
+    (tmp_path / "forever").mkdir()
+    (tmp_path / "forever/config.json").write_text(f'{{"created": 1{400 * "0"}}}')
+    for given, found in (("fir", "first"), ("second", "second"), ("last", "last-of-all")):
         caplog.clear()
         assert find_run(given, str(tmp_path)).storage.uri == str(tmp_path / found)
         said = [] if given == found else [f"{given} is run {found}"]
@@ -270,4 +273,4 @@ def test_a_name_may_be_begun_or_last(finished_run, tmp_path, caplog):
             find_run(nothing, str(tmp_path))
     # A program's word is meant as it is.
     with pytest.raises(InputError, match="no run in"):
-        open_run("fi", str(tmp_path))
+        open_run("fir", str(tmp_path))

@@ -132,6 +132,10 @@ def test_a_list_is_sorted_and_filtered(place):
         refused = runs(place, option, value)
         assert refused.returncode == 2
         assert why in refused.stderr
+        # Before anything is read, of which it might have said something.
+        assert refused.stderr.count("\n") == 1
+    none = runs(place, "--filter", "seed=8")
+    assert none.stdout == "none of the runs in runs has seed=8\n"
 
 
 def test_a_list_fits_a_terminal_of_80_columns(place):

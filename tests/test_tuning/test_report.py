@@ -520,7 +520,7 @@ ERRORS = {
     ),
     "a bad currency": (["run"], {"price_per_hour": "$2"}, "give a price such as 2.50 or 2.50EUR"),
     "a negative price": (["run"], {"price_per_hour": -1}, "must be at least 0"),
-    "a file in the way": (["run"], {"out": "file"}, "--out 'file': is a file; name a folder"),
+    "a file in the way": (["run"], {"out": "file"}, "--out 'file': can't be written (File exists)"),
 }
 
 

@@ -67,22 +67,25 @@ def report(
     meant = found_by(names, storage)
     targets = [_opened(found) for found in meant]
     folder = _folder(out, [found.name for found in meant])
+    try:
+        folder.probe()
+    except InputError as error:
+        raise InputError("--out", error.value, error.problem) from error
     # A command reads a space from this disk only.
     place = "" if folder.is_remote else f"{folder.uri}/"
     files = write_report(targets, Frame(written=time.time(), price=price, place=place))
-    try:
-        for name, content in files.items():
-            folder.write(name, content)
-        if NEXT_SPACE_FILE not in files:
-            folder.delete(NEXT_SPACE_FILE)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError("--out", folder.uri, "is a file; name a folder") from error
+    for name, content in files.items():
+        folder.write(name, content)
+    if NEXT_SPACE_FILE not in files:
+        folder.delete(NEXT_SPACE_FILE)
     return [f"{folder.uri}/{name}" for name in files]
 
 
 def found_by(names: Sequence[str], storage: str) -> list[Found]:
-    """What each name means. Raises InputError where there is none, or one is given twice, or an
-    extra is missing.
+    """What each name means.
+
+    Raises:
+        InputError: There is no name, one is given twice, or an extra is missing.
     """
     if not names:
         raise InputError("NAME", None, "name a sweep or a run")
@@ -187,8 +190,10 @@ def _opened(found: Found, known: Sweep | Run | None = None) -> Sweep | Run:
         if SWEEP_FILE in content:
             return _open_sweep(name, folder, known if isinstance(known, Sweep) else None)
     if content:
-        raise InputError("NAME", name, f"{folder.uri} holds neither a sweep nor a run")
-    raise InputError("NAME", name, f"no sweep and no run in {folder.uri}")
+        why = f"{folder.uri} holds neither a sweep nor a run; name a folder of one"
+        raise InputError("NAME", name, why)
+    why = f"no sweep and no run in {folder.uri}; `lenet sweep` and `lenet train` make them"
+    raise InputError("NAME", name, why)
 
 
 def _open_sweep(name: str, folder: Storage, known: Sweep | None) -> Sweep:
@@ -218,7 +223,7 @@ def _with_epochs(trial: Trial, folder: Storage) -> Trial:
 
 def _folder(out: str | None, names: Sequence[str]) -> Storage:
     if out is not None:
-        return open_storage(out)
+        return open_storage(out, option="--out")
     last = PurePosixPath(os.path.abspath(names[0]) if "://" not in names[0] else names[0]).name
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "report"
     return open_storage(f"report-{safe}" if len(names) == 1 else "report-comparison")
