@@ -156,7 +156,9 @@ def _by_variable(error: JobError, given: Sequence[str]) -> JobError:
     if not said or any(word.partition("=")[0] in words for word in given):
         return error
     # Others came from the settings of a run, which the variable did not change.
-    is_its = error.value is None or str(error.value) in (said, os.path.abspath(said))
+    # Or below it: of a storage, the folder of the run is named.
+    begins = tuple(f"{place}/" for place in (said, os.path.abspath(said)))
+    is_its = error.value is None or f"{error.value}/".startswith(begins)
     return InputError(name, error.value, error.problem) if is_its else error
 
 

@@ -356,10 +356,10 @@ def check_given(given: Mapping[str, Any], *known: Mapping[str, dataclasses.Field
         _parsed(name, value, fields[name].metadata["parse"])
 
 
-def check_value(name: str, value: Any, field: dataclasses.Field) -> None:
-    """Raises InputError, which calls it so, for a value that a field can't have."""
+def checked_value(name: str, value: Any, field: dataclasses.Field) -> Any:
+    """What a field makes of a value. Raises InputError, which calls it so, for an unusable one."""
     try:
-        field.metadata["parse"](value)
+        return field.metadata["parse"](value)
     except ValueError as problem:
         raise InputError(name, value, str(problem)) from None
 

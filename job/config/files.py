@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from job.config.config import FIELDS
-from job.config.fields import check_value, flag
+from job.config.fields import checked_value, flag
 from job.config.strict_yaml import StrictLoader
 from job.errors import InputError, nearest
 from job.reasons import text_of
@@ -38,7 +38,7 @@ def read_document(option: str, path: str, suffixes: tuple[str, ...]) -> Any:
         kinds = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
         raise InputError(option, path, f"name a {kinds} file")
     try:
-        return READERS[file.suffix](file.read_text(encoding="utf-8"))
+        return READERS[file.suffix](file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(option, path, f"can't be read: {text_of(error)}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
@@ -81,10 +81,11 @@ def read_settings(
             if field is None or field.metadata["hidden"] or name in (*NOT_ANOTHERS, *but):
                 continue
         elif field is None or field.metadata["hidden"]:
-            raise InputError(f"{path}: {key}", None, f"no such setting{nearest(name, fields)}")
+            known = [k for k, one in fields.items() if not one.metadata["hidden"]]
+            raise InputError(f"{path}: {key}", None, f"no such setting{nearest(name, known)}")
         if name in found:
             raise InputError(f"{path}: {key}", None, "stands twice; leave one of them out")
         if value is not None:
-            check_value(f"{path}: {flag(name)[2:]}", value, field)
-            found[name] = value
+            # As a setting has it: YAML makes a date of a name such as 2026-11-27.
+            found[name] = checked_value(f"{path}: {flag(name)[2:]}", value, field)
     return found
