@@ -112,9 +112,11 @@ def delete(listed: Listed, place: str) -> None:
         place: The root in which it is.
 
     Raises:
+        InputError: Nothing can be removed there; all of it was left.
         LockedError: A process trains it.
     """
     root = open_storage(place)
+    root.probe()
     folder = root.at(listed.name)
     with folder.locked():
         first = [name for name in (RESULT_FILE, CHECKPOINTS) if name in folder.list()]

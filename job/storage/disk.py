@@ -92,10 +92,13 @@ class LocalStorage:
     def files(self) -> dict[str, int]:
         """Sizes in bytes by path, without hidden files and those that vanish meanwhile.
 
-        Raises NotADirectoryError where something else than a folder is there.
+        Raises OSError where the folder can't be listed.
         """
-        if os.path.lexists(self.root) and not self.root.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self.uri)
+        try:
+            # `rglob` finds nothing, and says nothing, where it may not look.
+            os.scandir(self.root).close()
+        except FileNotFoundError:
+            return {}
         sizes = {}
         for path in self.root.rglob("*"):
             name = path.relative_to(self.root)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from job.errors import InputError
 from job.runs.listing import delete as delete_run
 from job.runs.listing import list_runs
 from job.storage.disk import LocalStorage
 from job.storage.open import open_storage
-from tests.kit.commands import command, environment, result_of
+from tests.kit.commands import command, environment, result_of, tree
 
 
 @pytest.fixture
@@ -189,6 +190,18 @@ def test_a_run_in_training_is_not_deleted(place):
     assert refused.returncode == 1
     assert "trains this run; it was left" in refused.stderr
     assert (place / "runs/done/result.json").exists()
+
+
+def test_where_nothing_can_be_removed_all_of_a_run_is_left(place, monkeypatch):
+    def refused(self):
+        raise InputError("--storage", self.uri, "can't be written (Permission denied)")
+
+    (listed,) = list_runs(str(place / "runs"), only=["done"])
+    before = tree(place)
+    monkeypatch.setattr(LocalStorage, "probe", refused)
+    with pytest.raises(InputError, match="can't be written"):
+        delete_run(listed, str(place / "runs"))
+    assert tree(place) == before
 
 
 class CutOffError(Exception):
