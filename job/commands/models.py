@@ -66,8 +66,11 @@ def models(model: str | None, image_shape: str, classes: int, output: str, as_js
 def _parsed_shape(text: str) -> tuple[int, int, int]:
     sizes = text.lower().split("x")
     if len(sizes) != 3 or not all(size in map(str, range(1, SIDES[1] + 1)) for size in sizes):
-        why = f"give height, width and channels, each up to {SIDES[1]}, such as 28x28x1"
-        raise InputError("--image-shape", text, why)
+        raise InputError(
+            "--image-shape",
+            text,
+            f"give height, width and channels, each up to {SIDES[1]}, such as 28x28x1",
+        )
     height, width, channels = map(int, sizes)
     return height, width, channels
 

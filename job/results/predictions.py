@@ -71,8 +71,9 @@ def check_table(out: str) -> None:
         beside.touch()
         beside.unlink()
     except OSError as error:
-        why = f"can't be written ({text_of(error)}); name another file"
-        raise InputError("--out", out, why) from error
+        raise InputError(
+            "--out", out, f"can't be written ({text_of(error)}); name another file"
+        ) from error
 
 
 def write_table(

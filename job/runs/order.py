@@ -41,8 +41,12 @@ def condition(one: str) -> tuple[str, Any]:
     field, sign, word = one.partition("=")
     name = field.replace("-", "_")
     if not sign or name not in (*COLUMNS, *FIELDS):
-        why = "give FIELD=VALUE, such as state=finished or batch-size=64"
-        raise InputError("--filter", one, f"{why}{nearest(name, (*COLUMNS, *FIELDS))}")
+        raise InputError(
+            "--filter",
+            one,
+            "give FIELD=VALUE, such as state=finished or batch-size=64"
+            f"{nearest(name, (*COLUMNS, *FIELDS))}",
+        )
     parse = FIELDS[name].metadata["parse"] if name in FIELDS else str
     if name == "state":
         parse = choice(*STATES)

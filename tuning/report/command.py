@@ -94,8 +94,9 @@ def found_by(names: Sequence[str], storage: str) -> list[Found]:
     places = [absolute(found.folder.uri) for found in meant]
     for found, place in zip(meant, places, strict=True):
         if places.count(place) > 1:
-            why = "is named twice; a comparison needs different ones"
-            raise InputError("NAME", found.name, why)
+            raise InputError(
+                "NAME", found.name, "is named twice; a comparison needs different ones"
+            )
     return meant
 
 
@@ -190,10 +191,14 @@ def _opened(found: Found, known: Sweep | Run | None = None) -> Sweep | Run:
         if SWEEP_FILE in content:
             return _open_sweep(name, folder, known if isinstance(known, Sweep) else None)
     if content:
-        why = f"{folder.uri} holds neither a sweep nor a run; name a folder of one"
-        raise InputError("NAME", name, why)
-    why = f"no sweep and no run in {folder.uri}; `lenet sweep` and `lenet train` make them"
-    raise InputError("NAME", name, why)
+        raise InputError(
+            "NAME", name, f"{folder.uri} holds neither a sweep nor a run; name a folder of one"
+        )
+    raise InputError(
+        "NAME",
+        name,
+        f"no sweep and no run in {folder.uri}; `lenet sweep` and `lenet train` make them",
+    )
 
 
 def _open_sweep(name: str, folder: Storage, known: Sweep | None) -> Sweep:
