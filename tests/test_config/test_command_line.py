@@ -231,13 +231,13 @@ def test_bash_completes_values_too(tmp_path):
     (tmp_path / "nets.py").touch()
     for typed, words in {
         "lenet ev": ["evaluate"],
-        "lenet train --optimizer m": ["momentum"],
-        "lenet train --optimizer=m": ["--optimizer=momentum"],
+        "lenet train --optimizer mom": ["momentum"],
+        "lenet train --optimizer=mom": ["--optimizer=momentum"],
         "lenet train --augment-e": ["--augment-elastic"],
         "lenet train --model l": ["lenet5"],
         "lenet train --model n": ["nets.py"],
         "lenet train --config n": ["nets.py"],
-        "lenet train --storage=kept --optimizer m": ["momentum"],
+        "lenet train --storage=kept --optimizer mom": ["momentum"],
         "lenet evaluate ": ["last", "mine", "more"],
         "lenet evaluate runs/mi": ["runs/mine"],
         "lenet report s": ["searched"],
