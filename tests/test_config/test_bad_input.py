@@ -22,7 +22,7 @@ TRAIN = {
     "unknown optimizer": (["--optimizer", "adm"], "--optimizer 'adm'", "did you mean 'adam'"),
     "unknown schedule": (["--schedule", "linear"], "--schedule 'linear'", "choose one of"),
     "unknown precision": (["--precision", "float8"], "--precision 'float8'", "choose one of"),
-    "unknown recipe": (["--recipe", "best"], "--recipe 'best'", "choose one of"),
+    "unknown recipe": (["--recipe", "cake"], "--recipe 'cake'", "choose one of"),
     "zero epochs": (["--epochs", "0"], "--epochs '0'", "between 1 and"),
     "negative epochs": (["--epochs", "-3"], "--epochs '-3'", "between 1 and"),
     "epochs in words": (["--epochs", "ten"], "--epochs 'ten'", "not a whole number"),

@@ -302,7 +302,8 @@ def test_a_share_of_each_label_validates(few, tmp_path, lenet):
     assert "30 for validation (the last 30 rows of the training files)" in card
     assert "--validation 0.1" in card
     assert lenet("evaluate", "r", cwd=tmp_path).returncode == 0
-    again = lenet("train", "--data", "ours/d", "--validation", 0.2, cwd=tmp_path)
+    staged = ("--dataset", "own", "--data", "ours/d")
+    again = lenet("train", *staged, "--validation", 0.2, cwd=tmp_path)
     assert again.returncode == 2
     assert "--validation '0.2': is for pictures that are converted" in again.stderr
 
