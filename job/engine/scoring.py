@@ -14,7 +14,8 @@ import tensorflow as tf
 from job.data.files import Split
 from job.engine.runtime import has_gpu, lanes
 
-EVALUATION_BATCH = 1000
+# So many at once, over all lanes: with 1,000 a run holds 85 MB more, and validates a tenth faster.
+EVALUATION_BATCH = 250
 
 
 def scale(images: tf.Tensor) -> tf.Tensor:
