@@ -83,9 +83,10 @@ class Dataset:
         return self.reader.image_shape(self.files)
 
     def validating(self, share: float | None) -> Dataset:
-        """The same, of which that share of the training rows validates; None for the usual one."""
-        rows = None if share is None else max(1, round(self.train_rows * share))
-        return dataclasses.replace(self, validation_rows=rows)
+        """The same, of which that share of the training rows validates; None for its own rule."""
+        if share is None:
+            return self
+        return dataclasses.replace(self, validation_rows=max(1, round(self.train_rows * share)))
 
     def read(self, folder: Path) -> Contents:
         """Its verified contents from a folder. Raises as `Reader.read`."""
