@@ -118,7 +118,7 @@ def test_training_takes_no_extra_and_tests_take_all(machine):
     assert planned_extras(machine, "train") == ["requirements.lock"]
     found = planned_extras(machine, "test")
     assert found[0] == "requirements.lock"
-    extras = ("report", "baselines", "optuna", "export", "dev")
+    extras = ("report", "baselines", "optuna", "trackers", "export", "dev")
     assert found[1:] == [f"requirements.lock requirements-{extra}.lock" for extra in extras]
 
 
@@ -141,7 +141,7 @@ def test_extras_are_added_to_what_is_there_and_stay(machine, tmp_path):
 def test_an_unknown_extra_is_refused(machine):
     done = machine("make", "venv", "EXTRAS=reprot")
     assert done.returncode == 2
-    assert "EXTRAS: reprot is none of report baselines optuna export dev" in done.stderr
+    assert "EXTRAS: reprot is none of report baselines optuna trackers export dev" in done.stderr
 
 
 LISTED = r"""

@@ -526,6 +526,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, lenet, tmp_path, mnist):
 
 
 def task_of(kind: str, folder: Path):
+    from job.config.config import resolve
     from job.data.catalogue import CATALOGUE
     from tuning.trials.trial import Task
 
@@ -533,7 +534,7 @@ def task_of(kind: str, folder: Path):
         kind=kind,
         is_search=True,
         number=3,
-        run={"model": "ffnn", "name": "0003", "storage": str(folder), "workers": "1"},
+        run=resolve({"model": "ffnn", "name": "0003", "storage": str(folder)}).to_dict(),
         outcome={"device": "cpu"},
         dataset=CATALOGUE["mnist"].to_dict(),
         threads=1,
