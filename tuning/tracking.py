@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from job.config.config import is_fixed
+from job.results.events import Point
 from job.runs.folder import absolute
 from job.runs.state import EpochRow
 from job.stats import mean_sd
 from job.storage.base import Storage
-from job.trackers.base import FINISHED, Beginning, Point
+from job.trackers.base import FINISHED, Beginning
 from job.trackers.teller import Tellers
 from job.trackers.tracked import LEFT, epoch_points
 from tuning.conductor import Conductor

@@ -19,6 +19,8 @@ from typing import Any
 
 from benchmarks.accuracy import fashion, studies
 from job.compare.compare import p_text
+from job.config.fields import typed
+from job.config.recipes import BENT
 from job.storage.open import open_storage
 from tuning.records import Sweep, Trial, merit, read_sweep
 
@@ -26,8 +28,8 @@ STUDY = "best"
 COMPARED = studies.RESULTS / "best-compared.json"
 SPACES = Path(__file__).with_name("spaces")
 # Epochs of each trial, and what is the same in all of them.
-DIGITS = ["--augment-shift", "2", "--augment-rotate", "8", "--augment-scale", "0.08"]
-DIGITS += ["--augment-elastic", "0.6", "--batch-size", "128", "--best-by", "accuracy"]
+COMMON = {**BENT, "batch_size": 128, "best_by": "accuracy"}
+DIGITS = [word for name, value in COMMON.items() for word in typed(name, value)]
 EPOCHS = {"lenet5": "50", "ffnn": "50"}
 
 

@@ -32,7 +32,7 @@ class Gauges(Progress):
         """Sets them to what is true of the epoch so far."""
         self._rate.set(report.images_per_second)
         self._loss.set(report.loss)
-        self._step.set((report.epoch - 1) * report.steps_per_epoch + report.step)
+        self._step.set(report.run_step)
         self._then.span(report)
 
     def epoch(self, row: EpochRow, epochs: int, is_best: bool) -> None:

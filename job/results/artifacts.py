@@ -33,7 +33,7 @@ import pyarrow.parquet
 from job.data.catalogue import Dataset
 from job.data.files import Split
 from job.results import figures
-from job.results.events import FOLDER, Scalars, event_file, hparams_file
+from job.results.events import FOLDER, Point, event_file, hparams_file
 from job.runs.run import Run
 from job.runs.state import EpochRow, RunState, best_row, last_rate
 from job.storage.base import Storage
@@ -55,9 +55,9 @@ def write_history(run: Run, rows: Sequence[EpochRow]) -> None:
         clock += row.seconds
         values = {"epoch_loss": row.loss, "epoch_accuracy": row.accuracy}
         pace = {"images_per_second": row.images_per_second, "learning_rate": last_rate(row, config)}
-        train.append(Scalars(row.epoch, clock, {**values, **pace}))
+        train.append(Point(row.epoch, clock, {**values, **pace}))
         values = {"epoch_loss": row.val_loss, "epoch_accuracy": row.val_accuracy}
-        validation.append(Scalars(row.epoch, clock, values))
+        validation.append(Point(row.epoch, clock, values))
     best = best_row(rows, config.best_by)
     assert best is not None  # it is written at the end of an epoch
     reached = {"best_val_accuracy": best.val_accuracy, "best_val_loss": best.val_loss}

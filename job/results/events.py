@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 FOLDER = "tensorboard"
 
 
-class Scalars(NamedTuple):
-    """Values at a step, seconds since the epoch."""
+class Point(NamedTuple):
+    """Values at a step of a run, and when they were reached, in seconds since the epoch."""
 
     step: int
     time: float
     values: Mapping[str, float]
 
 
-def event_file(points: Iterable[Scalars]) -> bytes:
-    """An event file with these scalars."""
+def event_file(points: Iterable[Point]) -> bytes:
+    """An event file with the values of these points."""
     from tensorboardX import SummaryWriter
 
     with tempfile.TemporaryDirectory(prefix="lenet-events-") as scratch:

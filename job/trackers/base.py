@@ -11,20 +11,14 @@ import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from job.results.events import Point
 
 # Where a tracker files runs, unless its own environment variable names a place.
 PROJECT = "lenet-on-ray"
 # How a run ended; stopped is what could go on.
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
-
-
-class Point(NamedTuple):
-    """Values at a step of training, from 1; `time` is in seconds since the epoch."""
-
-    step: int
-    time: float
-    values: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from job.trackers.base import FAILED, FINISHED, PROJECT, STOPPED, Beginning, Point, TrackedRun
+from job.results.events import Point
+from job.trackers.base import FAILED, FINISHED, PROJECT, STOPPED, Beginning, TrackedRun
 
 STATES = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 # The most that one request may hold.

@@ -12,9 +12,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from job.results.events import Point
 from job.storage.open import open_storage
 from job.text import one_line
-from job.trackers.base import Beginning, Point, TrackedRun
+from job.trackers.base import Beginning, TrackedRun
 
 BEGIN, LOG, FINISH = "begin", "log", "finish"
 

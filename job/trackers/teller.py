@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from job.errors import StopRequestedError
+from job.results.events import Point
 from job.storage.base import Storage
 from job.storage.documents import read_document, to_json
-from job.trackers.base import FAILED, FINISHED, STOPPED, Beginning, Point
+from job.trackers.base import FAILED, FINISHED, STOPPED, Beginning
 from job.trackers.serve import BEGIN, FINISH, LOG
 from job.waiting import waiting
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from job.results.events import FOLDER, Scalars, event_file
+from job.results.events import FOLDER, Point, event_file
 from job.storage.open import open_storage
-from job.trackers.base import Beginning, Point, TrackedRun
+from job.trackers.base import Beginning, TrackedRun
 
 # Each file is a request where a run is kept in an object store.
 PAUSE_SECONDS = 30.0
@@ -43,6 +43,6 @@ class Tracked(TrackedRun):
             return
         # TensorBoard reads them in the order of their names.
         name = f"events.out.tfevents.{self._began}.{self._points[0].step:010d}.lenet"
-        content = event_file(Scalars(*point) for point in self._points)
+        content = event_file(self._points)
         self._storage.write(f"{FOLDER}/steps/{name}", content)
         self._points = []

@@ -10,10 +10,11 @@ from typing import Any
 from job.config.config import TrainConfig
 from job.config.schedule import rate_of
 from job.extras import check_installed
+from job.results.events import Point
 from job.runs.folder import absolute
 from job.runs.run import Run
 from job.runs.state import EpochRow, last_rate, steps_of
-from job.trackers.base import FINISHED, Beginning, Point
+from job.trackers.base import FINISHED, Beginning
 from job.trackers.teller import Tellers, telling
 from job.training.progress import Progress, SpanReport
 
@@ -76,13 +77,12 @@ class TrackedProgress(Progress):
     def span(self, report: SpanReport) -> None:
         """Tells of the steps of an epoch so far."""
         self._progress.span(report)
-        steps = report.steps_per_epoch
-        step = (report.epoch - 1) * steps + report.step
+        step, steps = report.run_step, report.epochs * report.steps_per_epoch
         values = {
             "loss": report.loss,
             "accuracy": report.accuracy,
             "images_per_second": report.images_per_second,
-            "learning_rate": rate_of(self._run.config, step - 1, report.epochs * steps),
+            "learning_rate": rate_of(self._run.config, step - 1, steps),
         }
         self._add([Point(step, time.time(), values)])
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from job.trackers.base import PROJECT, Beginning, Point, TrackedRun
+from job.results.events import Point
+from job.trackers.base import PROJECT, Beginning, TrackedRun
 
 
 class Tracked(TrackedRun):

@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from job.trackers.base import FAILED, PROJECT, Beginning, Point, TrackedRun
+from job.results.events import Point
+from job.trackers.base import FAILED, PROJECT, Beginning, TrackedRun
 
 
 class Tracked(TrackedRun):

@@ -39,6 +39,11 @@ class SpanReport:
     eta_seconds: float
     val_accuracy: float | None
 
+    @property
+    def run_step(self) -> int:
+        """Steps since the run began."""
+        return (self.epoch - 1) * self.steps_per_epoch + self.step
+
 
 class NoteTaker(Protocol):
     """Shows messages beside whatever else it shows."""

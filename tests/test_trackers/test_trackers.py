@@ -19,10 +19,11 @@ import pytest
 
 from job.config.config import over_recipe
 from job.errors import StopRequestedError
+from job.results.events import Point
 from job.runs.run import prepare_run
 from job.storage.disk import LocalStorage
 from job.trackers import teller
-from job.trackers.base import FINISHED, STOPPED, Beginning, Point
+from job.trackers.base import FINISHED, STOPPED, Beginning
 from job.trackers.teller import Teller, Told
 from tests.kit.commands import result_of
 from tuning.records import read_sweep
