@@ -25,10 +25,15 @@ main(sys.argv[1:])
 """
 
 
+def one_spelling(name: str) -> str:
+    """A distribution's name as locks spell it (PEP 503); installed ones may be spelt otherwise."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def locked(lock: str) -> set[str]:
     """The packages of a lock."""
     names = re.findall(r"^([\w.-]+)==", (ROOT / lock).read_text(), re.M)
-    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+    return {one_spelling(name) for name in names}
 
 
 def hidden() -> set[str]:
@@ -37,7 +42,7 @@ def hidden() -> set[str]:
     return {
         module
         for module, packages in packages_distributions().items()
-        if not base & {re.sub(r"[-_.]+", "-", package).lower() for package in packages}
+        if not base & {one_spelling(package) for package in packages}
     }
 
 
@@ -58,7 +63,7 @@ def test_extras_are_those_of_pyproject():
     distributions = packages_distributions()
     for extra, modules in EXTRAS.items():
         named = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
-        assert named == {distributions[module][0] for module in modules}
+        assert named == {one_spelling(distributions[module][0]) for module in modules}
         assert named <= locked(f"requirements-{extra}.lock")
 
 
