@@ -76,13 +76,15 @@ lint: $(WHOLE)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# Upgrading, since of a file that is there already uv keeps the hashes, and those that a version has got
+# since, of wheels for other Pythons, stay out.
 PIN := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-emit-index-url --no-header --no-annotate
+  --upgrade --no-emit-index-url --no-header --no-annotate
 
 # An extra's lock has what requirements.lock has not, in the same versions.
 lock: $(WHOLE)  ## pin the newest allowed versions, with hashes and without the registry's name
 	mkdir -p build
-	$(PIN) --upgrade pyproject.toml $(ALL:%=--extra %) -o build/all.lock
+	$(PIN) pyproject.toml $(ALL:%=--extra %) -o build/all.lock
 	$(PIN) -c build/all.lock pyproject.toml -o requirements.lock
 	for extra in $(ALL); do \
 	  $(PIN) -c build/all.lock pyproject.toml --extra $$extra -o requirements-$$extra.lock \
@@ -90,7 +92,7 @@ lock: $(WHOLE)  ## pin the newest allowed versions, with hashes and without the 
 	done
 	$(PIN) -c build/all.lock pyproject.toml --extra optuna --extra baselines --extra cluster -o requirements-cluster.lock
 	$(PIN) -c build/all.lock pyproject.toml --extra optuna --extra baselines --extra cluster --extra gpu -o requirements-gpu.lock
-	echo uv | $(PIN) --upgrade - -o requirements-uv.lock
+	echo uv | $(PIN) - -o requirements-uv.lock
 
 image: $(WHOLE)  ## run the Dockerfile's steps in a Debian root, and train in it (needs root)
 	$(VENV)/bin/python -m tests.lab.image --work build/image

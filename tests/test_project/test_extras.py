@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,12 @@ def locked(lock: str) -> set[str]:
     return {one_spelling(name) for name in names}
 
 
+def hashes(lock: str) -> dict[str, int]:
+    """How many files of each package a lock allows."""
+    entries = re.findall(r"^([\w.-]+)==(.*(?:\n .*)*)", (ROOT / lock).read_text(), re.M)
+    return {one_spelling(name): entry.count("--hash=") for name, entry in entries}
+
+
 def hidden() -> set[str]:
     """Modules at the top that come with extras only."""
     base = locked("requirements.lock") | {"lenet-on-ray"}
@@ -60,11 +66,24 @@ def test_what_is_hidden_is_what_extras_bring():
 def test_extras_are_those_of_pyproject():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = extras["optional-dependencies"]
-    distributions = packages_distributions()
+    brought_by = packages_distributions()
     for extra, modules in EXTRAS.items():
         named = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
-        assert named == {one_spelling(distributions[module][0]) for module in modules}
+        assert named == {one_spelling(brought_by[module][0]) for module in modules}
         assert named <= locked(f"requirements-{extra}.lock")
+
+
+@pytest.mark.parametrize("lock", sorted(path.name for path in ROOT.glob("requirements*.lock")))
+def test_what_is_built_for_one_python_is_locked_for_each(lock):
+    """Of a wheel like cp311-cp311 there are three, for Python 3.11, 3.12 and 3.13."""
+    tag = re.compile(r"^Tag: cp3\d+-cp3\d+-", re.M)
+    built = {
+        one_spelling(one.name)
+        for one in distributions()
+        if tag.search(one.read_text("WHEEL") or "")
+    }
+    allowed = {name: count for name, count in hashes(lock).items() if name in built}
+    assert {name: count for name, count in allowed.items() if count < 3} == {}
 
 
 def test_a_run_needs_no_extra(tmp_path):
