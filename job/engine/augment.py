@@ -136,10 +136,9 @@ def _warped(images: tf.Tensor, drawn: tf.Tensor, how: Augmentation) -> tf.Tensor
     # The four neighbours lie side by side, so that one number finds them.
     rows, columns = height + 2, width + 2
     corners = [padded[:, i : i + rows, j : j + columns] for i in (0, 1) for j in (0, 1)]
-    flat = tf.reshape(tf.concat(corners, -1), [-1, 4 * channels])
-    first = tf.range(tf.shape(images, tf.int64)[0])[:, None] * (rows * columns)
-    index = first + tf.cast((top + 1) * columns + left + 1, tf.int64)
-    a, b, c, d = tf.split(tf.gather(flat, index), 4, axis=-1)
+    flat = tf.reshape(tf.concat(corners, -1), [-1, rows * columns, 4 * channels])
+    index = tf.cast((top + 1) * columns + left + 1, tf.int64)
+    a, b, c, d = tf.split(tf.gather(flat, index, axis=1, batch_dims=1), 4, axis=-1)
     upper, lower = a + (b - a) * by_column, c + (d - c) * by_column
     return tf.reshape(upper + (lower - upper) * by_row, tf.shape(images))
 

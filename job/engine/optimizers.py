@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from job.config.config import TrainConfig
@@ -179,10 +180,13 @@ class MuonForKernels(keras.optimizers.Muon):
         is_tall = x.shape[0] > x.shape[1]
         x /= tf.norm(x) + 1e-7
         gram = tf.matmul(x, x, transpose_a=is_tall, transpose_b=not is_tall)
+        # TensorFlow's operations on diagonals take a number from the processor's memory, for which
+        # a GPU waits at each of them.
+        side = np.arange(min(x.shape))
+        diagonal = self.muon_a * tf.cast(side[:, None] == tf.constant(side), x.dtype)
         whole: tf.Tensor | None = None
         for _ in range(steps):
-            factor = self.muon_b * gram + self.muon_c * (gram @ gram)
-            factor = tf.linalg.set_diag(factor, tf.linalg.diag_part(factor) + self.muon_a)
+            factor = self.muon_b * gram + self.muon_c * (gram @ gram) + diagonal
             whole = factor if whole is None else whole @ factor
             gram = factor @ gram @ factor
         return x @ whole if is_tall else whole @ x

@@ -25,6 +25,8 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     "quick": ({"recipe": "quick"}, 1_000),
     "quick, many rows": ({"recipe": "quick"}, 8_000),
     "lenet5, augmented": ({**FASHION, **AUGMENTED}, 1_000),
+    "best": ({"recipe": "best"}, 1_000),
+    "best, muon": ({"recipe": "best", "optimizer": "muon"}, 1_000),
     "ffnn": ({**FASHION, "model": "ffnn"}, 1_000),
     "ffnn, augmented": ({**FASHION, "model": "ffnn", **AUGMENTED}, 1_000),
     "alexnet": ({**ALEXNET, "augment_shift": 0, "augment_flip": "none"}, 200),
