@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from job.config.recipes import NOW
 from job.runs.state import EpochRow, best_row, rows_of
 from job.storage.base import Storage
 from job.storage.documents import read_document, to_json
@@ -132,6 +133,8 @@ class Sweep:
         dataset: Name of the data set, and its files with their SHA-256.
         hardware: What the cluster holds, in words.
         versions: Of Python and the packages that compute.
+        recipes: The state of the recipes that its trials begin with; of those before the second
+            `base` names the first (job/config/recipes.py).
         trials: By number.
         winner: None while it is not known.
     """
@@ -144,6 +147,7 @@ class Sweep:
     dataset: dict[str, Any]
     hardware: str
     versions: dict[str, str]
+    recipes: int = 2
     trials: tuple[Trial, ...] = ()
     winner: Winner | None = None
 
@@ -224,7 +228,10 @@ def _sweep(found: Mapping[str, Any]) -> Sweep:
     tracker = config.pop("tracker", None)
     if tracker:
         base.setdefault("tracker", tracker)
-    return Sweep(**{**found, "config": config, "base": base})
+    if "recipes" not in found:
+        called = base.get("recipe", "quick")
+        base["recipe"] = next((name for name, now in NOW.items() if now == called), called)
+    return Sweep(**{"recipes": 1, **found, "config": config, "base": base})
 
 
 def _winner(found: Mapping[str, Any]) -> Winner:

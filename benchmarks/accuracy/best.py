@@ -1,11 +1,12 @@
 """The recipe `best`: how it was chosen, its accuracy, and beside the notebook's settings.
 
     python -m benchmarks.accuracy.best sweep lenet5  # the trials that it was chosen from
-    python -m benchmarks.accuracy.best sweep ffnn
+    python -m benchmarks.accuracy.best sweep quick   # as for ffnn; and flags of `lenet sweep`
     python -m benchmarks.accuracy.best run           # its runs; finished ones are not repeated
     python -m benchmarks.accuracy.best table         # the tables, from docs/results
 
-Trials have 48,000 rows and 12,000 to choose by; of the recipe's runs 3,000 validate.
+The sweeps of fashion-lenet5 and fashion-alexnet are those of the study `fashion-best` (studies.py).
+Trials have 48,000 rows and 12,000 to choose by; of the runs that come after 3,000 validate.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.accuracy import fashion, studies
 from job.compare.compare import p_text
@@ -27,28 +29,46 @@ from tuning.records import Sweep, Trial, merit, read_sweep
 STUDY = "best"
 COMPARED = studies.RESULTS / "best-compared.json"
 SPACES = Path(__file__).with_name("spaces")
-# Epochs of each trial, and what is the same in all of them.
-COMMON = {**BENT, "batch_size": 128, "best_by": "accuracy"}
-DIGITS = [word for name, value in COMMON.items() for word in typed(name, value)]
-EPOCHS = {"lenet5": "50", "ffnn": "50"}
 
 
-def sweep(model: str, storage: str) -> None:
+class Search(NamedTuple):
+    """What is the same in all trials of a sweep."""
+
+    model: str
+    epochs: int
+    settings: dict[str, Any]
+
+
+CLOTHES = {"dataset": "fashion-mnist", "augment_flip": "horizontal", "label_smoothing": 0.1}
+SEARCHES = {
+    "quick": Search("lenet5", 3, {"label_smoothing": 0.05}),
+    "lenet5": Search("lenet5", 50, BENT),
+    "ffnn": Search("ffnn", 100, BENT),
+    "fashion-lenet5": Search("lenet5", 25, CLOTHES),
+    "fashion-alexnet": Search("alexnet", 25, CLOTHES),
+}
+MODELS = ("lenet5", "ffnn")
+
+
+def sweep(name: str, storage: str, more: Sequence[str]) -> None:
     """Searches, going on where it was interrupted, and keeps what came of each trial."""
-    space = SPACES / f"best-{model}.toml"
-    command = [sys.executable, "-m", "tuning.cli", "sweep", "--model", model, *DIGITS]
-    how = ["--max-epochs", EPOCHS[model], "--search", "grid", "--scheduler", "fifo"]
-    where = ["--seed", "100", "--storage", storage, "--name", f"best-{model}"]
-    subprocess.run([*command, *how, "--space", str(space), *where], check=True)
-    kept(model).write_text(json.dumps(of_sweep(open_sweep(model, storage)), indent=1) + "\n")
+    search = SEARCHES[name]
+    same = {"model": search.model, "batch_size": 128, "best_by": "accuracy", **search.settings}
+    flags = [word for field, value in same.items() for word in typed(field, value)]
+    how = ["--max-epochs", str(search.epochs), "--search", "grid", "--scheduler", "fifo"]
+    space = ["--space", str(SPACES / f"{name}.toml")]
+    where = ["--seed", "100", "--storage", storage, "--name", f"best-{name}"]
+    command = [sys.executable, "-m", "tuning.cli", "sweep", "--address", "local"]
+    subprocess.run([*command, *flags, *how, *space, *where, *more], check=True)
+    kept(name).write_text(json.dumps(of_sweep(open_sweep(name, storage)), indent=1) + "\n")
 
 
-def open_sweep(model: str, storage: str) -> Sweep:
-    return read_sweep(open_storage(storage).at(f"best-{model}"))
+def open_sweep(name: str, storage: str) -> Sweep:
+    return read_sweep(open_storage(storage).at(f"best-{name}"))
 
 
-def kept(model: str) -> Path:
-    return studies.RESULTS / f"best-sweep-{model}.json"
+def kept(name: str) -> Path:
+    return studies.RESULTS / f"best-sweep-{name}.json"
 
 
 def of_sweep(done: Sweep) -> dict[str, Any]:
@@ -79,7 +99,7 @@ def run(storage: str) -> None:
     """Trains what is missing, and tests whether it differs from the notebook's settings."""
     studies.run(STUDY, storage)
     tests = []
-    for model in EPOCHS:
+    for model in MODELS:
         notebook = studies.trained("notebook", model, 1, storage).parent.name
         ours = [r["name"] for r in studies.document(STUDY)["runs"] if r["setting"] == model]
         tests.append({"model": model, **fashion.compared([*ours, notebook], storage)})
@@ -114,19 +134,19 @@ def sweep_table(result: Path) -> str:
         row = [*settings, *(f"{accuracy:.2%}" for accuracy in accuracies)]
         lines.append(f"| {' | '.join(row)} |")
     epochs = max(trial["epochs"] for trial in document["trials"])
-    said = f"{epochs} epochs of 48,000 rows on moved images, seed 100; {document['hardware']}."
+    said = f"{epochs} epochs of 48,000 rows, seed 100; {document['hardware']}."
     return "\n".join([*lines, "", f"{said} Validation accuracy is that of the best epoch."])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=["sweep", "run", "table"])
-    parser.add_argument("model", choices=EPOCHS, nargs="?", help="whose sweep")
+    parser.add_argument("name", choices=SEARCHES, nargs="?", help="which sweep")
     parser.add_argument("--storage", default="runs", help="where the runs are kept")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
     if arguments.action == "sweep":
-        sweep(arguments.model, arguments.storage)
-        print(sweep_table(kept(arguments.model)))
+        sweep(arguments.name, arguments.storage, more)
+        print(sweep_table(kept(arguments.name)))
     elif arguments.action == "run":
         run(arguments.storage)
     if arguments.action != "sweep":

@@ -27,8 +27,10 @@ CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 Setting = tuple[str, list[str]]
 
-QUICK = ["--batch-size", "128", "--learning-rate", "0.1", "--epochs", "8"]
-FASHION = ["--dataset", "fashion-mnist"]
+# The quick recipe as it was, which these studies are of.
+BEFORE = ["--recipe", "quick-1"]
+QUICK = [*BEFORE, "--batch-size", "128", "--learning-rate", "0.1", "--epochs", "8"]
+FASHION = [*BEFORE, "--dataset", "fashion-mnist"]
 # Half of what is usual for CIFAR-10: clothes of Fashion-MNIST fill their images already.
 MOVED = ["--augment-shift", "2", "--augment-flip", "horizontal"]
 # Enough to tell a good rate from a bad one.
@@ -63,7 +65,7 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
     # The winner of docs/sweep-report.html; the sweep itself used seeds 100 and 101.
     "sweep-winner": (
         5,
-        [("lenet5", ["--recipe", "quick", "--epochs", "9", "--learning-rate", "0.037702"])],
+        [("lenet5", [*BEFORE, "--epochs", "9", "--learning-rate", "0.037702"])],
     ),
     "choose-quick": (
         1,
@@ -89,7 +91,7 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
     "fine-tuning": (
         5,
         [
-            ("digits", ["--epochs", "3"]),
+            ("digits", [*BEFORE, "--epochs", "3"]),
             *(
                 (title + more, [*FASHION, *flags, *(FROM_DIGITS if more else [])])
                 for title, flags in (

@@ -65,7 +65,7 @@ def ours(size: Size, storage: Path) -> Sweep:
     space.write_text(f"[learning_rate]\nvalues = {size.rates}\n")
     run(
         *("-m", "tuning.cli", "sweep", "--search", "grid", "--space", space, "--name", "s"),
-        *("--optimizer", "momentum", "--batch-size", BATCH, "--max-epochs", size.epochs),
+        *("--recipe", "quick-1", "--batch-size", BATCH, "--max-epochs", size.epochs),
         *("--scheduler", "fifo", "--limit-train", size.rows),
         *("--storage", storage, "--address", "local"),
     )
@@ -112,7 +112,7 @@ def nested(size: Size, folder: str) -> None:
         given = {"limit_train": size.rows, "epochs": size.epochs, "batch_size": BATCH}
         given |= {"learning_rate": point["rate"], "name": f"r{point['rate']}", "storage": folder}
         for epoch in train_nested(
-            prepare_run({**given, "optimizer": "momentum", "cpus_per_worker": 1})
+            prepare_run({**given, "recipe": "quick-1", "cpus_per_worker": 1})
         ):
             tune.report({"val_accuracy": epoch.history[-1].val_accuracy})
 

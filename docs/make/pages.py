@@ -48,9 +48,14 @@ TABLES = {
     "notebook": lambda: studies.table("notebook"),
     "quick": lambda: studies.table("quick"),
     "best": lambda: kept(lambda _: studies.table("best"), RESULTS / "best.json"),
+    "fashion-best": lambda: kept(
+        lambda _: studies.table("fashion-best"), RESULTS / "fashion-best.json"
+    ),
     "best-tests": lambda: kept(lambda _: best.table(), best.COMPARED),
-    "best-sweep-lenet5": lambda: kept(best.sweep_table, best.kept("lenet5")),
-    "best-sweep-ffnn": lambda: kept(best.sweep_table, best.kept("ffnn")),
+    **{
+        f"best-sweep-{name}": lambda name=name: kept(best.sweep_table, best.kept(name))
+        for name in best.SEARCHES
+    },
     "choose-quick": lambda: studies.table("choose-quick"),
     "sweep-winner": lambda: studies.table("sweep-winner"),
     "choose-alexnet": lambda: studies.table("choose-alexnet"),

@@ -37,7 +37,7 @@ from job.config.fields import (
     typed,
     worker_range,
 )
-from job.config.recipes import OWN, RECIPES
+from job.config.recipes import NOW, OWN, RECIPES, USUAL_RATES
 from job.errors import InputError
 from job.models import MODELS
 from job.models.source import is_own, model_name
@@ -137,9 +137,10 @@ class TrainConfig(Settings):
     )
     recipe: str = option(
         "quick",
-        choice("quick", "notebook", "best"),
+        choice(*RECIPES),
         "Settings to start from: 'quick' (tuned for 2 CPU cores), 'notebook' (those of the "
-        "original) or 'best' (the highest accuracy on digits). Any other flag overrides it.",
+        "original) or 'best' (the highest accuracy on digits). Any other flag overrides it, and "
+        "another optimizer has its own usual rate. 'quick-1' is 'quick' as it was before.",
         metavar="NAME",
         group=TRAINING,
     )
@@ -514,15 +515,20 @@ def over_recipe(chosen: Mapping[str, Any]) -> TrainConfig:
         InputError: A value is none of its kind.
         TypeError: An unknown key.
     """
-    # The recipe of a model needs both names checked first.
-    named = TrainConfig(**{k: chosen[k] for k in ("model", "recipe") if k in chosen})
+    # The recipe of a model and an optimizer needs the names checked first.
+    names = ("model", "recipe", "optimizer")
+    named = TrainConfig(**{k: chosen[k] for k in names if k in chosen})
     recipe = RECIPES[named.recipe]
     model = OWN if is_own(named.model) else named.model
     if model not in recipe:
         raise InputError(
             "--recipe", named.recipe, f"has no settings for {named.model}; leave it out"
         )
-    return TrainConfig(**{**recipe[model], **chosen})
+    used = recipe[model]
+    is_its_own = "optimizer" not in chosen or named.optimizer == used["optimizer"]
+    if not is_its_own and named.recipe not in NOW:
+        used = {**used, "learning_rate": USUAL_RATES[named.optimizer], "weight_decay": 0.0}
+    return TrainConfig(**{**used, **chosen, "recipe": NOW.get(named.recipe, named.recipe)})
 
 
 def command_of(config: TrainConfig, device: str = "") -> str:
@@ -533,6 +539,8 @@ def command_of(config: TrainConfig, device: str = "") -> str:
         device: What it was trained on, in words, where that is known: on a GPU XLA is the default.
     """
     given = {"model": config.model, "recipe": config.recipe}
+    if over_recipe(given).optimizer != config.optimizer:
+        given["optimizer"] = config.optimizer
     usual = over_recipe(given).to_dict()
     usual["xla"] = device.startswith("gpu")
     for name, value in {
@@ -557,6 +565,8 @@ def resume(stored: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
     """
     given = {k: v for k, v in given.items() if v is not None}
     check_given(given, FIELDS)
+    if "recipe" in given:
+        given["recipe"] = NOW.get(given["recipe"], given["recipe"])
     begun = TrainConfig.kept(stored)
     config = dataclasses.replace(begun, **given)
     check_unchanged(f"run {config.name!r}", begun.fixed_dict(), config.fixed_dict(), given)

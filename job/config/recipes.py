@@ -5,7 +5,12 @@ notebook: those of S. Jansen's notebooks ("MNIST with FFNN and LeNet5"; for Alex
     record. AlexNet's early stopping looked at the accuracy there, and looks at the loss here.
 best: the highest accuracy on digits, whatever the time; chosen as quick's.
 quick: chosen on validation accuracy (docs/studies/recipes.md); AlexNet's is not searched
-(docs/studies/fashion.md).
+    (docs/studies/fashion.md).
+quick-1, notebook-1: what quick and notebook were for sweeps that began before November 28, 2026.
+    They go on with them, and studies of that time are repeated with them.
+
+A learning rate and a weight decay are those of an optimizer: where another one than the recipe's is
+named, its rate is of `USUAL_RATES` and it has no decay; but with the two recipes of before.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ BENT = {
     "augment_scale": 0.08,
     "augment_elastic": 0.6,
 }
+# Rates of an optimizer with which nets learn that are as small as these, with a warm-up.
+USUAL_RATES = {"sgd": 0.1, "momentum": 0.05, "rmsprop": 0.001, "adam": 0.001, "muon": 0.003}
 # A model of the user's, of which nothing is known: what seldom goes wrong.
 OWN = "own"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -48,13 +55,14 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "quick": {
         "lenet5": {
-            "epochs": 8,
+            "epochs": 3,
             "batch_size": 128,
-            "optimizer": "momentum",
-            "learning_rate": 0.1,
+            "optimizer": "muon",
+            "learning_rate": 0.003,
             "schedule": "warmup-cosine",
-            "weight_decay": 0.002,
+            "weight_decay": 0.05,
             "label_smoothing": 0.05,
+            "augment_shift": 1,
         },
         "ffnn": {
             "epochs": 10,
@@ -105,3 +113,18 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
+RECIPES["notebook-1"] = RECIPES["notebook"]
+RECIPES["quick-1"] = {
+    **RECIPES["quick"],
+    "lenet5": {
+        "epochs": 8,
+        "batch_size": 128,
+        "optimizer": "momentum",
+        "learning_rate": 0.1,
+        "schedule": "warmup-cosine",
+        "weight_decay": 0.002,
+        "label_smoothing": 0.05,
+    },
+}
+# What the runs of those of before say, since they were called so.
+NOW = {"notebook-1": "notebook", "quick-1": "quick"}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from job.config.config import TrainConfig, resolve
+
 Lenet = Callable[..., subprocess.CompletedProcess]
 
-SMOKE = ("--limit-train", "6000", "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.05")
+SMOKE = ("--limit-train", "6000", "--epochs", "2", "--batch-size", "32", "--optimizer", "momentum")
 
 
 def command(*arguments: object) -> list[str]:
@@ -47,3 +50,10 @@ def tree(folder: Path) -> dict[str, bytes]:
         else p.read_bytes()
         for p in sorted(folder.rglob("*"))
     }
+
+
+def asked(command: str) -> TrainConfig:
+    """The settings of the run that a `lenet train` with values for all of its flags asks for."""
+    _, _, *words = shlex.split(command)
+    fields = (word.removeprefix("--").replace("-", "_") for word in words[::2])
+    return resolve(dict(zip(fields, words[1::2], strict=True)))

@@ -16,7 +16,6 @@ from job.baselines.study import prepare_study
 from job.config.config import (
     AS_BEFORE,
     FIELDS,
-    RECIPES,
     TrainConfig,
     command_of,
     is_fixed,
@@ -25,10 +24,12 @@ from job.config.config import (
 )
 from job.config.fields import option, typed
 from job.config.flags import Place
-from job.config.xla import launched
+from job.config.recipes import RECIPES, USUAL_RATES
+from job.config.xla import decided, launched
 from job.errors import InputError
 from job.models import MODELS
 from job.runs.run import prepare_run
+from tests.kit.commands import asked
 from tuning.cli import COMMANDS, cli
 from tuning.config import SWEEP_FIELDS
 from tuning.sweep import prepare_sweep
@@ -44,6 +45,7 @@ def test_every_recipe_covers_every_model(recipe, model):
         return
     config = resolve({"recipe": recipe, "model": model})
     assert RECIPES[recipe][model].items() <= config.to_dict().items()
+    assert config.recipe == recipe.removesuffix("-1")
 
 
 def test_notebook_recipe_is_the_notebooks():
@@ -52,6 +54,36 @@ def test_notebook_recipe_is_the_notebooks():
     assert (lenet.epochs, lenet.schedule) == (50, "constant")
     ffnn = resolve({"recipe": "notebook", "model": "ffnn"})
     assert (ffnn.optimizer, ffnn.epochs) == ("rmsprop", 10)
+
+
+def test_another_optimizer_than_the_recipes_has_its_own_rate_and_no_decay():
+    """Muon's decay with momentum's rate would be seventy times what was meant."""
+    quick = resolve({})
+    assert (quick.optimizer, quick.learning_rate, quick.weight_decay) == ("muon", 0.003, 0.05)
+    for optimizer, rate in USUAL_RATES.items():
+        other = resolve({"optimizer": optimizer})
+        decay = quick.weight_decay if optimizer == quick.optimizer else 0.0
+        assert (other.learning_rate, other.weight_decay) == (rate, decay)
+        assert other.epochs == quick.epochs
+    both = resolve({"optimizer": "sgd", "learning_rate": 0.2, "weight_decay": 0.01})
+    assert (both.learning_rate, both.weight_decay) == (0.2, 0.01)
+
+
+def test_recipes_of_before_are_as_they_were():
+    """Kept sweeps hold no more than the name."""
+    for recipe in ("quick-1", "notebook-1"):
+        other = resolve({"recipe": recipe, "optimizer": "adam"})
+        its_own = resolve({"recipe": recipe})
+        assert other == dataclasses.replace(its_own, optimizer="adam")
+    assert resolve({"recipe": "quick-1"}).weight_decay == 0.002
+
+
+@pytest.mark.parametrize(
+    "chosen", [{}, {"optimizer": "adam"}, {"optimizer": "momentum", "learning_rate": 0.003}]
+)
+def test_the_command_that_is_named_trains_the_same(chosen):
+    config = decided(resolve(chosen))
+    assert decided(asked(command_of(config))) == config
 
 
 def test_a_flag_overrides_its_recipe():

@@ -120,11 +120,11 @@ def test_a_sweeps_peers_are_the_first_of_their_pairs():
 
 def test_times_to_an_accuracy_come_with_the_mean_over_all_seeds():
     seeds = [
-        {"ours": {"test_accuracy": 0.99}, "theirs": {"test_accuracy": 0.98}},
-        {"ours": {"test_accuracy": 1.0}, "theirs": {"test_accuracy": 0.99}},
+        {"ours": {"test_accuracy": 0.99}, "keras": {"test_accuracy": 0.98}},
+        {"ours": {"test_accuracy": 1.0}, "keras": {"test_accuracy": 0.99}},
     ]
-    kept = {"rows": [{"quantity": "wanted_seconds", "pairs": [[50, 90]]}], "seeds": seeds}
-    found = comparisons.to_accuracy("wanted_seconds")(kept)
+    row = {"quantity": "wanted_seconds", "peer": "keras", "pairs": [[50, 90]]}
+    found = comparisons.to_accuracy("wanted_seconds", "keras")({"rows": [row], "seeds": seeds})
     assert found.pairs == ((50, 90),)
     assert found.accuracy == pytest.approx((0.995, 0.985))
 
