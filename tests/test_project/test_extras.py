@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -28,6 +29,20 @@ main(sys.argv[1:])
 def one_spelling(name: str) -> str:
     """A distribution's name as locks spell it (PEP 503); installed ones may be spelt otherwise."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# The same where the project is a folder on the path, as on a machine that wheels were carried to.
+NOT_INSTALLED = """
+import importlib.metadata, sys
+found = importlib.metadata.Distribution.from_name
+def without(name):
+    if name == "lenet-on-ray":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+importlib.metadata.Distribution.from_name = without
+from tuning.cli import main
+main(sys.argv[1:])
+"""
 
 
 def locked(lock: str) -> set[str]:
@@ -84,6 +99,15 @@ def test_what_is_built_for_one_python_is_locked_for_each(lock):
     }
     allowed = {name: count for name, count in hashes(lock).items() if name in built}
     assert {name: count for name, count in allowed.items() if count < 3} == {}
+
+
+def test_a_checkout_trains_without_being_installed(tmp_path):
+    train = ("train", "--model", "ffnn", "--dataset", "own", "--data", DIGITS, "--name", "r")
+    command = [sys.executable, "-c", NOT_INSTALLED, *train, "--epochs", "1", "--limit-train", "96"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "runs/r/result.json").read_text())
+    assert "lenet-on-ray" not in result["versions"]
 
 
 def test_a_run_needs_no_extra(tmp_path):

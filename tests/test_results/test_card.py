@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from importlib.metadata import metadata
 
 import pytest
 import yaml
@@ -63,7 +64,7 @@ def card_of(config, result, mnist, **named) -> str:
 
 def test_a_finished_run_has_its_card(finished_run, result, mnist):
     found, body = sections((finished_run / "README.md").read_text())
-    assert found["license"] == "apache-2.0"
+    assert found["license"] == metadata("lenet-on-ray")["License-Expression"].lower()
     assert found["library_name"] == "keras"
     assert found["pipeline_tag"] == "image-classification"
     assert "lenet5" in found["tags"]
