@@ -12,6 +12,8 @@ Trials have 48,000 rows and 12,000 to choose by; of the runs that come after 3,0
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -21,10 +23,12 @@ from typing import Any, NamedTuple
 
 from benchmarks.accuracy import fashion, studies
 from job.compare.compare import p_text
+from job.config.config import is_fixed
 from job.config.fields import typed
 from job.config.recipes import BENT
+from job.storage.base import Storage
 from job.storage.open import open_storage
-from tuning.records import Sweep, Trial, merit, read_sweep
+from tuning.records import TRIALS, UNFINISHED, Sweep, Trial, read_sweep
 
 STUDY = "best"
 COMPARED = studies.RESULTS / "best-compared.json"
@@ -48,6 +52,8 @@ SEARCHES = {
     "fashion-alexnet": Search("alexnet", 25, CLOTHES),
 }
 MODELS = ("lenet5", "ffnn")
+# The file of a trial's epochs.
+HISTORY, MOST_BYTES = "history.csv", 1_000_000
 
 
 def sweep(name: str, storage: str, more: Sequence[str]) -> None:
@@ -60,38 +66,45 @@ def sweep(name: str, storage: str, more: Sequence[str]) -> None:
     where = ["--seed", "100", "--storage", storage, "--name", f"best-{name}"]
     command = [sys.executable, "-m", "tuning.cli", "sweep", "--address", "local"]
     subprocess.run([*command, *flags, *how, *space, *where, *more], check=True)
-    kept(name).write_text(json.dumps(of_sweep(open_sweep(name, storage)), indent=1) + "\n")
+    keep(name, storage)
 
 
-def open_sweep(name: str, storage: str) -> Sweep:
-    return read_sweep(open_storage(storage).at(f"best-{name}"))
+def keep(name: str, storage: str) -> None:
+    """Keeps what came of each trial, also of those that were interrupted."""
+    folder = open_storage(storage).at(f"best-{name}")
+    kept(name).write_text(json.dumps(of_sweep(read_sweep(folder), folder), indent=1) + "\n")
 
 
 def kept(name: str) -> Path:
     return studies.RESULTS / f"best-sweep-{name}.json"
 
 
-def of_sweep(done: Sweep) -> dict[str, Any]:
+def of_sweep(done: Sweep, folder: Storage) -> dict[str, Any]:
     """What is kept of a sweep: its settings and, of each trial, the best epoch and the last."""
     return {
-        "base": done.base,
+        "base": {k: v for k, v in done.base.items() if is_fixed(k)},
         "hardware": done.hardware,
         "versions": done.versions,
-        "trials": [of_trial(trial) for trial in done.trials],
+        "trials": [
+            of_trial(trial, folder.at(f"{TRIALS}/{trial.plan.name}"))
+            for trial in done.trials
+            if HISTORY in folder.at(f"{TRIALS}/{trial.plan.name}").list()
+        ],
     }
 
 
-def of_trial(trial: Trial) -> dict[str, Any]:
-    best, last = trial.outcome.best, trial.outcome.history[-1]
+def of_trial(trial: Trial, run: Storage) -> dict[str, Any]:
+    # What an interrupted trial has reached only its run knows.
+    rows = list(csv.DictReader(io.StringIO(run.read(HISTORY, limit=MOST_BYTES).decode())))
+    best = max(rows, key=lambda row: float(row["val_accuracy"]))
     return {
         "settings": trial.plan.settings,
         "state": trial.outcome.state,
-        "epochs": last.epoch,
-        "merit": merit(trial.outcome),
-        "best_epoch": best and best.epoch,
-        "val_accuracy": best and best.val_accuracy,
-        "last_val_accuracy": last.val_accuracy,
-        "last_accuracy": last.accuracy,
+        "epochs": int(rows[-1]["epoch"]),
+        "best_epoch": int(best["epoch"]),
+        "val_accuracy": float(best["val_accuracy"]),
+        "last_val_accuracy": float(rows[-1]["val_accuracy"]),
+        "last_accuracy": float(rows[-1]["accuracy"]),
     }
 
 
@@ -126,16 +139,24 @@ def sweep_table(result: Path) -> str:
     document = json.loads(result.read_text())
     names = list(dict.fromkeys(name for t in document["trials"] for name in t["settings"]))
     head = [name.replace("_", " ") for name in names]
-    head += ["training accuracy, last epoch", "validation accuracy", "last epoch's"]
+    head += ["epochs", "training accuracy, last epoch", "validation accuracy", "last epoch's"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for trial in sorted(document["trials"], key=lambda t: t["merit"], reverse=True):
+    for trial in sorted(document["trials"], key=lambda t: t["val_accuracy"], reverse=True):
         settings = [str(trial["settings"].get(name, "")) for name in names]
         accuracies = [trial[k] for k in ("last_accuracy", "val_accuracy", "last_val_accuracy")]
-        row = [*settings, *(f"{accuracy:.2%}" for accuracy in accuracies)]
+        row = [*settings, str(trial["epochs"]), *(f"{accuracy:.2%}" for accuracy in accuracies)]
         lines.append(f"| {' | '.join(row)} |")
-    epochs = max(trial["epochs"] for trial in document["trials"])
-    said = f"{epochs} epochs of 48,000 rows, seed 100; {document['hardware']}."
-    return "\n".join([*lines, "", f"{said} Validation accuracy is that of the best epoch."])
+    said = (
+        f"48,000 rows, seed 100; {document['hardware']}. Validation accuracy is that of the best "
+    )
+    note = f"{said}epoch.{interrupted(document['trials'])}"
+    return "\n".join([*lines, "", note])
+
+
+def interrupted(trials: Sequence[dict[str, Any]]) -> str:
+    """A sentence about trials that were."""
+    count = sum(trial["state"] == UNFINISHED for trial in trials)
+    return f" {count} of {len(trials)} trials were interrupted before their last." if count else ""
 
 
 def main() -> None:
