@@ -28,7 +28,7 @@ NODE_BIN = f"/{VENV}/bin"
 WORKERS = 2
 SETTINGS = (
     *("--workers", WORKERS, "--limit-train", 12_000, "--batch-size", 100, "--epochs", 3),
-    *("--learning-rate", 0.05, "--checkpoint-every", 20),
+    *("--optimizer", "momentum", "--learning-rate", 0.05, "--checkpoint-every", 20),
 )
 # Waits for all nodes, says so, and then when one of them counts as dead.
 WATCH = """

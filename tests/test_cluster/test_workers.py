@@ -31,7 +31,7 @@ from tuning.cli import run_command
 
 SETTINGS = [
     *("--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"),
-    *("--learning-rate", "0.02", "--augment-shift", "2"),
+    *("--optimizer", "momentum", "--learning-rate", "0.02", "--augment-shift", "2"),
 ]
 # Half a processor each: four workers fit on a machine with two.
 WORKERS = ["--address", "local", "--cpus-per-worker", "0.5"]

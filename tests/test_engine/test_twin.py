@@ -55,7 +55,8 @@ def examples(count: int = 200) -> Split:
 
 def engine(model: keras.Model, **more) -> Engine:
     settings = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 0.05}
-    config = resolve({**settings, "batch_size": BATCH, "weight_decay": 0, "label_smoothing": 0})
+    settings |= {"batch_size": BATCH, "label_smoothing": 0, "augment_shift": 0}
+    config = resolve(settings)
     made = Engine(
         config,
         total_steps=100,
