@@ -31,6 +31,12 @@ Setting = tuple[str, list[str]]
 BEFORE = ["--recipe", "quick-1"]
 QUICK = [*BEFORE, "--batch-size", "128", "--learning-rate", "0.1", "--epochs", "8"]
 FASHION = [*BEFORE, "--dataset", "fashion-mnist"]
+# What a sweep for each model came to (best.py).
+CLOTHES = [
+    *("--dataset", "fashion-mnist", "--epochs", "25", "--augment-flip", "horizontal"),
+    *("--label-smoothing", "0.1", "--best-by", "accuracy", "--validation", "0.05"),
+    *("--optimizer", "muon", "--weight-decay", "0.05"),
+]
 # Half of what is usual for CIFAR-10: clothes of Fashion-MNIST fill their images already.
 MOVED = ["--augment-shift", "2", "--augment-flip", "horizontal"]
 # Enough to tell a good rate from a bad one.
@@ -100,6 +106,13 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
                 )
                 for more in ("", ", from digits")
             ),
+        ],
+    ),
+    "fashion-best": (
+        3,
+        [
+            (model, [*CLOTHES, "--model", model, "--learning-rate", rate, "--augment-shift", shift])
+            for model, rate, shift in (("lenet5", "0.003", "0"), ("alexnet", "0.002", "1"))
         ],
     ),
     "fashion": (

@@ -50,7 +50,7 @@ def counts(stand_in_gpu: StandIn) -> dict[str, dict[str, Any]]:
     return dict(zip(CASES, found, strict=True))
 
 
-# Muon's iteration is of many small products. XLA, the default of one GPU, fuses what is between them.
+# Muon's iteration is of many small products. XLA, the default of one GPU, fuses what lies between.
 @pytest.mark.parametrize(("recipe", "most"), [("notebook", 160), ("quick-1", 200), ("quick", 620)])
 def test_how_many_kernels_a_step_launches(recipe, most, counts):
     """As many as TensorFlow runs on the device, control flow and reading of variables among them:
