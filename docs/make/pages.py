@@ -26,7 +26,7 @@ from benchmarks import bench
 from benchmarks.accuracy import baselines, best, fashion, notebook_story, studies
 from benchmarks.commands import install, listing
 from benchmarks.gpu import table as gpu_table
-from benchmarks.scaling import lanes
+from benchmarks.scaling import kernels, lanes
 from benchmarks.scaling import tables as scaling_tables
 from benchmarks.speed import (
     ablation,
@@ -61,6 +61,7 @@ TABLES = {
     "choose-alexnet": lambda: studies.table("choose-alexnet"),
     "fine-tuning": lambda: studies.table("fine-tuning"),
     "million": million.table,
+    "kernels": lambda: kept(kernels.table, kernels.RESULT),
     "fashion": fashion.table,
     "fashion-tests": fashion.tests_table,
     "train-rate": lambda: train_rate.table(train_rate.RESULT),
