@@ -82,7 +82,7 @@ def train(
 
 def summary(result: dict[str, Any], folder: str) -> str:
     """The last lines of a finished run."""
-    from job.text import duration
+    from job.text import counted, duration
 
     return "\n".join(
         [
@@ -90,7 +90,7 @@ def summary(result: dict[str, Any], folder: str) -> str:
             f"test accuracy   {result['test_accuracy']:.2%}"
             f"   (before training {result['baseline_accuracy']:.2%})",
             f"validation      {result['val_accuracy']:.2%}, loss {result['val_loss']:.4f},"
-            f" best of {result['epochs']} epochs: {result['best_epoch']}",
+            f" best of {counted(result['epochs'], 'epoch')}: {result['best_epoch']}",
             f"training time   {duration(result['train_seconds'])},"
             f" {result['images_per_second']:,.0f} images/s on {result['device']}",
             f"model           {folder}/model.keras   ({result['parameters']:,} parameters)",

@@ -9,8 +9,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from cluster import ray_private
+from job.data.cache import home
 from job.engine.runtime import stderr_held_back
 from job.errors import InputError
 from job.waiting import waiting
@@ -93,6 +95,11 @@ def train_settings(environment: Mapping[str, str], *, elastic: bool) -> dict[str
     return NEEDED | {name: value for name, value in usual.items() if name not in environment}
 
 
+def token_file() -> Path:
+    """Where Ray looks for its token, and keeps the one that it makes."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or home() / ".ray" / "auth_token")
+
+
 @contextlib.contextmanager
 def variables(changes: Mapping[str, str | None]) -> Iterator[None]:
     """Changes environment variables for the time of the block; None takes one away."""
@@ -138,6 +145,7 @@ def _joined(
     level = "INFO" if verbose else "ERROR"
     # Inherited by a cluster that is started now.
     os.environ[WATCH_PREEMPTION] = str(int(not is_own))
+    had_token = token_file().exists()
     on_termination = signal.getsignal(signal.SIGTERM)
     threading.Thread(target=meanwhile, name="meanwhile", daemon=True).start()
     try:
@@ -158,6 +166,9 @@ def _joined(
         raise UnreachableError(
             field, address, f"no Ray cluster can be used there: {reason}"
         ) from error
+    if is_own and not had_token and token_file().exists():
+        # Ray makes it readable to all.
+        token_file().chmod(0o600)
     with contextlib.ExitStack() as after:
         after.callback(ray.shutdown)
         if callable(on_termination) and threading.current_thread() is threading.main_thread():

@@ -81,7 +81,11 @@ def install(locks: Sequence[str]) -> int:
         uv = (sys.executable, "-m", "uv", "pip")
         # As pip does: with PYTHONDONTWRITEBYTECODE, which containers and nodes set, every process
         # would compile TensorFlow and Ray anew, for ever.
-        command = [*uv, *QUIET, "--python", sys.executable, "--compile-bytecode", *wanted]
+        # On a terminal it draws how far it is; elsewhere its silence would be long.
+        how = [word for word in QUIET if word != "--quiet" or not sys.stderr.isatty()]
+        said = f"installing what {' and '.join(locks)} name; at first 3 GB, a minute or more"
+        print(said, file=sys.stderr, flush=True)
+        command = [*uv, *how, "--python", sys.executable, "--compile-bytecode", *wanted]
         if subprocess.run(command, env=environment).returncode == 0:
             return 0
     print("uv could not install the packages here; pip goes on, more slowly", file=sys.stderr)

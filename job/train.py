@@ -23,15 +23,36 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from job.config.config import TrainConfig
 from job.data.examples import Examples
 from job.errors import DisplacedError, StopRequestedError
 from job.runs.data import examples_of, keep_dataset
 from job.runs.run import Run
+from job.text import counted
 from job.training.attempt import Attempt, TrainingProcess
 from job.training.beginning import with_start
 from job.training.building import architecture_of
 from job.training.progress import NoteTaker, Progress
 from job.training.supervisor import Supervisor, Unsupervised
+
+# In fewer steps than this hardly anything is learned, and a net of a few pictures takes a second
+# for as many as are advised then.
+FEW_STEPS, ENOUGH_STEPS = 50, 400
+SMALL_BATCH = 16
+
+
+def few_steps(config: TrainConfig, rows: int) -> str:
+    """What to say where a run of so many rows has too few steps to learn from; else nothing."""
+    steps = -(-rows // config.batch_size) * config.epochs
+    if steps >= FEW_STEPS:
+        return ""
+    batch = min(config.batch_size, SMALL_BATCH)
+    epochs = -(-ENOUGH_STEPS // -(-rows // batch))
+    return (
+        f"{counted(rows, 'row')} in batches of {config.batch_size} make "
+        f"{counted(steps, 'step')}, in which little is learned; more: "
+        f"--batch-size {batch} --epochs {epochs}"
+    )
 
 
 @contextlib.contextmanager
@@ -77,10 +98,13 @@ def training_session(
         if examples.description:
             progress.note(examples.description)
         progress.note(
-            f"{config.name}: {config.model} on {examples.dataset.name}, {config.epochs} epochs, "
-            f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, "
-            f"seed {config.seed}"
+            f"{config.name}: {config.model} on {examples.dataset.name}, "
+            f"{counted(config.epochs, 'epoch')}, batch {config.batch_size}, {config.optimizer} "
+            f"{config.learning_rate:g}, seed {config.seed}"
         )
+        few = few_steps(config, len(examples.training(config.limit_train)[0]))
+        if few and run.folder.is_new:
+            progress.note(few)
         # Else a driver would hold the pixels here for as long as its workers train.
         given = [examples]
         del examples

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -26,7 +27,7 @@ from benchmarks.kit.paired import circumstances, compared, ratio
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "docs" / "results" / "install.json"
 ROUNDS = 3
-FIRST_EPOCH = "epoch 1/8  loss"
+FIRST_EPOCH = re.compile(r"epoch +1/\d+  loss")
 
 
 def first_epoch(commit: str, folder: Path) -> dict[str, float]:
@@ -50,7 +51,7 @@ def first_epoch(commit: str, folder: Path) -> dict[str, float]:
         start_new_session=True,
     )
     try:
-        if not any(line.startswith(FIRST_EPOCH) for line in process.stderr):
+        if not any(FIRST_EPOCH.match(line) for line in process.stderr):
             raise RuntimeError(f"make train of {commit} ended with {process.wait()}")
         seconds = time.perf_counter() - began
     finally:

@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster import ray_private
-from job.data.cache import cache_folder, home
+from cluster.connection import token_file
+from job.data.cache import cache_folder
 from job.versions import RECORDED, installed
 
 PACKAGES = ("job", "cluster", "tuning")
@@ -189,9 +190,8 @@ def _auth_mode() -> str | None:
 
 
 def _token_mode() -> int | None:
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or home() / ".ray" / "auth_token")
     try:
-        return stat.S_IMODE(path.stat().st_mode)
+        return stat.S_IMODE(token_file().stat().st_mode)
     except FileNotFoundError:
         return None
 

@@ -21,13 +21,15 @@ from typing import Any
 
 RESULT = Path(__file__).parents[2] / "docs" / "results" / "terminal.json"
 TRAIN = "lenet train --name {name} --epochs 3 --limit-train 24000"
-SHA = "grep weights_sha256 runs/*/result.json"
+SHA = "grep '\"weights_sha256' runs/*/result.json"
 # Killed when so many epochs are done, in the midst of the next.
 EPOCHS_BEFORE = 1
 # How long what is there is shown before the next command, and all of it at the end.
 PAUSE, END = 1.2, 6.0
+# All of it before the first, since some show only how it begins.
+START = 2.0
 FASTER = 3.0
-FONT, LINE, WIDTH, MARGIN = 13, 19, 880, 14
+FONT, LINE, WIDTH, MARGIN = 13, 19, 920, 14
 COLOURS = {"command": "#7ee787", "killed": "#ff7b72", "said": "#c9d1d9"}
 
 Line = dict[str, Any]
@@ -87,15 +89,17 @@ def play(folder: Path) -> list[Line]:
 def picture(path: Path = RESULT) -> bytes:
     """The kept lines as an SVG, each of which appears at its time, again and again."""
     lines = json.loads(path.read_text())["lines"]
-    total = lines[-1]["at"] / FASTER + END
+    total = START + lines[-1]["at"] / FASTER + END
+    begun = 100 * START / total
     height = 2 * MARGIN + LINE * len(lines)
     drawn = []
     for number, line in enumerate(lines):
-        share = 100 * line["at"] / FASTER / total
-        hidden, shown = f"0%,{share:.2f}%{{opacity:0}}", f"{share + 0.01:.2f}%{{opacity:1}}"
+        share = 100 * (START + line["at"] / FASTER) / total + 0.02
+        whole = f"0%,{begun:.2f}%{{opacity:1}}{begun + 0.01:.2f}%,{share:.2f}%{{opacity:0}}"
+        shown = f"{share + 0.01:.2f}%{{opacity:1}}"
         y, colour = MARGIN + LINE * (number + 0.75), COLOURS[line["kind"]]
         drawn += [
-            f"<style>@keyframes l{number}{{{hidden}{shown}}}</style>",
+            f"<style>@keyframes l{number}{{{whole}{shown}}}</style>",
             f'<text x="{MARGIN}" y="{y:.1f}" fill="{colour}" xml:space="preserve" '
             f'style="animation:l{number} {total:.1f}s infinite">{html.escape(line["text"])}</text>',
         ]

@@ -17,12 +17,13 @@ from job.errors import InputError, JobError
 from job.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from job.runs.data import dataset_of, kept_dataset
 from job.runs.folder import usable
-from job.runs.names import find
+from job.runs.names import find, like
 from job.runs.run import CONFIG_FILE, RESULT_FILE, RUNS, Run, run_at
 from job.runs.state import EpochRow, best_row
 from job.stats import mean_sd
 from job.storage.base import Storage
 from job.storage.documents import read_document
+from job.text import counted
 
 # Where settings come from makes no other model.
 IRRELEVANT = ("recipe",)
@@ -165,7 +166,8 @@ def open_finished(name: str, storage: str = "runs") -> Record:
         return of_baseline(folder, name)
     if below:
         raise InputError("RUN", name, f"holds several; name one, such as {folder.at(below[0]).uri}")
-    raise InputError("RUN", name, f"no run in {folder.uri}; `lenet runs` lists them")
+    hint = like(name, storage) or "; `lenet runs` lists them"
+    raise InputError("RUN", name, f"no run in {folder.uri}{hint}")
 
 
 def _is_method(folder: Storage) -> bool:
@@ -194,7 +196,7 @@ def of_net(name: str, config: TrainConfig, dataset: Dataset, **others: Any) -> R
         model=config.model,
         features=NET_FEATURES,
         settings={k: v for k, v in config.fixed_dict().items() if k != "seed"},
-        how=f"{config.epochs} epochs, batch {config.batch_size}, {config.optimizer} "
+        how=f"{counted(config.epochs, 'epoch')}, batch {config.batch_size}, {config.optimizer} "
         f"{config.learning_rate:g}",
         seed=config.seed,
         dataset=dataset,

@@ -14,9 +14,9 @@ from job.models.architecture import Architecture
 from job.models.builtin import MODELS
 
 Shape = tuple[int, ...]
-# Multiplications of a lane's images that make it worth its price. A lane costs as much as 10
-# million: its operations are called, and its gradients, as large as the model, are added to the
-# other lanes'. So an image takes a fifth more work at most (`python -m benchmarks.scaling.lanes`).
+# Multiplications of a lane's images that make it worth its price: its operations are called, and
+# its gradients, as large as the model, are added to the other lanes'. So an image takes 1.3 times
+# the work of two lanes at most, and more would add little (`python -m benchmarks.scaling.lanes`).
 WORTH_A_LANE = 22_000_000
 # Layers that keep a shape, and multiply little or nothing.
 LIGHT = (

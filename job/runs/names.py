@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from job.config.fields import checked_place, run_name
-from job.errors import InputError
+from job.errors import InputError, nearest
 from job.runs.folder import usable
 from job.storage.base import Storage
 from job.storage.documents import read_document
@@ -101,6 +101,11 @@ def _begun(folder: Storage, marks: Mapping[str, str]) -> tuple[float, str] | Non
             # It can't be read, but is there: its name has another beginning for none.
             return UNKNOWN, mark
     return None
+
+
+def like(word: str, storage: str) -> str:
+    """`; did you mean NAME?` for what is called nearly so below a storage root, or nothing."""
+    return "" if "/" in word else nearest(word, open_storage(storage).list())
 
 
 def in_full(word: str | None, storage: str, marks: Mapping[str, str]) -> str | None:

@@ -23,7 +23,7 @@ from job.models.work import lanes_for, multiplications
 from job.reasons import reason_of
 from job.runs.folder import Folder, Kind, find_folder, usable, usual_for, with_data
 from job.runs.model import architecture_file, check_source, kept_architecture, with_source
-from job.runs.names import find, in_full, is_word_for, made_name
+from job.runs.names import find, in_full, is_word_for, like, made_name
 from job.runs.start import START_FILE, kept_start, to_bytes
 from job.runs.state import STATE_FILE, Arrays, EpochRow, RunState, history_of, sha256_of
 from job.storage.base import Storage
@@ -335,12 +335,16 @@ def find_run(word: str, storage: str = "runs", *, field: str = "RUN") -> Run:
     """
     found = find(word, storage, RUNS, field=field)
     with usable(found.folder.uri):
-        return _run_in(found.folder, word, found.content, field)
+        hint = "" if CONFIG_FILE in found.content else like(word, storage)
+        return _run_in(found.folder, word, found.content, field, hint)
 
 
-def _run_in(place: Storage, name: str, content: Sequence[str], field: str = "RUN") -> Run:
+def _run_in(
+    place: Storage, name: str, content: Sequence[str], field: str = "RUN", hint: str = ""
+) -> Run:
     if CONFIG_FILE not in content:
-        raise InputError(field, name, f"no run in {place.uri}; `lenet train` makes one")
+        advice = hint or "; `lenet train` makes one"
+        raise InputError(field, name, f"no run in {place.uri}{advice}")
     return run_at(place)
 
 

@@ -32,6 +32,7 @@ OTHERS = {
     r"lenet train .*--(on-end|profile)": "tests/test_runs/test_on_end.py",
     r"lenet runs (--sort|small)": "tests/test_runs/test_listing.py",
     r"make test": "not run: it is the suite",
+    r"source .venv/bin/activate": "not run: Python's own",
     r"make bench": "not run: it takes hours; tests/test_project/test_bench.py runs parts of it",
     r"make venv": "not run: it installs what these tests run in",
     r"make train": "not run: it takes minutes; it is `lenet train --recipe quick`",

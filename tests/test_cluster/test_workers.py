@@ -190,6 +190,18 @@ def test_a_worker_that_hangs_or_dies_in_a_report_to_ray_costs_nothing(runs, tmp_
         assert result[key] == undisturbed[key]
 
 
+def test_the_token_that_ray_makes_is_for_its_owner_alone(tmp_path):
+    """Ray writes it so that all who are on the machine can read it."""
+    script = "from cluster.connection import connected\nwith connected('local'): pass"
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(HOME=str(tmp_path)),
+        cwd=tmp_path,
+        check=True,
+    )
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+
+
 def test_ray_knows_a_run_of_its_cluster(tmp_path, mnist):
     """What its dashboard shows, without one; with one, and with metrics: test_e2e."""
     from ray.train.v2._internal.state.state_actor import get_state_actor

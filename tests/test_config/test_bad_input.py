@@ -234,6 +234,10 @@ def test_missing_run(action, lenet, tmp_path):
     extra = ["picture.png"] if action == "predict" else []
     assert "no run in runs/nothing" in refused(lenet, tmp_path, action, "nothing", *extra)
     assert "no run in" in refused(lenet, tmp_path, action, "./nothing", *extra)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    assert "no run in runs/nime; did you mean 'mine'?" in refused(
+        *(lenet, tmp_path, action, "nime", *extra)
+    )
 
 
 NO_CONFIGS = ["{", "[]", "null", '{"config": {}, "created": 1}', "[" * 100_000, "\x00"]

@@ -28,11 +28,11 @@ start_tensorflow()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from job.config.config import FIELDS  # noqa: E402
+from job.config.config import FIELDS, resolve  # noqa: E402
 from job.engine.optimizers import WarmupCosine  # noqa: E402
 from job.errors import InputError, StopRequestedError, TrainingDivergedError  # noqa: E402
 from job.runs.run import Reached, Run, open_run, prepare_run  # noqa: E402
-from job.train import train_and_evaluate, training_session  # noqa: E402
+from job.train import few_steps, train_and_evaluate, training_session  # noqa: E402
 from job.training.progress import PlainProgress  # noqa: E402
 from job.training.supervisor import Unsupervised  # noqa: E402
 
@@ -49,6 +49,20 @@ def train_run(run: Run, stop=lambda: 0) -> dict:
     progress = PlainProgress()
     with training_session(run, progress) as (run, examples):
         return train_and_evaluate(run, examples, progress, Unsupervised(stop))
+
+
+def test_a_run_of_a_few_pictures_says_what_would_teach_it_more():
+    """Three steps of a batch each are what a recipe for 48,000 images makes of 80."""
+    said = few_steps(resolve({"dataset": "own", "data": "x"}), 80)
+    assert said == (
+        "80 rows in batches of 128 make 3 steps, in which little is learned; more: "
+        "--batch-size 16 --epochs 80"
+    )
+    assert (
+        few_steps(resolve({"dataset": "own", "data": "x", "epochs": 80, "batch_size": 16}), 80)
+        == ""
+    )
+    assert few_steps(resolve({}), 48_000) == ""
 
 
 def stop_after(spans: int):

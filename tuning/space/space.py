@@ -56,7 +56,7 @@ NOT_SEARCHED = ("seed", "dataset", "limit_train", "validation", "deterministic",
 
 DEFAULT: dict[str, Any] = {
     "batch_size": {"values": [16, 32, 64, 128, 256, 512]},
-    "optimizer": {"values": ["sgd", "momentum", "rmsprop", "adam"]},
+    "optimizer": {"values": ["sgd", "momentum", "rmsprop", "adam", "muon"]},
     "learning_rate": [
         {
             "when": {"optimizer": "sgd"},
@@ -82,6 +82,13 @@ DEFAULT: dict[str, Any] = {
         {
             "when": {"optimizer": "adam"},
             "low": 3e-4,
+            "high": 1e-2,
+            "log": True,
+            "with_batch": "sqrt",
+        },
+        {
+            "when": {"optimizer": "muon"},
+            "low": 5e-4,
             "high": 1e-2,
             "log": True,
             "with_batch": "sqrt",

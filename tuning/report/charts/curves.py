@@ -26,6 +26,7 @@ ROUND = [
 ]
 ERRORS = [[*(value for value in values if value < 1), 0.9] for values in ROUND]
 ENOUGH_TICKS = 4
+FEW_EPOCHS = 6
 LEAST = 1e-5
 SHOWN = "focus === '' || focus === datum.key"
 # The look of a line by what became of it: colour, width, dashes, opacity.
@@ -149,9 +150,11 @@ def log_range(
 
 def _epoch_axis(last: int) -> alt.X:
     margin = 0.03 * max(last - 1, 1)
+    # Of few epochs Vega marks halves as well, and they read `1 2 2`.
+    ticks: Spec = {"values": list(range(1, last + 1))} if last <= FEW_EPOCHS else {"tickMinStep": 1}
     return alt.X(
         "x:Q",
-        axis=alt.Axis(title="epoch", grid=False, format="d", tickMinStep=1),
+        axis=alt.Axis(title="epoch", grid=False, format="d", **ticks),
         scale=alt.Scale(domain=[1 - margin, last + margin], nice=False),
     )
 
