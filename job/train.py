@@ -42,9 +42,12 @@ SMALL_BATCH = 16
 
 
 def few_steps(config: TrainConfig, rows: int) -> str:
-    """What to say where a run of so many rows has too few steps to learn from; else nothing."""
+    """What to say where a run of so many rows has too few steps to learn from; else nothing.
+
+    Who trains on fewer rows than there are wants it so.
+    """
     steps = -(-rows // config.batch_size) * config.epochs
-    if steps >= FEW_STEPS:
+    if steps >= FEW_STEPS or config.limit_train is not None:
         return ""
     batch = min(config.batch_size, SMALL_BATCH)
     epochs = -(-ENOUGH_STEPS // -(-rows // batch))

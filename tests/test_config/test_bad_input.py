@@ -235,8 +235,9 @@ def test_missing_run(action, lenet, tmp_path):
     assert "no run in runs/nothing" in refused(lenet, tmp_path, action, "nothing", *extra)
     assert "no run in" in refused(lenet, tmp_path, action, "./nothing", *extra)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    assert "no run in runs/nime; did you mean 'mine'?" in refused(
-        *(lenet, tmp_path, action, "nime", *extra)
+    (tmp_path / "runs" / "mine" / "config.json").touch()
+    assert "no run in runs/myne; did you mean 'mine'?" in refused(
+        *(lenet, tmp_path, action, "myne", *extra)
     )
 
 

@@ -63,6 +63,7 @@ def test_a_run_of_a_few_pictures_says_what_would_teach_it_more():
         == ""
     )
     assert few_steps(resolve({}), 48_000) == ""
+    assert few_steps(resolve({"limit_train": 80}), 80) == ""
 
 
 def stop_after(spans: int):
