@@ -51,7 +51,7 @@ SEARCHES = {
     "fashion-lenet5": Search("lenet5", 25, CLOTHES),
     "fashion-alexnet": Search("alexnet", 25, CLOTHES),
 }
-MODELS = ("lenet5", "ffnn")
+MODELS = ("lenet5",)
 # The file of a trial's epochs.
 HISTORY, MOST_BYTES = "history.csv", 1_000_000
 

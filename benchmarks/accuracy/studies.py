@@ -64,8 +64,8 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
     "best": (
         5,
         [
+            # The FFNN's recipe is not settled (docs/studies/recipes.md).
             ("lenet5", ["--recipe", "best", "--model", "lenet5"]),
-            ("ffnn", ["--recipe", "best", "--model", "ffnn"]),
         ],
     ),
     # The winner of docs/sweep-report.html; the sweep itself used seeds 100 and 101.

@@ -48,9 +48,6 @@ TABLES = {
     "notebook": lambda: studies.table("notebook"),
     "quick": lambda: studies.table("quick"),
     "best": lambda: kept(lambda _: studies.table("best"), RESULTS / "best.json"),
-    "fashion-best": lambda: kept(
-        lambda _: studies.table("fashion-best"), RESULTS / "fashion-best.json"
-    ),
     "best-tests": lambda: kept(lambda _: best.table(), best.COMPARED),
     **{
         f"best-sweep-{name}": lambda name=name: kept(best.sweep_table, best.kept(name))
