@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from job.config.recipes import RECIPES
 from job.stats import interval_text, mean_interval, mean_text
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -206,6 +207,7 @@ def table(study: str) -> str:
             f"| {spread(group, 'baseline_accuracy')} | {notebook} |"
         )
     versions = runs[0]["versions"]
+    recipe = RECIPES[runs[0]["recipe"]].get(runs[0]["model"], {})
     named = ", ".join(f"{name} {versions[name]}" for name in ("tensorflow", "keras", "python"))
     return "\n".join(
         [
@@ -213,8 +215,8 @@ def table(study: str) -> str:
             "",
             "Mean ± standard deviation over n seeds, and Student's confidence interval of the mean "
             f"test accuracy; {kept['date']}, {runs[0]['device']}; "
-            f"{named}. The weights with the best validation loss are kept; the test set is read "
-            "once, by the finished run.",
+            f"{named}. The weights with the best validation {recipe.get('best_by', 'loss')} are "
+            "kept; the test set is read once, by the finished run.",
         ]
     )
 
