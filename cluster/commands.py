@@ -24,6 +24,7 @@ from job.config.flags import (
     told,
     verbose_option,
 )
+from job.config.recipes import OWN
 from job.errors import JobError
 from job.waiting import waiting
 
@@ -31,7 +32,8 @@ from job.waiting import waiting
 def recipes_table() -> str:
     """The recipes as help text; its backspace character keeps click from filling the lines."""
     lines = [
-        f"  {recipe}, {model}: " + ", ".join(f"{k} {v}" for k, v in used.items())
+        f"  {recipe}, {'your own model' if model == OWN else model}: "
+        + ", ".join(f"{k} {v}" for k, v in used.items())
         for recipe, models in RECIPES.items()
         for model, used in models.items()
     ]
