@@ -35,6 +35,7 @@ from tests.kit.report_data import (
 )
 from tuning.records import FINISHED, SEARCH, STOPPED, UNFINISHED, Outcome, Plan, Sweep, Trial, merit
 from tuning.report import totals as facts
+from tuning.report.charts.curves import Line, curves
 from tuning.report.charts.importance import (
     MIN_TRIALS,
     drawn_parameters,
@@ -423,6 +424,15 @@ def test_the_policy_allows_what_is_there_and_nothing_else(files):
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
     assert len(content) < 1_050_000
+
+
+@pytest.mark.parametrize(("epochs", "marked"), [(2, [1, 2]), (3, [1, 2, 3]), (40, None)])
+def test_few_epochs_are_marked_as_whole_numbers(epochs, marked):
+    """Vega also marks halves, which read `1 2 2`."""
+    points = [(epoch, 0.9) for epoch in range(1, epochs + 1)]
+    spec = json.dumps(curves([Line(key="0", look="best", points=points)], is_accuracy=True))
+    assert (f'"values": {marked}' in spec) == (marked is not None)
+    assert ("tickMinStep" in spec) == (marked is None)
 
 
 def test_a_run_is_reported(place):
