@@ -69,7 +69,7 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
             ("lenet5", ["--recipe", "best", "--model", "lenet5"]),
         ],
     ),
-    # The winner of docs/sweep-report.html; the sweep itself used seeds 100 and 101.
+    # The winner of a sweep that itself used seeds 100 and 101.
     "sweep-winner": (
         5,
         [("lenet5", [*BEFORE, "--epochs", "9", "--learning-rate", "0.037702"])],
