@@ -196,7 +196,10 @@ def comparisons() -> Iterator[Comparison]:
         ("wall_seconds", "quick recipe, whole command, s", Goal()),
         ("wanted_seconds", "quick recipe, command to 99.0 % in validation, s", Goal()),
     ):
-        for peer, name in (("keras", "this recipe"), ("keras-best", "its own best")):
+        for peer, name in (("keras-best", "its own best"), ("keras", "this recipe")):
+            if (peer, quantity) == ("keras", "wanted_seconds"):
+                # It never got there.
+                continue
             yield Comparison(
                 part="g",
                 what=what,
