@@ -85,7 +85,7 @@ def training_session(
             nothing was written.
     """
     examples = examples_of(run)
-    examples.training(run.config.limit_train)
+    rows = len(examples.training(run.config.limit_train)[0])
     if run.folder.is_new:
         examples.check_classes(run.config.data)
     if run.source and run.folder.is_new and run.built is None:
@@ -105,7 +105,7 @@ def training_session(
             f"{counted(config.epochs, 'epoch')}, batch {config.batch_size}, {config.optimizer} "
             f"{config.learning_rate:g}, seed {config.seed}"
         )
-        few = few_steps(config, len(examples.training(config.limit_train)[0]))
+        few = few_steps(config, rows)
         if few and run.folder.is_new:
             progress.note(few)
         # Else a driver would hold the pixels here for as long as its workers train.

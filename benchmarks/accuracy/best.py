@@ -12,8 +12,6 @@ Trials have 48,000 rows and 12,000 to choose by; of the runs that come after 3,0
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import subprocess
 import sys
@@ -26,6 +24,8 @@ from job.compare.compare import p_text
 from job.config.config import is_fixed
 from job.config.fields import typed
 from job.config.recipes import BENT
+from job.runs.run import CONFIG_FILE, run_at
+from job.runs.state import EpochRow, best_row
 from job.storage.base import Storage
 from job.storage.open import open_storage
 from tuning.records import TRIALS, UNFINISHED, Sweep, Trial, read_sweep
@@ -52,8 +52,6 @@ SEARCHES = {
     "fashion-alexnet": Search("alexnet", 25, CLOTHES),
 }
 MODELS = ("lenet5",)
-# The file of a trial's epochs.
-HISTORY, MOST_BYTES = "history.csv", 1_000_000
 
 
 def sweep(name: str, storage: str, more: Sequence[str]) -> None:
@@ -86,25 +84,30 @@ def of_sweep(done: Sweep, folder: Storage) -> dict[str, Any]:
         "hardware": done.hardware,
         "versions": done.versions,
         "trials": [
-            of_trial(trial, folder.at(f"{TRIALS}/{trial.plan.name}"))
-            for trial in done.trials
-            if HISTORY in folder.at(f"{TRIALS}/{trial.plan.name}").list()
+            of_trial(trial, rows) for trial in done.trials if (rows := epochs_of(trial, folder))
         ],
     }
 
 
-def of_trial(trial: Trial, run: Storage) -> dict[str, Any]:
-    # What an interrupted trial has reached only its run knows.
-    rows = list(csv.DictReader(io.StringIO(run.read(HISTORY, limit=MOST_BYTES).decode())))
-    best = max(rows, key=lambda row: float(row["val_accuracy"]))
+def epochs_of(trial: Trial, folder: Storage) -> Sequence[EpochRow]:
+    """Those of a trial; what an interrupted one has reached only its run knows."""
+    run = folder.at(f"{TRIALS}/{trial.plan.name}")
+    if trial.outcome.history or CONFIG_FILE not in run.list():
+        return trial.outcome.history
+    return run_at(run).history()
+
+
+def of_trial(trial: Trial, rows: Sequence[EpochRow]) -> dict[str, Any]:
+    best, last = best_row(rows, "accuracy"), rows[-1]
+    assert best is not None  # there is a row
     return {
         "settings": trial.plan.settings,
         "state": trial.outcome.state,
-        "epochs": int(rows[-1]["epoch"]),
-        "best_epoch": int(best["epoch"]),
-        "val_accuracy": float(best["val_accuracy"]),
-        "last_val_accuracy": float(rows[-1]["val_accuracy"]),
-        "last_accuracy": float(rows[-1]["accuracy"]),
+        "epochs": last.epoch,
+        "best_epoch": best.epoch,
+        "val_accuracy": best.val_accuracy,
+        "last_val_accuracy": last.val_accuracy,
+        "last_accuracy": last.accuracy,
     }
 
 
