@@ -137,13 +137,18 @@ class Nodes:
         return json.loads((self.folder / "runs" / name / "result.json").read_text())
 
 
-def processes_under(pid: int) -> list[psutil.Process]:
+def processes_under(pid: int | None) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
 def training_workers(pid: int) -> list[psutil.Process]:
     """The processes below this one in which Ray Train runs workers."""
-    return [p for p in processes_under(pid) if alive(p) and "RayTrainWorker" in _title(p)]
+    return called("RayTrainWorker", pid)
+
+
+def called(title: str, pid: int | None = None) -> list[psutil.Process]:
+    """The processes below one, or below this one, that live and have this in their command line."""
+    return [p for p in processes_under(pid) if alive(p) and title in _title(p)]
 
 
 def alive(process: psutil.Process) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
 
 from job.config.config import over_recipe
@@ -26,6 +25,7 @@ from job.trackers import teller
 from job.trackers.base import FINISHED, STOPPED, Beginning
 from job.trackers.teller import Teller, Told
 from tests.kit.commands import result_of
+from tests.kit.nodes import called
 from tuning.records import read_sweep
 
 # 47 steps in each epoch, and a word after ten of them at the latest.
@@ -231,7 +231,7 @@ def test_a_process_that_dies_or_hangs_is_another_one(how, here, tmp_path, monkey
     told.follow("r", beginning, LocalStorage(str(tmp_path)))
     told.add("r", [Point(1, 1.0, {"loss": 3.0})])
     until(lambda: known(tmp_path)["step"] == 1)
-    (process,) = (p for p in psutil.Process().children() if "job.trackers" in " ".join(p.cmdline()))
+    (process,) = called("job.trackers")
     monkeypatch.setattr(teller, "ANSWER_SECONDS", 1.0)
     process.send_signal(how)
     told.add("r", [Point(2, 2.0, {"loss": 2.0})])

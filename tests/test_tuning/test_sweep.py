@@ -22,6 +22,7 @@ import pytest
 from job.storage.open import open_storage
 from tests.kit.commands import Lenet, command, environment, lines_of, result_of, tree
 from tests.kit.fault_proxy import EXPIRED, FaultProxy
+from tests.kit.nodes import called
 from tuning.records import (
     FAILED,
     FINISHED,
@@ -235,12 +236,7 @@ class Driver:
         psutil.wait_procs(trials, timeout=60)
 
     def trial_processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if "ResourceTrainable" in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
+        return called("ResourceTrainable", self.process.pid)
 
     def finish(self) -> None:
         assert self.process.wait() == 0, (self.folder / "log").read_text()
@@ -499,7 +495,7 @@ BAD = {
     "more processors": (["--cpus-per-trial", "999"], "no trial of that size fits; there is"),
     "an unknown search": (["--search", "tpe"], "choose one of random, optuna, grid"),
     "an unknown scheduler": (["--scheduler", "ash"], "did you mean 'asha'"),
-    "a part of a grid": (["--trials", "5", "--search", "grid"], "the grid has 72 points"),
+    "a part of a grid": (["--trials", "5", "--search", "grid"], "the grid has 90 points"),
     "no such space": (["--space", "none.toml"], "can't be read: No such file"),
     "nothing to search": (
         ["--batch-size", "32", "--optimizer", "adam", "--learning-rate", "0.1", "--space", ""],
