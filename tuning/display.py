@@ -86,6 +86,8 @@ class SweepDisplay:
     def follow(self, conductor: Conductor, slots: int) -> None:
         """What is followed, and how many trials run at once."""
         self.conductor, self._slots = conductor, slots
+        trials, epochs = counted(self._trials, "trial"), counted(self._epochs, "epoch")
+        self.note(f"{trials} of at most {epochs}, {slots} at once")
 
     def note(self, message: str) -> None:
         """Prints a line to stderr."""

@@ -71,6 +71,7 @@ from tuning.tracking import SweepTrackers
 KIND = Kind(
     noun="sweep",
     verb="sweep",
+    shown="report",
     busy="runs this sweep",
     mark=SWEEP_FILE,
     end=WINNER_FILE,

@@ -247,7 +247,7 @@ def ports(answers: Mapping[str, Facts]) -> list[Finding]:
             if listener.kind == "dashboard":
                 text = f"the dashboard ({listener.port}) is open to other machines, and takes jobs"
                 said.fail(machine, text, "ray start --dashboard-host=127.0.0.1 (docs/security.md)")
-        others = {o.port: o.process or "unseen" for o in unlisted if o.kind != "dashboard"}
+        others = {o.port: o.process or "another user's" for o in unlisted if o.kind != "dashboard"}
         if others:
             shown = ", ".join(f"{port} ({process})" for port, process in others.items())
             fix = "bind to 127.0.0.1, or see that a firewall is before it (docs/cluster.md, Ports)"

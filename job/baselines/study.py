@@ -36,6 +36,7 @@ BASELINES_FILE = "baselines.json"
 KIND = Kind(
     noun="baselines",
     verb="baselines",
+    shown="report",
     busy="trains these methods",
     mark=BASELINES_FILE,
     end=None,

@@ -32,6 +32,7 @@ class Kind:
     Attributes:
         noun: What it is, in errors.
         verb: The command that makes and continues it.
+        shown: That which shows a finished one.
         busy: What its holder does, in errors.
         mark: The file that makes a folder one of this kind; written first.
         end: The file that marks a finished one; None where each of its parts has one.
@@ -41,6 +42,7 @@ class Kind:
 
     noun: str
     verb: str
+    shown: str
     busy: str
     mark: str
     end: str | None
@@ -164,8 +166,8 @@ def find_folder(
         raise InputError(
             "--name",
             name,
-            f"this {kind.noun} has finished; `lenet report {name}{_flag_of(place)}` shows it; take "
-            "another name or start anew with --overwrite",
+            f"this {kind.noun} has finished; `lenet {kind.shown} {name}{_flag_of(place)}` shows "
+            "it; take another name or start anew with --overwrite",
         )
     return Folder(
         kind=kind,

@@ -42,6 +42,8 @@ RUNS = {CONFIG_FILE: "run"}
 KIND = Kind(
     noun="run",
     verb="train",
+    # Unlike a report, it needs no extra.
+    shown="runs",
     busy="is training this run",
     mark=CONFIG_FILE,
     end=RESULT_FILE,

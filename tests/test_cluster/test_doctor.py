@@ -449,4 +449,4 @@ def test_ports_that_the_documents_do_not_list(here):
     notebook = Listener(port=8888, process="jupyter-lab", kind="")
     unseen = Listener(port=9000, process="", kind="")
     found = checks.ports(with_ports(*listed, notebook, unseen))
-    only(found, WARN, "8888 (jupyter-lab), 9000 (unseen)", "127.0.0.1")
+    only(found, WARN, "8888 (jupyter-lab), 9000 (another user's)", "127.0.0.1")

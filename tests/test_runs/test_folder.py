@@ -54,7 +54,7 @@ def test_what_has_finished_is_not_continued(kind, tmp_path):
     if kind.end is None:
         return
     early.storage.write(kind.end, b"{}")
-    with pytest.raises(InputError, match=f"this {kind.noun} has finished; `lenet report x "):
+    with pytest.raises(InputError, match=f"this {kind.noun} has finished; `lenet {kind.shown} x "):
         found(kind, tmp_path)
     with pytest.raises(InputError, match="used this name just now"), late.claimed({}):
         pass

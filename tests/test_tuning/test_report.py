@@ -446,6 +446,9 @@ def test_a_run_is_reported(place):
         cells = [cell for cell in shown.rows if cell and cell[0].split()[0] == str(row["epoch"])]
         assert cells[0][4] == f"{row['val_accuracy'] * 100:.2f}{THIN}%"
     assert "lenet train --model lenet5 --recipe quick --epochs 4" in shown.words
+    # Or who sees validation above training would look for a fault.
+    assert "Loss (in training against smoothed labels and on augmented images)" in shown.words
+    assert "Accuracy (in training on augmented images)" in shown.words
     assert report(["runs/mine"], out="elsewhere/deep")[1] == "elsewhere/deep/runs.csv"
 
 

@@ -174,8 +174,9 @@ def test_what_is_decided_at_the_start_is_kept(done):
 
 
 def test_what_is_said(done):
-    """A line for each trial as it ends, no framework's noise; at the end what to do next."""
-    lines = lines_of(done.stderr)
+    """What comes, a line for each trial as it ends, no noise; at the end what to do next."""
+    first, *lines = lines_of(done.stderr)
+    assert first.startswith("8 trials of at most 4 epochs, "), first
     assert len(lines) == len(done.sweep.trials)
     assert all(line.startswith("trial ") for line in lines)
     assert f"winner          trial {done.sweep.winner.trial}: " in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from job.compare.record import Group, Record, differing
+from job.config.config import FIELDS
 from job.text import counted
 from tuning.report import text
 from tuning.report.charts import curves as charts
@@ -102,7 +103,7 @@ def _curves_of_one(entry: Record) -> list[Chart]:
     return [
         Chart(
             name=f"curve-{kind}",
-            title=kind.capitalize(),
+            title=kind.capitalize() + _made_harder(entry, kind),
             spec=charts.curves(
                 [
                     charts.line("training", "series-1", entry.history, kind),
@@ -115,6 +116,18 @@ def _curves_of_one(entry: Record) -> list[Chart]:
         )
         for kind in KINDS
     ]
+
+
+def _made_harder(entry: Record, kind: str) -> str:
+    """Why training may look worse than validation, where it may."""
+    settings = entry.settings
+    why = []
+    if kind == "loss" and settings.get("label_smoothing"):
+        why.append("against smoothed labels")
+    bends = (name for name in settings if name.startswith("augment_"))
+    if any(settings[name] != FIELDS[name].default for name in bends):
+        why.append("on augmented images")
+    return f" (in training {' and '.join(why)})" if why else ""
 
 
 def _tips(groups: Sequence[Group], varying: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
