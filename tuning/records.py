@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from job.config.recipes import NOW
+from job.runs.run import CONFIG_FILE, run_at
 from job.runs.state import EpochRow, best_row, rows_of
 from job.storage.base import Storage
 from job.storage.documents import read_document, to_json
@@ -213,6 +214,22 @@ def read_sweep(folder: Storage, known: Sweep | None = None) -> Sweep:
     except FileNotFoundError:
         winner = None
     return dataclasses.replace(document, trials=tuple(trials), winner=winner)
+
+
+def with_epochs(trial: Trial, folder: Storage) -> Trial:
+    """A trial; one that has not ended with the epochs that its run has finished so far.
+
+    Args:
+        trial: As `read_sweep` has it.
+        folder: The sweep's.
+
+    Raises:
+        JobError: What its run left can't be trusted.
+    """
+    place = folder.at(f"{TRIALS}/{trial.plan.name}")
+    if trial.outcome.state != UNFINISHED or CONFIG_FILE not in place.list():
+        return trial
+    return dataclasses.replace(trial, outcome=Outcome(history=run_at(place).history()))
 
 
 def _outcome(folder: Storage, name: str) -> Outcome:

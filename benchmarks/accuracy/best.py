@@ -24,11 +24,10 @@ from job.compare.compare import p_text
 from job.config.config import is_fixed
 from job.config.fields import typed
 from job.config.recipes import BENT
-from job.runs.run import CONFIG_FILE, run_at
 from job.runs.state import EpochRow, best_row
 from job.storage.base import Storage
 from job.storage.open import open_storage
-from tuning.records import TRIALS, UNFINISHED, Sweep, Trial, read_sweep
+from tuning.records import UNFINISHED, Sweep, Trial, read_sweep, with_epochs
 
 STUDY = "best"
 COMPARED = studies.RESULTS / "best-compared.json"
@@ -84,17 +83,11 @@ def of_sweep(done: Sweep, folder: Storage) -> dict[str, Any]:
         "hardware": done.hardware,
         "versions": done.versions,
         "trials": [
-            of_trial(trial, rows) for trial in done.trials if (rows := epochs_of(trial, folder))
+            of_trial(trial, rows)
+            for trial in done.trials
+            if (rows := with_epochs(trial, folder).outcome.history)
         ],
     }
-
-
-def epochs_of(trial: Trial, folder: Storage) -> Sequence[EpochRow]:
-    """Those of a trial; what an interrupted one has reached only its run knows."""
-    run = folder.at(f"{TRIALS}/{trial.plan.name}")
-    if trial.outcome.history or CONFIG_FILE not in run.list():
-        return trial.outcome.history
-    return run_at(run).history()
 
 
 def of_trial(trial: Trial, rows: Sequence[EpochRow]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from job.runs.run import CONFIG_FILE, RUNS, Run, run_at
 from job.storage.base import Storage
 from job.storage.open import open_storage
 from job.waiting import waiting
-from tuning.records import SWEEP_FILE, TRIALS, UNFINISHED, Outcome, Sweep, Trial, read_sweep
+from tuning.records import SWEEP_FILE, Sweep, Trial, read_sweep, with_epochs
 from tuning.report import tables
 from tuning.report import totals as facts
 from tuning.report.frame import Frame, price_of
@@ -209,17 +209,14 @@ def _open_sweep(name: str, folder: Storage, known: Sweep | None) -> Sweep:
     numbers = {trial.plan.number for trial in sweep.trials}
     if sweep.winner is not None and not {sweep.winner.trial, *sweep.winner.members} <= numbers:
         raise InputError("NAME", name, "its winner is none of its trials")
-    trials = (_with_epochs(trial, folder) for trial in sweep.trials)
+    trials = (_as_far_as_known(trial, folder) for trial in sweep.trials)
     return dataclasses.replace(sweep, trials=tuple(trials))
 
 
-def _with_epochs(trial: Trial, folder: Storage) -> Trial:
-    """A trial; one that has not ended with the epochs that its run has finished so far."""
-    place = folder.at(f"{TRIALS}/{trial.plan.name}")
-    if trial.outcome.state != UNFINISHED or CONFIG_FILE not in place.list():
-        return trial
+def _as_far_as_known(trial: Trial, folder: Storage) -> Trial:
+    """A trial `with_epochs`, where they can be read."""
     try:
-        return dataclasses.replace(trial, outcome=Outcome(history=run_at(place).history()))
+        return with_epochs(trial, folder)
     except JobError as problem:
         # The others are worth a report without it.
         log.warning("trial %d is shown without its epochs: %s", trial.plan.number, problem)
