@@ -35,7 +35,7 @@ SPACES = Path(__file__).with_name("spaces")
 
 
 class Search(NamedTuple):
-    """What is the same in all trials of a sweep."""
+    """What is the same in all trials of a sweep; None is what its space searches."""
 
     model: str
     epochs: int
@@ -43,10 +43,12 @@ class Search(NamedTuple):
 
 
 CLOTHES = {"dataset": "fashion-mnist", "augment_flip": "horizontal", "label_smoothing": 0.1}
+MUON = {"optimizer": "muon", "weight_decay": 0.05}
 SEARCHES = {
     "quick": Search("lenet5", 3, {"label_smoothing": 0.05}),
     "lenet5": Search("lenet5", 50, BENT),
     "ffnn": Search("ffnn", 100, BENT),
+    "ffnn-muon": Search("ffnn", 50, {**BENT, **MUON, "batch_size": None}),
     "fashion-lenet5": Search("lenet5", 25, CLOTHES),
     "fashion-alexnet": Search("alexnet", 25, CLOTHES),
 }
@@ -57,7 +59,8 @@ def sweep(name: str, storage: str, more: Sequence[str]) -> None:
     """Searches, going on where it was interrupted, and keeps what came of each trial."""
     search = SEARCHES[name]
     same = {"model": search.model, "batch_size": 128, "best_by": "accuracy", **search.settings}
-    flags = [word for field, value in same.items() for word in typed(field, value)]
+    fixed = {field: value for field, value in same.items() if value is not None}
+    flags = [word for field, value in fixed.items() for word in typed(field, value)]
     how = ["--max-epochs", str(search.epochs), "--search", "grid", "--scheduler", "fifo"]
     space = ["--space", str(SPACES / f"{name}.toml")]
     where = ["--seed", "100", "--storage", storage, "--name", f"best-{name}"]
