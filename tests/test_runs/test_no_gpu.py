@@ -125,7 +125,7 @@ def test_a_sweep_ends_at_its_first_trial_which_is_trained_when_it_goes_on(
     promised, lenet, tmp_path
 ):
     where = ("--address", promised.cluster.address, "--name", "s")
-    searched = ("--trials", 2, "--max-epochs", 1, *TINY[:4])
+    searched = ("--trials", 2, "--max-epochs", 1, "--optimizer", "adam", *TINY[:4])
 
     done = lenet("sweep", *searched, *where, cwd=tmp_path)
 

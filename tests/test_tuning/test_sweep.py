@@ -50,6 +50,8 @@ def net(image_shape, classes):
 """
 ALONE = ("--model", "ffnn", "--limit-train", 2000)
 QUICK = (*ALONE, "--address", "local")
+# Few steps: one of Muon is a tenth of a second here.
+LARGE = ("--batch-size", 256)
 
 
 def swept(place: Path | str, name: str = "s") -> Sweep:
@@ -210,7 +212,7 @@ def test_a_finished_sweep_is_not_run_again(done, lenet):
     assert tree(done.folder) == before
 
 
-FIFO = (*QUICK, "--trials", 4, "--max-epochs", 3, "--scheduler", "fifo", "--name", "s")
+FIFO = (*QUICK, *LARGE, "--trials", 4, "--max-epochs", 3, "--scheduler", "fifo", "--name", "s")
 
 
 class Driver:
@@ -392,7 +394,7 @@ def test_killed_with_its_files_in_object_storage_it_goes_on(undisturbed, s3, sto
 
 def test_the_time_budget_ends_the_search_but_not_the_choice(lenet, tmp_path, mnist):
     run = lenet(
-        *("sweep", *QUICK, "--trials", 50, "--max-epochs", 4, "--scheduler", "fifo"),
+        *("sweep", *QUICK, *LARGE, "--trials", 50, "--max-epochs", 4, "--scheduler", "fifo"),
         *("--finalists", 1, "--repeats", 1, "--time-budget", "5s", "--name", "s"),
         cwd=tmp_path,
     )
@@ -454,7 +456,7 @@ def test_trials_begin_where_a_run_ended(finished_run, lenet, tmp_path, mnist):
 @pytest.mark.long
 def test_optuna_picks_the_trials_of_a_sweep(lenet, tmp_path, mnist):
     run = lenet(
-        *("sweep", *QUICK, "--trials", 3, "--max-epochs", 1, "--search", "optuna"),
+        *("sweep", *QUICK, *LARGE, "--trials", 3, "--max-epochs", 1, "--search", "optuna"),
         *("--name", "s"),
         cwd=tmp_path,
     )
