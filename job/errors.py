@@ -57,5 +57,10 @@ def _shortened(value: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns `; did you mean X?` for the closest known word, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = closest(word, known)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def closest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The known word that is most like another, if one is so much like it (1 is the same)."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)

@@ -10,15 +10,18 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 from click.core import ParameterSource
 from click.shell_completion import BashComplete, add_completion_class
 
-from job.config.flags import variable
-from job.errors import InputError, JobError, StopRequestedError, nearest
+from job.config.config import FIELDS
+from job.config.flags import VARIABLES, variable
+from job.errors import InputError, JobError, StopRequestedError, closest, nearest
 from job.reasons import reason_of
+
+log = logging.getLogger(__name__)
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # A command stands in the lowest package that knows all it needs.
@@ -92,6 +95,26 @@ def cli() -> None:
     Every option but those that remove something has a variable: LENET_BATCH_SIZE is --batch-size.
     Exit codes: 0 done, 1 failed, 2 bad input, 128 + N ended by signal N.
     """
+    for name, meant in misspelt(os.environ).items():
+        log.warning("%s: no option has this variable; did you mean %s?", name, meant)
+
+
+def misspelt(environment: Iterable[str]) -> dict[str, str]:
+    """The variables that are nearly one of an option, and which one."""
+    there = {name for name in environment if name.startswith(VARIABLES)}
+    # What is told to what --on-end calls, perhaps `lenet`.
+    there = {name for name in there if not name.startswith(f"{VARIABLES}END_")}
+    if there <= set(map(variable, FIELDS)):
+        # Without the modules of all commands.
+        return {}
+    context = click.Context(cli)
+    commands = [cli.get_command(context, name) for name in COMMANDS]
+    options = [param for command in commands if command for param in command.params]
+    known = {str(one.envvar).removeprefix(VARIABLES) for one in options if one.envvar}
+    words = {name: name.removeprefix(VARIABLES) for name in sorted(there)}
+    # Others may have variables that begin so: only what is surely meant is named.
+    near = {name: closest(word, known, 0.8) for name, word in words.items() if word not in known}
+    return {name: f"{VARIABLES}{word}" for name, word in near.items() if word}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

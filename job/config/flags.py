@@ -34,6 +34,8 @@ class Place(click.ParamType):
 
 
 PLACE = Place()
+# How the variables of options begin.
+VARIABLES = "LENET_"
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -103,7 +105,7 @@ def _option_of(field: dataclasses.Field, is_by_recipe: bool) -> Callable[[Callab
 
 def variable(name: str) -> str:
     """The environment variable that gives an option its value."""
-    return f"LENET_{name.lstrip('-').upper().replace('-', '_')}"
+    return f"{VARIABLES}{name.lstrip('-').upper().replace('-', '_')}"
 
 
 def beginnings(names: Sequence[str], *, or_file: bool = False) -> Complete:

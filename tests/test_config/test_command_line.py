@@ -171,6 +171,14 @@ def test_a_variable_that_is_unusable_is_named(variables, why, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_variable_that_is_nearly_one_is_named(tmp_path):
+    names = {"LENET_STORAGE": "kept", "LENET_EPOCH": "3", "LENET_LAB": "", "LENET_END_NAME": "r"}
+    done = lenet("runs", cwd=tmp_path, **names)
+    assert done.returncode == 0
+    said = "LENET_EPOCH: no option has this variable; did you mean LENET_EPOCHS?\n"
+    assert done.stderr == said
+
+
 def commands() -> dict[str, click.Command]:
     context = click.Context(cli)
     return {name: cli.get_command(context, name) for name in cli.list_commands(context)}
