@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from job.config.recipes import NOW
+from job.config.recipes import STATE, at_the_time
 from job.runs.run import CONFIG_FILE, run_at
 from job.runs.state import EpochRow, best_row, rows_of
 from job.storage.base import Storage
@@ -134,8 +134,8 @@ class Sweep:
         dataset: Name of the data set, and its files with their SHA-256.
         hardware: What the cluster holds, in words.
         versions: Of Python and the packages that compute.
-        recipes: The state of the recipes that its trials begin with; of those before the second
-            `base` names the first (job/config/recipes.py).
+        recipes: The state of the recipes when it began; `base` has the names of today for them
+            (job/config/recipes.py).
         trials: By number.
         winner: None while it is not known.
     """
@@ -148,7 +148,7 @@ class Sweep:
     dataset: dict[str, Any]
     hardware: str
     versions: dict[str, str]
-    recipes: int = 2
+    recipes: int = STATE
     trials: tuple[Trial, ...] = ()
     winner: Winner | None = None
 
@@ -245,10 +245,10 @@ def _sweep(found: Mapping[str, Any]) -> Sweep:
     tracker = config.pop("tracker", None)
     if tracker:
         base.setdefault("tracker", tracker)
-    if "recipes" not in found:
-        called = base.get("recipe", "quick")
-        base["recipe"] = next((name for name, now in NOW.items() if now == called), called)
-    return Sweep(**{"recipes": 1, **found, "config": config, "base": base})
+    state = found.get("recipes", 1)
+    if state < STATE:
+        base["recipe"] = at_the_time(base.get("recipe", "quick"), state)
+    return Sweep(**{**found, "recipes": state, "config": config, "base": base})
 
 
 def _winner(found: Mapping[str, Any]) -> Winner:

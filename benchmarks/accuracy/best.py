@@ -52,7 +52,7 @@ SEARCHES = {
     "fashion-lenet5": Search("lenet5", 25, CLOTHES),
     "fashion-alexnet": Search("alexnet", 25, CLOTHES),
 }
-MODELS = ("lenet5",)
+MODELS = ("lenet5", "ffnn")
 
 
 def sweep(name: str, storage: str, more: Sequence[str]) -> None:

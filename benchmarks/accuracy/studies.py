@@ -64,10 +64,7 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
     ),
     "best": (
         5,
-        [
-            # The FFNN's recipe is not settled (docs/studies/recipes.md).
-            ("lenet5", ["--recipe", "best", "--model", "lenet5"]),
-        ],
+        [(model, ["--recipe", "best", "--model", model]) for model in ("lenet5", "ffnn")],
     ),
     # The winner of a sweep that itself used seeds 100 and 101.
     "sweep-winner": (

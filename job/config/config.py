@@ -37,7 +37,7 @@ from job.config.fields import (
     typed,
     worker_range,
 )
-from job.config.recipes import NOW, OWN, RECIPES, USUAL_RATES
+from job.config.recipes import NOW, OWN, RECIPES, USUAL_RATES, gives_own_rates
 from job.errors import InputError
 from job.models import MODELS
 from job.models.source import is_own, model_name
@@ -140,7 +140,7 @@ class TrainConfig(Settings):
         choice(*RECIPES),
         "Settings to start from: 'quick' (tuned for 2 CPU cores), 'notebook' (those of the "
         "original) or 'best' (the highest accuracy on digits). Any other flag overrides it, and "
-        "another optimizer has its own usual rate. 'quick-1' is 'quick' as it was before.",
+        "another optimizer has its own usual rate. 'quick-1' and its like are those of before.",
         metavar="NAME",
         group=TRAINING,
     )
@@ -526,7 +526,7 @@ def over_recipe(chosen: Mapping[str, Any]) -> TrainConfig:
         )
     used = recipe[model]
     is_its_own = "optimizer" not in chosen or named.optimizer == used["optimizer"]
-    if not is_its_own and named.recipe not in NOW:
+    if not is_its_own and gives_own_rates(named.recipe):
         used = {**used, "learning_rate": USUAL_RATES[named.optimizer], "weight_decay": 0.0}
     return TrainConfig(**{**used, **chosen, "recipe": NOW.get(named.recipe, named.recipe)})
 

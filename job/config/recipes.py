@@ -6,11 +6,11 @@ notebook: those of S. Jansen's notebooks ("MNIST with FFNN and LeNet5"; for Alex
 best: the highest accuracy on digits, whatever the time; chosen as quick's.
 quick: chosen on validation accuracy (docs/studies/recipes.md); AlexNet's is not searched
     (docs/studies/fashion.md).
-quick-1, notebook-1: what quick and notebook were for sweeps that began before November 28, 2026.
-    They go on with them, and studies of that time are repeated with them.
+quick-1, notebook-1, best-1: what they were before November 28, 2026; of best only the FFNN's is
+    another. Sweeps that began then go on with them, and studies of then are repeated with them.
 
 A learning rate and a weight decay are those of an optimizer: where another one than the recipe's is
-named, its rate is of `USUAL_RATES` and it has no decay; but with the two recipes of before.
+named, its rate is of `USUAL_RATES` and it has no decay; but with quick-1 and notebook-1.
 """
 
 from __future__ import annotations
@@ -102,11 +102,12 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "ffnn": {
             "epochs": 50,
-            "batch_size": 128,
-            "optimizer": "adam",
-            "learning_rate": 0.001,
+            # Muon's part of a step costs the same for any number of images.
+            "batch_size": 512,
+            "optimizer": "muon",
+            "learning_rate": 0.002,
             "schedule": "warmup-cosine",
-            "label_smoothing": 0.1,
+            "weight_decay": 0.05,
             "best_by": "accuracy",
             "validation": 0.05,
             **BENT,
@@ -126,5 +127,32 @@ RECIPES["quick-1"] = {
         "label_smoothing": 0.05,
     },
 }
+RECIPES["best-1"] = {
+    **RECIPES["best"],
+    "ffnn": {
+        "epochs": 50,
+        "batch_size": 128,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "schedule": "warmup-cosine",
+        "label_smoothing": 0.1,
+        "best_by": "accuracy",
+        "validation": 0.05,
+        **BENT,
+    },
+}
 # What the runs of those of before say, since they were called so.
-NOW = {"notebook-1": "notebook", "quick-1": "quick"}
+NOW = {"notebook-1": "notebook", "quick-1": "quick", "best-1": "best"}
+# The state of all recipes, from 1, which sweeps keep; and the first state without those of before.
+STATE = 3
+GONE = {"notebook-1": 2, "quick-1": 2, "best-1": 3}
+
+
+def at_the_time(recipe: str, state: int) -> str:
+    """The name of today for what a recipe was in a state."""
+    return next((old for old, now in NOW.items() if now == recipe and state < GONE[old]), recipe)
+
+
+def gives_own_rates(recipe: str) -> bool:
+    """Whether another optimizer than the recipe's has its own rate: since the second state."""
+    return GONE.get(recipe, STATE + 1) > 2

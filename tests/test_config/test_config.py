@@ -24,7 +24,7 @@ from job.config.config import (
 )
 from job.config.fields import option, typed
 from job.config.flags import Place
-from job.config.recipes import RECIPES, USUAL_RATES
+from job.config.recipes import RECIPES, USUAL_RATES, at_the_time
 from job.config.xla import decided, launched
 from job.errors import InputError
 from job.models import MODELS
@@ -39,8 +39,8 @@ from tuning.sweep import prepare_sweep
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_covers_every_model(recipe, model):
     """But `best`, which was searched for digits only."""
-    if (recipe, model) == ("best", "alexnet"):
-        with pytest.raises(InputError, match=r"--recipe 'best': has no settings for alexnet"):
+    if recipe in ("best", "best-1") and model == "alexnet":
+        with pytest.raises(InputError, match=f"--recipe '{recipe}': has no settings for alexnet"):
             resolve({"recipe": recipe, "model": model})
         return
     config = resolve({"recipe": recipe, "model": model})
@@ -76,6 +76,13 @@ def test_recipes_of_before_are_as_they_were():
         its_own = resolve({"recipe": recipe})
         assert other == dataclasses.replace(its_own, optimizer="adam")
     assert resolve({"recipe": "quick-1"}).weight_decay == 0.002
+    assert resolve({"recipe": "best-1", "model": "ffnn"}).optimizer == "adam"
+    assert resolve({"recipe": "best-1", "model": "ffnn", "optimizer": "sgd"}).learning_rate == 0.1
+
+
+def test_a_recipes_name_means_what_it_meant_in_a_state():
+    assert [at_the_time("quick", state) for state in (1, 2, 3)] == ["quick-1", "quick", "quick"]
+    assert [at_the_time("best", state) for state in (1, 2, 3)] == ["best-1", "best-1", "best"]
 
 
 @pytest.mark.parametrize(
