@@ -81,6 +81,7 @@ class SweepDisplay:
     def __init__(self, trials: int, epochs: int) -> None:
         self._trials, self._epochs = trials, epochs
         self._began = self._said = time.monotonic()
+        self._running: set[int] = set()
         self._reports: dict[int, dict[str, Any]] = {}
 
     def follow(self, conductor: Conductor, slots: int) -> None:
@@ -94,12 +95,17 @@ class SweepDisplay:
         self._said = time.monotonic()
         print(message, file=sys.stderr, flush=True)
 
+    def began(self, number: int) -> None:
+        """A trial has its process."""
+        self._running.add(number)
+
     def report(self, report: dict[str, Any]) -> None:
         """A trial has trained an epoch."""
         self._reports[report["number"]] = report
 
     def ended(self, number: int) -> None:
         """A trial's outcome is known."""
+        self._running.discard(number)
         self._reports.pop(number, None)
         plan, outcome = self.conductor.plans[number], self.conductor.outcome(number)
         if self._says(outcome):
@@ -118,10 +124,11 @@ class SweepDisplay:
         counts = "  ".join(
             f"{name} {states.count(name)}" for name in (FINISHED, STOPPED, FAILED) if name in states
         )
-        eta = self.eta()
+        eta, count = self.eta(), len(self._running)
+        running = f"running {count}" if count else "waiting for room on the cluster"
         return (
             f"{len(states)}/{self._trials + self.conductor.planned_repeats} trials  {counts}  "
-            f"running {len(self._reports)}  {self.rate():,.0f} images/s  "
+            f"{running}  {self.rate():,.0f} images/s  "
             f"{duration(time.monotonic() - self._began)}"
             + (f"  ETA {duration(eta)}" if eta is not None else "")
         )

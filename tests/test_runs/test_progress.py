@@ -34,8 +34,12 @@ def test_a_long_epoch_says_where_it_stands_and_a_short_one_does_not(capfd, monke
 def test_so_does_a_sweep(capfd, monkeypatch):
     sweep = SweepDisplay(16, 5)
     sweep.follow(SimpleNamespace(outcomes={}, planned_repeats=0), slots=2)
+    assert capfd.readouterr().err == "16 trials of at most 5 epochs, 2 at once\n"
     sweep.refresh()
     assert capfd.readouterr() == ("", "")
     monkeypatch.setattr(display, "QUIET_SECONDS", 0.0)
     sweep.refresh()
-    assert "0/16 trials" in capfd.readouterr().err
+    assert "0/16 trials    waiting for room on the cluster" in capfd.readouterr().err
+    sweep.began(0)
+    sweep.refresh()
+    assert "0/16 trials    running 1  0 images/s" in capfd.readouterr().err

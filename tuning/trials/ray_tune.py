@@ -133,8 +133,9 @@ class Recorder(tune.Callback):
         self._display.refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Says that a trial has its process."""
+        """Shows that a trial has its process."""
         self._started()
+        self._display.began(trial.config["task"]["number"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
