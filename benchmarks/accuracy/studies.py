@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import itertools
 import json
 import re
 import subprocess
@@ -204,7 +205,6 @@ def table(study: str) -> str:
             f"| {spread(group, 'baseline_accuracy')} | {notebook} |"
         )
     versions = runs[0]["versions"]
-    recipe = RECIPES[runs[0]["recipe"]].get(runs[0]["model"], {})
     named = ", ".join(f"{name} {versions[name]}" for name in ("tensorflow", "keras", "python"))
     return "\n".join(
         [
@@ -212,10 +212,25 @@ def table(study: str) -> str:
             "",
             "Mean ± standard deviation over n seeds, and Student's confidence interval of the mean "
             f"test accuracy; {kept['date']}, {runs[0]['device']}; "
-            f"{named}. The weights with the best validation {recipe.get('best_by', 'loss')} are "
+            f"{named}. The weights with the best validation {best_by(runs)} are "
             "kept; the test set is read once, by the finished run.",
         ]
     )
+
+
+def best_by(runs: list[dict]) -> str:
+    """What tells the best epoch: of each setting, where they differ."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        recipe = RECIPES[run["recipe"]].get(run["model"], {})
+        given = dict(itertools.pairwise(run["flags"]))
+        measure = given.get("--best-by", recipe.get("best_by", "loss"))
+        settings = found.setdefault(measure, [])
+        if run["setting"] not in settings:
+            settings.append(run["setting"])
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{measure} ({', '.join(names)})" for measure, names in found.items())
 
 
 def spread(runs: list[dict], key: str) -> str:
