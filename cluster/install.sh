@@ -57,9 +57,7 @@ if ! "$python" -c 'import ensurepip' 2> /dev/null; then
   sudo apt-get -o DPkg::Lock::Timeout=300 install -qy "$(basename "$python")-venv"
 fi
 "$python" -m venv --clear "$venv"
-# What runs here later has that too (above), so all modules are compiled now.
-PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 \
-  "$venv/bin/python" "$project/cluster/packages.py" "$project/$lock"
+PIP_NO_CACHE_DIR=1 "$venv/bin/python" "$project/cluster/packages.py" "$project/$lock"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
   --editable "$project"
 echo "$wanted" > "$venv/.installed"

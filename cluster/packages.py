@@ -2,7 +2,7 @@
 
     python cluster/packages.py requirements.lock [requirements-report.lock ...]
 
-The Makefile and the nodes of a cluster call it, before anything is installed: it needs
+The Makefile, nodes of a cluster and the Dockerfile call it, before anything is installed: it needs
 the standard library and pip alone. uv itself comes from a lock. It does not read pip's
 configuration, files or variables, so it is told here what that says of where packages are. Every
 file has to have the hash of its lock, whoever brings it.
@@ -79,14 +79,13 @@ def install(locks: Sequence[str]) -> int:
         listed = subprocess.run([*PIP, "config", "list"], stdout=subprocess.PIPE, text=True)
         environment = uv_environment(settings(listed.stdout), os.environ)
         uv = (sys.executable, "-m", "uv", "pip")
+        # As pip does: with PYTHONDONTWRITEBYTECODE, which containers and nodes set, every process
+        # would compile TensorFlow and Ray anew, for ever.
         # On a terminal it draws how far it is; elsewhere its silence would be long.
         how = [word for word in QUIET if word != "--quiet" or not sys.stderr.isatty()]
-        # Python compiles a module when it is first imported, and keeps that; most never are. With
-        # PYTHONDONTWRITEBYTECODE every process would compile TensorFlow and Ray anew, for ever.
-        how += ["--compile-bytecode"] if sys.dont_write_bytecode else []
         said = f"installing what {' and '.join(locks)} name; at first 3 GB, a minute or more"
         print(said, file=sys.stderr, flush=True)
-        command = [*uv, *how, "--python", sys.executable, *wanted]
+        command = [*uv, *how, "--python", sys.executable, "--compile-bytecode", *wanted]
         if subprocess.run(command, env=environment).returncode == 0:
             return 0
     print("uv could not install the packages here; pip goes on, more slowly", file=sys.stderr)
