@@ -2,9 +2,10 @@
 
     python cluster/packages.py requirements.lock [requirements-report.lock ...]
 
-The Makefile and the nodes of a cluster call it, before anything is installed: it needs the standard library and pip alone. uv itself comes from a lock. It does not read pip's
-configuration, files or variables, so it is told here what that says of where packages are. Every
-file has to have the hash of its lock, whoever brings it.
+The Makefile and the nodes of a cluster call it, before anything is installed: it needs the standard
+library and pip alone. uv itself comes from a lock. It does not read pip's configuration, files or
+variables, so it is told here what that says of where packages are. Every file has to have the hash
+of its lock, whoever brings it.
 """
 
 from __future__ import annotations
