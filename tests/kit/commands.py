@@ -35,6 +35,7 @@ def lines_of(said: str) -> list[str]:
         if not (line.startswith("epoch ") and " step " in line)
         and not line.startswith("waiting for ")
         and "  running " not in line
+        and "  waiting for room" not in line
     ]
 
 

@@ -31,6 +31,7 @@ from cluster.doctor.facts import data as data_at
 from cluster.doctor.findings import FAIL, OK, WARN
 from cluster.doctor.machines import Machines, RayNodes, ThisMachine
 from cluster.doctor.network import Reduced
+from tests.kit.commands import lines_of
 from tests.kit.doctor_lines import only
 from tests.kit.nodes import Nodes
 from tuning.cli import run_command
@@ -90,7 +91,7 @@ def test_a_healthy_cluster(cluster, lenet, tmp_path, mnist):
     where = ("--address", cluster.cluster.address, "--storage", "runs")
     done = lenet("doctor", *where, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    assert lines_of(done.stderr) == []
     document = json.loads(done.stdout)
     assert document["ok"] is True
     found = {one["check"]: one for one in document["checks"]}
