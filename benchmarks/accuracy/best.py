@@ -28,6 +28,7 @@ from job.runs.state import EpochRow, best_row
 from job.storage.base import Storage
 from job.storage.open import open_storage
 from tuning.records import UNFINISHED, Sweep, Trial, read_sweep, with_epochs
+from tuning.space.space import read_space
 
 STUDY = "best"
 COMPARED = studies.RESULTS / "best-compared.json"
@@ -35,7 +36,7 @@ SPACES = Path(__file__).with_name("spaces")
 
 
 class Search(NamedTuple):
-    """What is the same in all trials of a sweep; None is what its space searches."""
+    """What is the same in all trials of a sweep."""
 
     model: str
     epochs: int
@@ -48,7 +49,7 @@ SEARCHES = {
     "quick": Search("lenet5", 3, {"label_smoothing": 0.05}),
     "lenet5": Search("lenet5", 50, BENT),
     "ffnn": Search("ffnn", 100, BENT),
-    "ffnn-muon": Search("ffnn", 50, {**BENT, **MUON, "batch_size": None}),
+    "ffnn-muon": Search("ffnn", 50, {**BENT, **MUON}),
     "fashion-lenet5": Search("lenet5", 25, CLOTHES),
     "fashion-alexnet": Search("alexnet", 25, CLOTHES),
 }
@@ -58,14 +59,15 @@ MODELS = ("lenet5", "ffnn")
 def sweep(name: str, storage: str, more: Sequence[str]) -> None:
     """Searches, going on where it was interrupted, and keeps what came of each trial."""
     search = SEARCHES[name]
+    space = SPACES / f"{name}.toml"
+    searched = read_space(str(space)).fields
     same = {"model": search.model, "batch_size": 128, "best_by": "accuracy", **search.settings}
-    fixed = {field: value for field, value in same.items() if value is not None}
-    flags = [word for field, value in fixed.items() for word in typed(field, value)]
+    fixed = ((field, value) for field, value in same.items() if field not in searched)
+    flags = [word for field, value in fixed for word in typed(field, value)]
     how = ["--max-epochs", str(search.epochs), "--search", "grid", "--scheduler", "fifo"]
-    space = ["--space", str(SPACES / f"{name}.toml")]
     where = ["--seed", "100", "--storage", storage, "--name", f"best-{name}"]
     command = [sys.executable, "-m", "tuning.cli", "sweep", "--address", "local"]
-    subprocess.run([*command, *flags, *how, *space, *where, *more], check=True)
+    subprocess.run([*command, *flags, *how, "--space", str(space), *where, *more], check=True)
     keep(name, storage)
 
 

@@ -220,17 +220,14 @@ def table(study: str) -> str:
 
 def best_by(runs: list[dict]) -> str:
     """What tells the best epoch: of each setting, where they differ."""
-    found: dict[str, list[str]] = {}
+    found = {}
     for run in runs:
         recipe = RECIPES[run["recipe"]].get(run["model"], {})
         given = dict(itertools.pairwise(run["flags"]))
-        measure = given.get("--best-by", recipe.get("best_by", "loss"))
-        settings = found.setdefault(measure, [])
-        if run["setting"] not in settings:
-            settings.append(run["setting"])
-    if len(found) == 1:
-        return next(iter(found))
-    return ", ".join(f"{measure} ({', '.join(names)})" for measure, names in found.items())
+        found[run["setting"]] = given.get("--best-by", recipe.get("best_by", "loss"))
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return ", ".join(f"{measure} ({setting})" for setting, measure in found.items())
 
 
 def spread(runs: list[dict], key: str) -> str:

@@ -35,9 +35,11 @@ def first_epoch(commit: str, folder: Path) -> dict[str, float]:
     home, clone = folder / "home", folder / "clone"
     home.mkdir()
     settings = Path(os.environ.get("NPM_CONFIG_USERCONFIG", Path.home() / ".npmrc"))
-    left_out = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "KERAS_HOME", "PYTHONPATH", "VIRTUAL_ENV")
-    # A container's; people's machines seldom have it.
-    left_out += ("PYTHONDONTWRITEBYTECODE",)
+    left_out = (
+        *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "KERAS_HOME", "PYTHONPATH", "VIRTUAL_ENV"),
+        # A container's; people's machines seldom have it.
+        "PYTHONDONTWRITEBYTECODE",
+    )
     env = {k: v for k, v in os.environ.items() if k not in left_out}
     env |= {"HOME": str(home), "NPM_CONFIG_USERCONFIG": str(settings)}
     began = time.perf_counter()
