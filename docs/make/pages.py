@@ -24,7 +24,7 @@ from PIL import Image
 
 from benchmarks import bench
 from benchmarks.accuracy import baselines, best, fashion, notebook_story, studies
-from benchmarks.commands import install, listing
+from benchmarks.commands import install, listing, memory
 from benchmarks.gpu import table as gpu_table
 from benchmarks.scaling import kernels, lanes
 from benchmarks.scaling import tables as scaling_tables
@@ -77,6 +77,7 @@ TABLES = {
     "lanes": lambda: kept(lanes.table, lanes.RESULT),
     "listing": lambda: kept(listing.table, listing.RESULT),
     "install": lambda: kept(install.table, install.RESULT),
+    "memory": lambda: kept(memory.table, memory.RESULT),
     "gpu": gpu_table.table,
     "scaling-fit": scaling_tables.fit_table,
     "scaling-paper": scaling_tables.paper_table,
