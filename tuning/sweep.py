@@ -29,7 +29,7 @@ from cluster.capacity import Room, check_gpus, gpu_share, room
 from cluster.connection import connected
 from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
 from job.config.fields import check_unchanged, flag
-from job.config.recipes import NOW
+from job.config.recipes import today
 from job.config.xla import launched
 from job.data.catalogue import Dataset
 from job.data.convert import Conversion
@@ -248,7 +248,7 @@ def _continued(
     if is_word_for(base.get("start_from"), sweep.base.get("start_from")):
         # Which run it stood for was decided when this one began.
         base = {**base, "start_from": sweep.base["start_from"]}
-    if "recipe" in base and NOW.get(sweep.base.get("recipe", "")) == base["recipe"]:
+    if "recipe" in base and today(sweep.base.get("recipe", "")) == base["recipe"]:
         # What that name meant when this one began.
         base = {**base, "recipe": sweep.base["recipe"]}
     if source and source.name == sweep.base.get("model"):

@@ -33,8 +33,8 @@ Setting = tuple[str, list[str]]
 BEFORE = ["--recipe", "quick-1"]
 QUICK = [*BEFORE, "--batch-size", "128", "--learning-rate", "0.1", "--epochs", "8"]
 FASHION = [*BEFORE, "--dataset", "fashion-mnist"]
-# What a sweep for each model came to (best.py), with more rows to train on, and LeNet5 with time for
-# images that are moved. Of 6,000 rows a tenth of a point is 6: enough to tell epochs apart.
+# What a sweep for each model came to (best.py), with more rows to train on, and for LeNet5 the epochs
+# that moved images need. Of 6,000 rows a tenth of a point is 6: enough to tell epochs apart.
 CLOTHES = [
     *("--dataset", "fashion-mnist", "--augment-shift", "1", "--augment-flip", "horizontal"),
     *("--label-smoothing", "0.1", "--best-by", "accuracy", "--validation", "0.1"),

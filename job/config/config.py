@@ -37,7 +37,7 @@ from job.config.fields import (
     typed,
     worker_range,
 )
-from job.config.recipes import NOW, OWN, RECIPES, USUAL_RATES, gives_own_rates
+from job.config.recipes import OWN, RECIPES, USUAL_RATES, gives_own_rates, today
 from job.errors import InputError
 from job.models import MODELS
 from job.models.source import is_own, model_name
@@ -528,7 +528,7 @@ def over_recipe(chosen: Mapping[str, Any]) -> TrainConfig:
     is_its_own = "optimizer" not in chosen or named.optimizer == used["optimizer"]
     if not is_its_own and gives_own_rates(named.recipe):
         used = {**used, "learning_rate": USUAL_RATES[named.optimizer], "weight_decay": 0.0}
-    return TrainConfig(**{**used, **chosen, "recipe": NOW.get(named.recipe, named.recipe)})
+    return TrainConfig(**{**used, **chosen, "recipe": today(named.recipe)})
 
 
 def command_of(config: TrainConfig, device: str = "") -> str:
@@ -566,7 +566,7 @@ def resume(stored: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
     given = {k: v for k, v in given.items() if v is not None}
     check_given(given, FIELDS)
     if "recipe" in given:
-        given["recipe"] = NOW.get(given["recipe"], given["recipe"])
+        given["recipe"] = today(given["recipe"])
     begun = TrainConfig.kept(stored)
     config = dataclasses.replace(begun, **given)
     check_unchanged(f"run {config.name!r}", begun.fixed_dict(), config.fixed_dict(), given)

@@ -15,7 +15,7 @@ named, its rate is of `USUAL_RATES` and it has no decay; but with quick-1 and no
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 # Of pictures of digits: how they may be bent and still be read.
 BENT = {
@@ -143,18 +143,35 @@ RECIPES["best-1"] = {
         **BENT,
     },
 }
-# What the runs of those of before say, since they were called so.
-NOW = {"notebook-1": "notebook", "quick-1": "quick", "best-1": "best"}
-# The state of all recipes, from 1, which sweeps keep; and the first state without those of before.
+
+
+class Former(NamedTuple):
+    """What a recipe was before: its name of today, as its runs say, and the state when it went."""
+
+    now: str
+    gone: int
+
+
+FORMER = {
+    "notebook-1": Former("notebook", 2),
+    "quick-1": Former("quick", 2),
+    "best-1": Former("best", 3),
+}
+# The state of all recipes, from 1, which sweeps keep.
 STATE = 3
-GONE = {"notebook-1": 2, "quick-1": 2, "best-1": 3}
+
+
+def today(recipe: str) -> str:
+    """The name of today for a recipe, which may be one of before."""
+    return FORMER[recipe].now if recipe in FORMER else recipe
 
 
 def at_the_time(recipe: str, state: int) -> str:
-    """The name of today for what a recipe was in a state."""
-    return next((old for old, now in NOW.items() if now == recipe and state < GONE[old]), recipe)
+    """What a recipe of a state is called now."""
+    was = (old for old, one in FORMER.items() if one.now == recipe and state < one.gone)
+    return next(was, recipe)
 
 
 def gives_own_rates(recipe: str) -> bool:
     """Whether another optimizer than the recipe's has its own rate: since the second state."""
-    return GONE.get(recipe, STATE + 1) > 2
+    return recipe not in FORMER or FORMER[recipe].gone > 2
