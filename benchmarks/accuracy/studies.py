@@ -33,7 +33,7 @@ Setting = tuple[str, list[str]]
 BEFORE = ["--recipe", "quick-1"]
 QUICK = [*BEFORE, "--batch-size", "128", "--learning-rate", "0.1", "--epochs", "8"]
 FASHION = [*BEFORE, "--dataset", "fashion-mnist"]
-# What a sweep for each model came to (best.py), with more rows to train on, and for LeNet5 the epochs
+# What a sweep for each model came to (best.py), with more rows to train on, and for LeNet5 the time
 # that moved images need. Of 6,000 rows a tenth of a point is 6: enough to tell epochs apart.
 CLOTHES = [
     *("--dataset", "fashion-mnist", "--augment-shift", "1", "--augment-flip", "horizontal"),
