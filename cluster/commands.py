@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from job.baselines.methods import BASELINE_FIELDS
-from job.config.config import FIELDS, RECIPES, resolve
+from job.config.config import FIELDS, RECIPES
 from job.config.flags import (
     PLACE,
     GroupedCommand,
@@ -25,6 +25,7 @@ from job.config.flags import (
     verbose_option,
 )
 from job.config.recipes import OWN
+from job.config.resolve import resolve
 from job.errors import JobError
 from job.waiting import waiting
 

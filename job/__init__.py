@@ -5,7 +5,7 @@ from job.public import offered
 # In the order in which a program meets them; docs/reference.md is made from this.
 PUBLIC = {
     "TrainConfig": "job.config.config",
-    "resolve": "job.config.config",
+    "resolve": "job.config.resolve",
     "prepare_run": "job.runs.run",
     "open_run": "job.runs.run",
     "verified_best": "job.runs.run",

@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from job.config.config import TrainConfig, command_of, over_recipe
+from job.config.config import TrainConfig
+from job.config.resolve import command_of, over_recipe
 from job.models.architecture import Architecture
 from job.runs.folder import absolute
 from job.stats import mean_sd

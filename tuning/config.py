@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from cluster.capacity import Share
-from job.config.config import FIELDS, TrainConfig, over_recipe, resolve
+from job.config.config import FIELDS, TrainConfig
 from job.config.fields import (
     Settings,
     check_given,
@@ -24,6 +24,7 @@ from job.config.fields import (
     parse_duration,
     place,
 )
+from job.config.resolve import over_recipe, resolve
 from job.errors import InputError
 
 SEARCHES = ("random", "optuna", "grid")

@@ -27,9 +27,10 @@ from typing import Any
 from cluster.autoscaling import autoscaled
 from cluster.capacity import Room, check_gpus, gpu_share, room
 from cluster.connection import connected
-from job.config.config import AS_BEFORE, TrainConfig, is_fixed, over_recipe, resolve
+from job.config.config import AS_BEFORE, TrainConfig, is_fixed
 from job.config.fields import check_unchanged, flag
 from job.config.recipes import today
+from job.config.resolve import over_recipe, resolve
 from job.config.xla import launched
 from job.data.catalogue import Dataset
 from job.data.convert import Conversion

@@ -167,7 +167,7 @@ def trained(
     settings: dict[str, Any], train: Split, validation: Split, seed: int, weights=None
 ) -> tuple[Any, dict[str, list[float]]]:
     """LeNet5 after some epochs, and its history."""
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
     from job.engine.randomness import batches, example_order

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from job.config.config import TrainConfig, resolve
+from job.config.config import TrainConfig
+from job.config.resolve import resolve
 from job.config.xla import launched
 
 if TYPE_CHECKING:

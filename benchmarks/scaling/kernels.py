@@ -43,7 +43,7 @@ def train() -> None:
     from job.engine.runtime import start_tensorflow
 
     start_tensorflow(threads=1)
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.data.catalogue import CATALOGUE
     from job.data.sources import obtain
     from job.data.splits import training_splits

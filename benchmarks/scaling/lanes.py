@@ -46,7 +46,7 @@ def side(model: str, batch: int, variant: str) -> None:
 
     start_tensorflow()
     share_operations(2 if variant == SHARED else 1)
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
     from job.engine.randomness import batches, example_order

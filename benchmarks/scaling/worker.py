@@ -35,7 +35,7 @@ def work(model: str, world: int, rank: int) -> None:
 
 def training(model: str, strategy: Any, rank: int, world: int) -> Callable[[dict[str, int]], Any]:
     """Trains a span of as many steps as a request says, from its first, at its batch."""
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.data.catalogue import CATALOGUE
     from job.data.sources import obtain
     from job.data.splits import training_splits

@@ -47,7 +47,7 @@ def side(model: str, batch: int, without: str) -> None:
     import keras
     import tensorflow as tf
 
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.engine import engine as module
     from job.engine.randomness import batches, example_order
 

@@ -41,7 +41,7 @@ class Training:
         from job.engine.runtime import start_tensorflow
 
         start_tensorflow()
-        from job.config.config import resolve
+        from job.config.resolve import resolve
         from job.data.catalogue import CATALOGUE
         from job.data.sources import obtain
         from job.data.splits import training_splits

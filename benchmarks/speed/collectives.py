@@ -73,7 +73,7 @@ def work(variant: str) -> None:
 
     start_tensorflow(threads=os.cpu_count() if variant == ONE else 1)
     strategy = summing(**SUMMING[variant]) if variant in SUMMING else None
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.data.catalogue import CATALOGUE
     from job.data.sources import obtain
     from job.data.splits import training_splits

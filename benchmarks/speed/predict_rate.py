@@ -57,7 +57,7 @@ def ours(model: str, weights: Weights, test: Split) -> Works:
     from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
     from job.engine.scoring import Scorer
@@ -151,7 +151,7 @@ def train(model: str, path: str) -> None:
     from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
     from job.engine.randomness import batches, example_order

@@ -75,7 +75,7 @@ def ours(model: str, batch: int) -> None:
     from job.engine.runtime import start_tensorflow
 
     start_tensorflow()
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.engine.device_split import DeviceSplit
     from job.engine.engine import Engine
     from job.engine.randomness import batches, example_order
@@ -111,7 +111,7 @@ def tf_keras(model: str, batch: int) -> None:
 
 def fitted(net: Any, model: str, batch: int, **tuning: Any) -> None:
     """Serves epochs of `fit`, of either Keras."""
-    from job.config.config import resolve
+    from job.config.resolve import resolve
 
     train = training_rows(model)
     images = train.images.astype("float32") / 255

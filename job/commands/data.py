@@ -128,8 +128,8 @@ def _stage_own(
     name: str,
     asked: Mapping[str, str | None],
 ) -> dict[str, str]:
-    from job.config.config import resolve
     from job.config.fields import run_name
+    from job.config.resolve import resolve
     from job.data.convert import Conversion
     from job.data.examples import stage_own
 

@@ -18,7 +18,8 @@ from typing import Any
 import jinja2
 import yaml
 
-from job.config.config import TrainConfig, command_of
+from job.config.config import TrainConfig
+from job.config.resolve import command_of
 from job.data.catalogue import CATALOGUE, Dataset
 from job.data.examples import Examples
 from job.models import MODELS

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from job.config.config import FIELDS, TrainConfig, resolve, resume
+from job.config.config import FIELDS, TrainConfig
+from job.config.resolve import resolve, resume
 from job.config.xla import decided, launched
 from job.data.catalogue import Dataset
 from job.errors import InputError, JobError

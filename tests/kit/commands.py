@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from job.config.config import TrainConfig, resolve
+from job.config.config import TrainConfig
+from job.config.resolve import resolve
 
 Lenet = Callable[..., subprocess.CompletedProcess]
 

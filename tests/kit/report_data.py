@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from job.config.config import resolve
+from job.config.resolve import resolve
 from job.data.catalogue import CATALOGUE
 from job.runs.run import CHECKPOINTS, CONFIG_FILE, RESULT_FILE
 from job.runs.state import EpochRow, RunState, best_row, sha256_of

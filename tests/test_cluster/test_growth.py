@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from cluster import autoscaling as growth
-from job.config.config import resolve
+from job.config.resolve import resolve
 from job.errors import JobError, StopRequestedError
 
 HEAD = {"CPU": 0}

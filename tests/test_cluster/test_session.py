@@ -9,7 +9,7 @@ import pytest
 from cluster import capacity
 from cluster.capacity import Room, Share, gpu_share, shares
 from cluster.connection import train_settings
-from job.config.config import resolve
+from job.config.resolve import resolve
 from job.errors import InputError, NoGpuError
 
 WORKSTATION = [{"CPU": 8.0, "GPU": 1.0}]

@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 import pytest
 
-from job.config.config import FIELDS, resolve
+from job.config.config import FIELDS
 from job.config.files import read_settings
+from job.config.resolve import resolve
 from job.errors import InputError
 from job.runs.run import find_run, open_run, prepare_run
 from tests.kit.commands import command, environment

@@ -13,18 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.baselines.study import prepare_study
-from job.config.config import (
-    AS_BEFORE,
-    FIELDS,
-    TrainConfig,
-    command_of,
-    is_fixed,
-    resolve,
-    resume,
-)
+from job.config.config import AS_BEFORE, FIELDS, TrainConfig, is_fixed
 from job.config.fields import option, typed
 from job.config.flags import Place
 from job.config.recipes import RECIPES, USUAL_RATES, at_the_time
+from job.config.resolve import command_of, resolve, resume
 from job.config.xla import decided, launched
 from job.errors import InputError
 from job.models import MODELS

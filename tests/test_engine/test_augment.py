@@ -16,7 +16,7 @@ start_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 from job.config import config  # noqa: E402
-from job.config.config import resolve  # noqa: E402
+from job.config.resolve import resolve  # noqa: E402
 from job.data.catalogue import CATALOGUE  # noqa: E402
 from job.data.files import Split  # noqa: E402
 from job.engine import augment, engine  # noqa: E402

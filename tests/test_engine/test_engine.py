@@ -14,7 +14,8 @@ start_tensorflow()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from job.config.config import OPTIMIZERS, TrainConfig, resolve  # noqa: E402
+from job.config.config import OPTIMIZERS, TrainConfig  # noqa: E402
+from job.config.resolve import resolve  # noqa: E402
 from job.engine.device_split import DeviceSplit  # noqa: E402
 from job.engine.engine import Engine  # noqa: E402
 from job.engine.optimizers import MOMENTUM, MuonForKernels, WarmupCosine  # noqa: E402

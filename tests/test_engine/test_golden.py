@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from job.config.config import resolve
+from job.config.resolve import resolve
 from job.data.catalogue import CATALOGUE
 from job.data.sources import obtain
 from job.data.splits import training_splits

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from job.config.config import resolve
+from job.config.resolve import resolve
 from tests.kit.commands import environment
 from tests.kit.stand_in import COUNT, NAME, StandIn
 

@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from keras import layers  # noqa: E402
 
-from job.config.config import resolve  # noqa: E402
+from job.config.resolve import resolve  # noqa: E402
 from job.data.files import Split  # noqa: E402
 from job.engine.device_split import DeviceSplit  # noqa: E402
 from job.engine.engine import Engine  # noqa: E402

@@ -13,7 +13,7 @@ start_tensorflow(device="cpu")
 import keras  # noqa: E402
 from keras import layers  # noqa: E402
 
-from job.config.config import resolve  # noqa: E402
+from job.config.resolve import resolve  # noqa: E402
 from job.data.catalogue import CATALOGUE  # noqa: E402
 from job.models import MODELS, build_model  # noqa: E402
 from job.models.architecture import Architecture  # noqa: E402

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from docs.make import pages as readme
-from job.config.config import resolve
+from job.config.resolve import resolve
 from job.models.source import is_own
 from tests.kit.doc_commands import OTHERS, PAGES, ROOT, RUN, Command, becomes, commands
 from tuning.cli import COMMANDS as COMMANDS_OF_LENET

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from job.config.config import TrainConfig, resolve
+from job.config.config import TrainConfig
+from job.config.resolve import resolve
 from job.data.catalogue import CATALOGUE
 from job.data.examples import Examples
 from job.data.splits import test_split, training_splits

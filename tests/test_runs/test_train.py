@@ -28,7 +28,8 @@ start_tensorflow()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from job.config.config import FIELDS, resolve  # noqa: E402
+from job.config.config import FIELDS  # noqa: E402
+from job.config.resolve import resolve  # noqa: E402
 from job.engine.optimizers import WarmupCosine  # noqa: E402
 from job.errors import InputError, StopRequestedError, TrainingDivergedError  # noqa: E402
 from job.runs.run import Reached, Run, open_run, prepare_run  # noqa: E402

@@ -13,7 +13,7 @@ import pytest
 
 from cluster.workers import launch
 from job import waiting as module
-from job.config.config import resolve
+from job.config.resolve import resolve
 from job.data import sources
 from job.waiting import waiting
 from tests.kit.commands import environment

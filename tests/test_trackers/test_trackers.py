@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from job.config.config import over_recipe
+from job.config.resolve import over_recipe
 from job.errors import StopRequestedError
 from job.results.events import Point
 from job.runs.run import prepare_run

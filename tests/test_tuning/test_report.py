@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 import vl_convert
 
-from job.config.config import resolve
+from job.config.resolve import resolve
 from job.data.catalogue import CATALOGUE
 from job.errors import InputError
 from job.runs.data import keep_dataset

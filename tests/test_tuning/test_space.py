@@ -6,7 +6,7 @@ import collections
 
 import pytest
 
-from job.config.config import resolve
+from job.config.resolve import resolve
 from job.errors import InputError
 from tuning.config import SweepConfig
 from tuning.records import FAILED, FINISHED, STOPPED, Outcome, Plan

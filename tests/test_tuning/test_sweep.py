@@ -525,7 +525,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, lenet, tmp_path, mnist):
 
 
 def task_of(kind: str, folder: Path):
-    from job.config.config import resolve
+    from job.config.resolve import resolve
     from job.data.catalogue import CATALOGUE
     from tuning.trials.trial import Task
 

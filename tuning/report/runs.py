@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from job.compare.record import FINISHED, Group, Record, groups_of, of_net
-from job.config.config import command_of
+from job.config.resolve import command_of
 from job.data.catalogue import Dataset
 from job.errors import InputError
 from job.runs.data import dataset_of

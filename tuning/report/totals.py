@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from job.config.config import TrainConfig, command_of
+from job.config.config import TrainConfig
+from job.config.resolve import command_of
 from job.errors import InputError
 from job.stats import mean_sd
 from tuning.config import SweepConfig, trial_config

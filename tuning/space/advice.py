@@ -9,8 +9,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from job.config.config import is_fixed, over_recipe
+from job.config.config import is_fixed
 from job.config.fields import typed
+from job.config.resolve import over_recipe
 from job.errors import InputError
 from job.stats import mean_sd
 from job.text import counted

@@ -34,9 +34,10 @@ from typing import Any
 
 import yaml
 
-from job.config.config import FIELDS, is_fixed, over_recipe
+from job.config.config import FIELDS, is_fixed
 from job.config.fields import lenient
 from job.config.files import read_document
+from job.config.resolve import over_recipe
 from job.errors import InputError, nearest
 from tuning.config import REPLACED
 

@@ -2,7 +2,7 @@
 
     python count.py '[[SETTINGS, ROWS], ...]'
 
-SETTINGS are those of `job.config.config.resolve`, ROWS the size of the data set. Prints a line of
+SETTINGS are those of `job.config.resolve.resolve`, ROWS the size of the data set. Prints a line of
 JSON for each: the device's name; per step the kernels that touch the GPU's memory, and copies and
 bytes to the GPU and from it; and of what is copied the kinds, with their copies and bytes of all
 steps.
@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from job.config.config import TrainConfig, resolve
+from job.config.config import TrainConfig
+from job.config.resolve import resolve
 from job.engine.runtime import device_name, start_tensorflow
 
 # In one span, among which is divided what a span costs once: spans of a run are longer.
