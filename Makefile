@@ -23,7 +23,7 @@ train: venv  ## train LeNet5 on MNIST with the quick recipe and show the result
 
 # Three processes for two processors: tests often wait.
 test: $(WHOLE)  ## the whole test suite
-	$(VENV)/bin/pytest --numprocesses 3 --dist loadfile
+	$(VENV)/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 venv: $(STAMP) $(ADDED)
 

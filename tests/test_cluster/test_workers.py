@@ -29,6 +29,8 @@ from tests.kit.commands import Lenet, command, environment, lines_of, result_of
 from tests.kit.nodes import Nodes, training_workers
 from tuning.cli import run_command
 
+pytestmark = pytest.mark.minutes
+
 SETTINGS = [
     *("--limit-train", "2000", "--epochs", "2", "--batch-size", "100", "--seed", "5"),
     *("--optimizer", "momentum", "--learning-rate", "0.02", "--augment-shift", "2"),

@@ -20,6 +20,8 @@ from tests.kit.nodes import Nodes, training_workers
 from tests.kit.stand_in import NAME, NONE, StandIn
 from tuning.records import FINISHED, read_sweep
 
+pytestmark = pytest.mark.minutes
+
 # The recipe with everything: augmentation, a schedule, label smoothing.
 SETTINGS = (
     *("--recipe", "quick", "--limit-train", 2000, "--epochs", 2, "--seed", 5),

@@ -18,6 +18,8 @@ from tests.kit.commands import Lenet, asked, environment
 from tuning.records import FINISHED, UNFINISHED, read_sweep
 from tuning.report.totals import config_of
 
+pytestmark = pytest.mark.minutes
+
 KEPT = Path(__file__).with_name("kept")
 EXPECTED = json.loads((KEPT / "expected.json").read_text())
 RUNS = ("interrupted", "finished", "sweep")

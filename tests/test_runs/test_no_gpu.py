@@ -17,6 +17,8 @@ from tests.kit.gpu_machine import on_gpu_machine, problem
 from tests.kit.nodes import Nodes
 from tuning.records import FAILED, FINISHED, STOPPED, Sweep, read_sweep
 
+pytestmark = pytest.mark.minutes
+
 TINY = ("--model", "ffnn", "--limit-train", 256, "--epochs", 1)
 REASON = "TensorFlow finds no GPU (failed call to cuInit"
 WAY_OUT = "--device cpu"

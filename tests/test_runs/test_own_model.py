@@ -28,6 +28,8 @@ from job.training.progress import Silent  # noqa: E402
 from job.training.supervisor import Unsupervised  # noqa: E402
 from tests.kit.commands import command, environment, lines_of, result_of  # noqa: E402
 
+pytestmark = pytest.mark.minutes
+
 NETS = Path(__file__).parents[1] / "test_models" / "nets.py"
 DIGITS = Path(__file__).parent / "kept" / "digits"
 SETTINGS: dict[str, Any] = {

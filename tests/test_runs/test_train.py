@@ -37,6 +37,8 @@ from job.train import few_steps, train_and_evaluate, training_session  # noqa: E
 from job.training.progress import PlainProgress  # noqa: E402
 from job.training.supervisor import Unsupervised  # noqa: E402
 
+pytestmark = pytest.mark.minutes
+
 SETTINGS = {"limit_train": 1500, "epochs": 2, "batch_size": 32, "seed": 3}
 
 

@@ -35,6 +35,8 @@ from tuning.records import (
     read_sweep,
 )
 
+pytestmark = pytest.mark.minutes
+
 DIGITS = Path(__file__).parents[1] / "test_runs" / "kept" / "digits"
 NET = """
 from keras import Input, Sequential, layers
