@@ -9,7 +9,6 @@ registry or disk has.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -22,9 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kit.commits import ROOT, main_of, short
 from benchmarks.kit.paired import circumstances, compared, ratio
 
-ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "docs" / "results" / "install.json"
 ROUNDS = 3
 FIRST_EPOCH = re.compile(r"epoch +1/\d+  loss")
@@ -63,18 +62,13 @@ def first_epoch(commit: str, folder: Path) -> dict[str, float]:
             os.killpg(process.pid, signal.SIGTERM)
         process.stderr.close()
         process.wait()
-    megabytes = said("du", "-sm", str(clone / ".venv")).split()[0]
-    return {"seconds": seconds, "megabytes": float(megabytes)}
-
-
-def said(*command: str) -> str:
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip()
+    said = subprocess.run(["du", "-sm", clone / ".venv"], stdout=subprocess.PIPE, check=True)
+    return {"seconds": seconds, "megabytes": float(said.stdout.split()[0])}
 
 
 def measure(before: str, rounds: int) -> dict[str, Any]:
     """The document that is kept."""
-    now = said("git", "rev-parse", "--short", "HEAD")
+    now = short("HEAD")
     pairs = []
     for _ in range(rounds):
         found = []
@@ -110,19 +104,5 @@ def table(path: Path = RESULT) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", nargs="?", help="the other commit")
-    parser.add_argument("--table", action="store_true", help="print the kept figures only")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
-    if not arguments.table:
-        if arguments.before is None:
-            parser.error("name the other commit")
-        document = measure(arguments.before, arguments.rounds)
-        RESULT.write_text(json.dumps(document, indent=1) + "\n")
-    print(table())
-
-
 if __name__ == "__main__":
-    main()
+    main_of(__doc__, measure, table, RESULT, ROUNDS)

@@ -10,7 +10,6 @@ each the most that was resident at once.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -20,10 +19,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kit.commits import ROOT, git, main_of, short
 from benchmarks.kit.paired import circumstances, compared, ratio
 from benchmarks.speed import train_rate
 
-ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "docs" / "results" / "memory.json"
 ROUNDS = 5
 IMPORTS = [sys.executable, "-c", "import tensorflow, keras"]
@@ -57,7 +56,7 @@ def peak(command: list[str], code: Path, folder: str, given: str = "") -> float:
 
 def measure(before: str, rounds: int) -> dict[str, Any]:
     """The document that is kept."""
-    now, then = (git("rev-parse", "--short", commit) for commit in ("HEAD", before))
+    now, then = short("HEAD"), short(before)
     torch = train_rate.torch_at_hand()
     found = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -85,13 +84,6 @@ def measure(before: str, rounds: int) -> dict[str, Any]:
         "peak_mb": {side: statistics.median(row[side] for row in found) for side in found[0]},
         **compared(beyond),
     }
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 def table(path: Path = RESULT) -> str:
@@ -122,19 +114,5 @@ def table(path: Path = RESULT) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", nargs="?", help="the other commit")
-    parser.add_argument("--table", action="store_true", help="print the kept figures only")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
-    if not arguments.table:
-        if arguments.before is None:
-            parser.error("name the other commit")
-        document = measure(arguments.before, arguments.rounds)
-        RESULT.write_text(json.dumps(document, indent=1) + "\n")
-    print(table())
-
-
 if __name__ == "__main__":
-    main()
+    main_of(__doc__, measure, table, RESULT, ROUNDS)
