@@ -27,22 +27,23 @@ def waiting(what: str, limit: float | None = None) -> Iterator[Callable[[], None
         limit: Seconds after which the block gives up; None where it does not.
 
     Yields:
-        A function to call where there was a sign of life: from then on it is quiet anew.
+        A function to call where there was a sign of life: from then on it is waited anew.
     """
-    began = heard = time.monotonic()
+    began = said = time.monotonic()
     is_over = threading.Event()
     bound = "without a limit" if limit is None else f"at most {duration(limit)}"
 
     def alive() -> None:
-        nonlocal heard
-        heard = time.monotonic()
+        nonlocal began, said
+        began = said = time.monotonic()
 
     def watch() -> None:
-        while not is_over.wait(max(0.0, heard + QUIET_SECONDS - time.monotonic())):
+        nonlocal said
+        while not is_over.wait(max(0.0, said + QUIET_SECONDS - time.monotonic())):
             now = time.monotonic()
-            if now - heard >= QUIET_SECONDS:
+            if now - said >= QUIET_SECONDS:
                 log.warning("waiting for %s: %s so far, %s", what, duration(now - began), bound)
-                alive()
+                said = now
 
     watching = threading.Thread(target=watch, name="waiting", daemon=True)
     watching.start()

@@ -24,16 +24,16 @@ ROOT = Path(__file__).parents[2]
 class Said:
     """What is logged, as it comes."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, wanted: int = 1) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wanted: int = 1, last: str = "") -> None:
         self.lines: list[str] = []
         self.enough = threading.Event()
-        self._wanted = wanted
+        self._wanted, self._last = wanted, last
         monkeypatch.setattr(module.log, "warning", self)
         monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
 
     def __call__(self, text: str, *values: object) -> None:
         self.lines.append(text % values)
-        if len(self.lines) >= self._wanted:
+        if len(self.lines) >= self._wanted and self._last in self.lines[-1]:
             self.enough.set()
 
 
@@ -53,6 +53,17 @@ def test_a_sign_of_life_makes_it_quiet_anew(monkeypatch):
     with waiting("nothing") as heard:
         heard()
     assert said.lines == []
+
+
+def test_what_was_waited_before_a_sign_of_life_is_not_counted(monkeypatch):
+    said = Said(monkeypatch, last="waiting for steps: 0:05 so far")
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    with waiting("steps") as heard:
+        clock.now = 1000.0
+        heard()
+        clock.now = 1005.0
+        assert said.enough.wait(30), said.lines
 
 
 def test_a_short_wait_costs_no_word_and_a_function_can_wait(caplog):
