@@ -13,8 +13,9 @@ ALL := report baselines optuna trackers export dev
 EXTRAS ?=
 $(foreach extra,$(EXTRAS),$(if $(filter $(extra),$(ALL)),,$(error EXTRAS: $(extra) is none of $(ALL))))
 STAMP := $(VENV)/.installed$(if $(GPU_LOCK),-gpu)
-ADDED := $(sort $(patsubst %,$(VENV)/.extra-%,$(EXTRAS)) $(wildcard $(VENV)/.extra-*))
-WHOLE := $(patsubst %,$(VENV)/.extra-%,$(ALL))
+# Whoever works on this has all, in one installation.
+WHOLE := $(VENV)/.whole
+ADDED := $(or $(wildcard $(WHOLE)),$(sort $(EXTRAS:%=$(VENV)/.extra-%) $(wildcard $(VENV)/.extra-*)))
 
 .PHONY: train test venv docs bench results chaos faults e2e compat lint lock image clean
 
@@ -39,6 +40,10 @@ $(STAMP): requirements.lock requirements-uv.lock $(GPU_LOCK) pyproject.toml
 $(VENV)/.extra-%: requirements-%.lock $(STAMP)
 	$(VENV)/bin/python cluster/packages.py requirements.lock $<
 	touch $@
+
+$(WHOLE): $(ALL:%=requirements-%.lock) $(STAMP)
+	$(VENV)/bin/python cluster/packages.py requirements.lock $(ALL:%=requirements-%.lock)
+	touch $(ALL:%=$(VENV)/.extra-%) $@
 
 docs: $(WHOLE)  ## every table and figure of README and docs/, and docs/reference.md, from docs/results
 	$(VENV)/bin/python -m docs.make.pages

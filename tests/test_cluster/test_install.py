@@ -117,9 +117,10 @@ def planned_extras(machine, *given: str) -> list[str]:
 def test_training_takes_no_extra_and_tests_take_all(machine):
     assert planned_extras(machine, "train") == ["requirements.lock"]
     found = planned_extras(machine, "test")
-    assert found[0] == "requirements.lock"
     extras = ("report", "baselines", "optuna", "trackers", "export", "dev")
-    assert found[1:] == [f"requirements.lock requirements-{extra}.lock" for extra in extras]
+    # In one call.
+    all_of_them = " ".join(["requirements.lock", *(f"requirements-{e}.lock" for e in extras)])
+    assert found == ["requirements.lock", all_of_them]
 
 
 def test_extras_are_added_to_what_is_there_and_stay(machine, tmp_path):
@@ -136,6 +137,17 @@ def test_extras_are_added_to_what_is_there_and_stay(machine, tmp_path):
     # Later than what is installed.
     (tmp_path / "requirements.lock").touch()
     assert planned_extras(machine, "train") == ["requirements.lock", *added]
+
+
+def test_who_has_all_keeps_all(machine, tmp_path):
+    (tmp_path / ".venv").mkdir()
+    for stamp in (".installed", ".extra-export", ".extra-report", ".whole"):
+        (tmp_path / ".venv" / stamp).touch()
+    for goal in (["train"], ["test"], ["venv", "EXTRAS=optuna"]):
+        assert planned_extras(machine, *goal) == []
+    (tmp_path / "requirements.lock").touch()
+    _, all_of_them = planned_extras(machine, "train")
+    assert all_of_them.count(".lock") == 7
 
 
 def test_an_unknown_extra_is_refused(machine):
