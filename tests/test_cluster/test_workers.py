@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -45,11 +46,22 @@ def history(run: Path) -> list[dict[str, float]]:
     return [dict(zip(names, map(float, line.split(",")), strict=True)) for line in lines[1:]]
 
 
+class Seen(NamedTuple):
+    """What Ray Train knows of a run, and what its controller logged."""
+
+    run: Any
+    log: str
+
+
 class Runs:
-    """Finished runs by (model, workers, repetition); each is made when it is first asked for."""
+    """Finished runs by (model, workers, repetition); each is made when it is first asked for.
+
+    Several workers are on a cluster of their own, of which `seen` has what it knew of a run.
+    """
 
     def __init__(self, lenet: Lenet, folder: Path) -> None:
         self._lenet, self._folder = lenet, folder
+        self.seen: dict[str, Seen] = {}
 
     def __getitem__(self, case: tuple[str, int, int]) -> Path:
         model, workers, repetition = case
@@ -60,17 +72,31 @@ class Runs:
         return run
 
     def _train(self, name: str, model: str, workers: int) -> None:
-        where = WORKERS if workers > 1 else []
-        done = self._lenet(
-            *("train", "--model", model, "--workers", workers, "--name", name),
-            *(*SETTINGS, *where),
-            cwd=self._folder,
-        )
+        arguments = ("train", "--model", model, "--workers", workers, "--name", name, *SETTINGS)
+        if workers == 1:
+            done = self._lenet(*arguments, cwd=self._folder)
+        else:
+            with Nodes(self._folder, 2) as nodes:
+                where = ("--address", nodes.cluster.address, "--cpus-per-worker", 0.5)
+                done = self._lenet(*arguments, *where, cwd=self._folder)
+                if done.returncode == 0:
+                    self.seen[name] = seen(nodes)
         assert done.returncode == 0, done.stderr
         # One clean line an epoch, whatever the number of workers.
         first, *middle, one, two = [line.split()[0] for line in lines_of(done.stderr)]
         assert (first, one, two) == (f"{name}:", "epoch", "epoch")
-        assert middle == (["workers"] if where else [])
+        assert middle == (["workers"] if workers > 1 else [])
+
+
+def seen(nodes: Nodes) -> Seen:
+    """What a cluster of one run knows of it."""
+    from ray.train.v2._internal.state.state_actor import get_state_actor
+
+    with connected(nodes.cluster.address):
+        [run] = ray.get(get_state_actor().get_train_runs.remote()).values()
+    logs = Path(nodes.cluster.head_node.get_session_dir_path(), "logs/train")
+    [log] = [path.read_text() for path in logs.glob("ray-train-app-controller-*")]
+    return Seen(run, log)
 
 
 @pytest.fixture(scope="module")
@@ -204,22 +230,14 @@ def test_the_token_that_ray_makes_is_for_its_owner_alone(tmp_path):
     assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
-def test_ray_knows_a_run_of_its_cluster(tmp_path, mnist):
+def test_ray_knows_a_run_of_its_cluster(runs):
     """What its dashboard shows, without one; with one, and with metrics: test_e2e."""
-    from ray.train.v2._internal.state.state_actor import get_state_actor
-
-    with Nodes(tmp_path, 2) as nodes:
-        nodes.result(nodes.start("r", *SETTINGS, "--workers", 2, "--cpus-per-worker", 1), "r")
-        with connected(nodes.cluster.address):
-            [run] = ray.get(get_state_actor().get_train_runs.remote()).values()
-        logs = Path(nodes.cluster.head_node.get_session_dir_path(), "logs/train")
-        [log] = [path.read_text() for path in logs.glob("ray-train-app-controller-*")]
-    assert (run.name, run.status) == ("r", "FINISHED")
-    assert run.run_settings.train_loop_config["settings"]["learning_rate"] == 0.02
+    run = runs["lenet5", 2, 0]
+    known, log = runs.seen[run.name]
+    assert (known.name, known.status) == (run.name, "FINISHED")
+    assert known.run_settings.train_loop_config["settings"]["learning_rate"] == 0.02
     loss = re.findall(r"reported: epoch 1, loss ([0-9.]+), accuracy ", log)
-    assert list(map(float, loss)) == [
-        pytest.approx(history(tmp_path / "runs/r")[0]["loss"], rel=1e-5)
-    ]
+    assert list(map(float, loss)) == [pytest.approx(history(run)[0]["loss"], rel=1e-5)]
 
 
 @pytest.mark.long
