@@ -51,12 +51,18 @@ docs: $(WHOLE)  ## every table and figure of README and docs/, and docs/referenc
 bench: $(WHOLE)  ## this project beside Keras, tf_keras, PyTorch and Ray's example; ONLY="startup workers" for parts
 	$(VENV)/bin/python -m benchmarks.bench $(ONLY)
 
-# What docs/results holds, made anew: about ten hours on two cores, and root for the last. Runs that
-# are in runs/ or in notebook_story.json already are not repeated.
+# What docs/results holds, made anew, but for gpu.json: days on two cores, and root for the last. Runs
+# that are in runs/ or in notebook_story.json already are not repeated.
+STUDIES := quick notebook sweep-winner choose-quick choose-alexnet fine-tuning fashion-best
+SWEEPS := quick lenet5 ffnn ffnn-muon fashion-lenet5 fashion-alexnet
+MEASURED := accuracy.notebook_story commands.listing scaling.kernels scaling.lanes \
+  speed.ablation speed.collectives speed.million
 results: $(WHOLE)  ## every measurement behind the documents
-	for study in quick notebook sweep-winner choose-quick choose-alexnet; do $(VENV)/bin/python -m benchmarks.accuracy.studies run $$study || exit; done
-	for name in fashion baselines; do $(VENV)/bin/python -m benchmarks.accuracy.$$name run || exit; done
-	for name in accuracy.notebook_story speed.collectives speed.ablation; do $(VENV)/bin/python -m benchmarks.$$name || exit; done
+	for study in $(STUDIES); do $(VENV)/bin/python -m benchmarks.accuracy.studies run $$study || exit; done
+	for sweep in $(SWEEPS); do $(VENV)/bin/python -m benchmarks.accuracy.best sweep $$sweep || exit; done
+	for name in best fashion baselines; do $(VENV)/bin/python -m benchmarks.accuracy.$$name run || exit; done
+	for name in $(MEASURED); do $(VENV)/bin/python -m benchmarks.$$name || exit; done
+	for name in install memory; do $(VENV)/bin/python -m benchmarks.commands.$$name edc60ec || exit; done
 	$(MAKE) bench
 	for study in efficiency asha; do $(VENV)/bin/python -m benchmarks.speed.sweep $$study || exit; done
 	$(VENV)/bin/python -m benchmarks.scaling.scaling measure

@@ -116,13 +116,6 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
             ),
         ],
     ),
-    "choose-fashion-best": (
-        1,
-        [
-            ("lenet5", CLOTHED["lenet5"]),
-            ("lenet5, scaled", [*CLOTHED["lenet5"], "--augment-scale", "0.05"]),
-        ],
-    ),
     "fashion-best": (3, [*CLOTHED.items()]),
     "fashion": (
         3,
@@ -136,11 +129,8 @@ STUDIES: dict[str, tuple[int, list[Setting]]] = {
 
 
 def trained(study: str, title: str, seed: int, storage: str) -> Path:
-    """The result of one of a study's runs, which is trained where it is missing.
-
-    A study and the one by which its settings were chosen have those in common that are in both.
-    """
-    name = f"{study.removeprefix('choose-')}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
+    """The result of one of a study's runs, which is trained where it is missing."""
+    name = f"{study}-{re.sub('[ ,]+', '-', title)}-seed{seed}"
     result = Path(storage) / name / "result.json"
     if not result.exists():
         given = [flag.format(seed=seed) for flag in dict(STUDIES[study][1])[title]]

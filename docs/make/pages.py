@@ -56,6 +56,7 @@ TABLES = {
     "choose-quick": lambda: studies.table("choose-quick"),
     "sweep-winner": lambda: studies.table("sweep-winner"),
     "choose-alexnet": lambda: studies.table("choose-alexnet"),
+    "fashion-best": lambda: studies.table("fashion-best"),
     "fine-tuning": lambda: studies.table("fine-tuning"),
     "million": million.table,
     "kernels": lambda: kept(kernels.table, kernels.RESULT),
