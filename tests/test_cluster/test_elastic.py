@@ -10,8 +10,6 @@ import pytest
 
 from tests.kit.nodes import Nodes
 
-pytestmark = pytest.mark.minutes
-
 COMMON = ["--seed", "5", "--checkpoint-every", "20", "--cpus-per-worker", "1"]
 SETTINGS = [
     *("--limit-train", "12000", "--batch-size", "60", "--epochs", "4", "--learning-rate", "0.02"),
